@@ -1,0 +1,266 @@
+"""Manifests: the CSV files that say which utterances there are.
+
+The columns are SpeechBrain's habit extended by what emotion recognition
+needs; `manifests/README.md` explains them. Paths begin with ``$data_root``,
+so that a manifest can move between machines.
+"""
+
+import csv
+import os
+from pathlib import Path, PurePosixPath
+
+import pandas
+
+from speechbrain_mser.emotions import canonical
+from speechbrain_mser.errors import InputError
+
+COLUMNS = (
+    "ID",
+    "duration",
+    "wav",
+    "start",
+    "stop",
+    "corpus",
+    "split",
+    "language",
+    "speaker",
+    "gender",
+    "emotion",
+    "label",
+    "text",
+)
+
+DATA_ROOT = "$data_root/"
+# How many examples of a fault an error message shows.
+SHOWN = 5
+
+
+class ManifestError(InputError):
+    """A manifest that cannot be used, and why."""
+
+
+def write_manifest(path, rows):
+    """Write a manifest, checked and atomically.
+
+    Arguments
+    ---------
+    path : str or path-like
+        The CSV file to write; its folder is made when missing.
+    rows : iterable of dict
+        One per utterance, with the keys of `COLUMNS`; missing ones become
+        empty.
+
+    Raises
+    ------
+    ManifestError
+        A row that `read_manifest` would refuse.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> row = {"ID": "a", "duration": 1.5, "wav": "$data_root/a.wav",
+    ...        "emotion": "happy", "label": "joy"}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_manifest(f"{folder}/m.csv", [row])
+    ...     read_manifest(f"{folder}/m.csv").emotion.tolist()
+    ['happy']
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the target, so that the rename cannot cross file systems.
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with open(partial, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS, restval="")
+            writer.writeheader()
+            writer.writerows(rows)
+        read_manifest(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_manifest(path, data_root=None):
+    """Read a manifest and check every row.
+
+    Arguments
+    ---------
+    path : str or path-like
+        The CSV file.
+    data_root : str or path-like, optional
+        What ``$data_root`` stands for. When given, ``wav`` holds the resolved
+        paths and every file must exist.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per utterance: ``duration``, ``start`` and ``stop`` are
+        floats in seconds (NaN where empty), everything else strings (empty
+        where empty).
+
+    Raises
+    ------
+    ManifestError
+        The file or a column is missing, an ID is empty or there twice, an
+        emotion is unknown, a time is no number, a path is outside
+        ``$data_root`` or not there.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ManifestError(
+            f"{path}: no such manifest; write it with the corpus's "
+            "preparation script in recipes/M5SER"
+        )
+    try:
+        table = pandas.read_csv(
+            path, dtype=str, keep_default_na=False, encoding="utf-8"
+        )
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ManifestError(f"{path}: not a CSV file ({error})") from None
+    missing = [name for name in COLUMNS if name not in table.columns]
+    if missing:
+        raise ManifestError(
+            f"{path}: column {', '.join(missing)} is missing; found "
+            f"{', '.join(map(str, table.columns))}"
+        )
+    table = table.loc[:, list(COLUMNS)]
+    if table.empty:
+        raise ManifestError(f"{path}: the manifest has no utterances")
+    _check_ids(path, table)
+    _check_emotions(path, table)
+    for name in ("duration", "start", "stop"):
+        table[name] = _seconds(path, table, name)
+    _check_times(path, table)
+    table["wav"] = _resolve(path, table, data_root)
+    return table
+
+
+def read_manifests(sources):
+    """Read several manifests into one table; IDs must be unique over all.
+
+    Arguments
+    ---------
+    sources : dict
+        Manifest path to its data root.
+
+    Returns
+    -------
+    pandas.DataFrame
+        As `read_manifest` returns, concatenated.
+
+    Raises
+    ------
+    ManifestError
+        As `read_manifest`, or one ID in two manifests.
+    """
+    tables = []
+    seen = {}
+    for path, data_root in sources.items():
+        table = read_manifest(path, data_root)
+        twice = [name for name in table.ID if name in seen]
+        if twice:
+            raise ManifestError(
+                f"{path}: ID {_examples(twice)} also in {seen[twice[0]]}"
+            )
+        seen.update(dict.fromkeys(table.ID, path))
+        tables.append(table)
+    return pandas.concat(tables, ignore_index=True)
+
+
+def _examples(items):
+    """The first few of many, and how many there are."""
+    items = [str(item) for item in items]
+    more = f" and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
+    return ", ".join(items[:SHOWN]) + more
+
+
+def _line(position):
+    """The line in the file of a row (1-based, after the header)."""
+    return int(position) + 2
+
+
+def _check_ids(path, table):
+    empty = table.index[table.ID == ""]
+    if len(empty):
+        raise ManifestError(f"{path}, line {_line(empty[0])}: the ID is empty")
+    twice = table.ID[table.ID.duplicated()]
+    if len(twice):
+        lines = [_line(i) for i in table.index[table.ID == twice.iloc[0]]]
+        raise ManifestError(
+            f"{path}: ID {twice.iloc[0]!r} is there {len(lines)} times, on "
+            f"lines {', '.join(map(str, lines))}; in all {len(twice)} "
+            "repeated; IDs must be unique"
+        )
+
+
+def _check_emotions(path, table):
+    # Empty is allowed: the corpus has the utterance, but no usable label.
+    for emotion in sorted(set(table.emotion) - {""}):
+        line = _line(table.index[table.emotion == emotion][0])
+        try:
+            word = canonical(emotion)
+        except InputError as error:
+            raise ManifestError(f"{path}, line {line}: {error}") from None
+        if word != emotion:
+            raise ManifestError(
+                f"{path}, line {line}: emotion {emotion!r} must be written "
+                f"{word!r} (the corpus's own word belongs in 'label')"
+            )
+
+
+def _seconds(path, table, name):
+    values = pandas.to_numeric(table[name], errors="coerce")
+    wrong = table.index[values.isna() & (table[name] != "")]
+    if len(wrong):
+        raise ManifestError(
+            f"{path}, line {_line(wrong[0])}: {name} "
+            f"{table[name][wrong[0]]!r} is not a number of seconds"
+        )
+    return values.astype(float)
+
+
+def _check_times(path, table):
+    # Written so that NaN (an empty duration) fails too.
+    wrong = table.index[~(table.duration > 0)]
+    if len(wrong):
+        raise ManifestError(
+            f"{path}, line {_line(wrong[0])}: duration must be above 0 s"
+        )
+    wrong = table.index[(table.start < 0) | (table.stop <= table.start)]
+    if len(wrong):
+        raise ManifestError(
+            f"{path}, line {_line(wrong[0])}: start {table.start[wrong[0]]} "
+            f"and stop {table.stop[wrong[0]]} enclose no audio"
+        )
+
+
+def _resolve(path, table, data_root):
+    """The ``wav`` column, with ``$data_root`` replaced when it is given."""
+    wavs = table.wav
+    outside = [
+        (position, wav)
+        for position, wav in wavs.items()
+        if not wav.startswith(DATA_ROOT) or ".." in PurePosixPath(wav).parts
+    ]
+    if outside:
+        position, wav = outside[0]
+        raise ManifestError(
+            f"{path}, line {_line(position)}: wav {wav!r} must begin with "
+            f"{DATA_ROOT} and stay inside it"
+        )
+    if data_root is None:
+        return wavs
+    root = Path(data_root)
+    if not root.is_dir():
+        raise ManifestError(
+            f"{path}: the data root {root} is not a folder; give the folder "
+            "that the manifest's $data_root stands for"
+        )
+    resolved = wavs.str[len(DATA_ROOT) :].map(lambda wav: str(root / wav))
+    gone = [wav for wav in resolved.unique() if not os.path.isfile(wav)]
+    if gone:
+        raise ManifestError(
+            f"{path}: {len(gone)} of {resolved.nunique()} audio files are not "
+            f"there: {_examples(gone)}; is {root} the right data root?"
+        )
+    return resolved

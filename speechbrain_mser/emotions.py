@@ -1,0 +1,157 @@
+"""The emotion vocabulary: one word per emotion, and nothing unknown.
+
+Every corpus spells its labels in its own way; results are comparable only
+when all of them land on one vocabulary and a typo fails instead of becoming a
+class of its own. The words are those that the LLM is asked to say.
+"""
+
+from difflib import get_close_matches
+
+from speechbrain_mser.errors import InputError
+
+# The seven basic emotions of M5SER, in the paper's order (section III-A).
+CANONICAL = (
+    "neutral",
+    "happy",
+    "sad",
+    "angry",
+    "surprise",
+    "disgust",
+    "fear",
+)
+
+# Emotions that some corpora have beside the seven.
+FURTHER = (
+    "calm",
+    "boredom",
+    "contempt",
+    "enthusiasm",
+    "excited",
+    "frustrated",
+)
+
+# The spellings of the corpora's own labels, in lower case.
+ALIASES = {
+    "neutrality": "neutral",
+    "neu": "neutral",
+    "happiness": "happy",
+    "hap": "happy",
+    "joy": "happy",
+    "joyful": "happy",
+    "sadness": "sad",
+    "anger": "angry",
+    "ang": "angry",
+    "surprised": "surprise",
+    "sur": "surprise",
+    "disgusted": "disgust",
+    "dis": "disgust",
+    "fearful": "fear",
+    "fea": "fear",
+    "bored": "boredom",
+    "excitement": "excited",
+    "exc": "excited",
+    "frustration": "frustrated",
+    "fru": "frustrated",
+}
+
+# The label sets of the paper's evaluations (Table I), by name.
+LABEL_SETS = {
+    "paper4": ("neutral", "happy", "sad", "angry"),
+    "paper7": CANONICAL,
+    # AESDD: no neutral, no surprise
+    "aesdd5": ("happy", "sad", "angry", "disgust", "fear"),
+    # RAVDESS with seven emotions is RAVDESS without calm
+    "ravdess7": CANONICAL,
+    "resd7": CANONICAL,
+    # ShEMO: no disgust
+    "shemo6": ("neutral", "happy", "sad", "angry", "surprise", "fear"),
+    # Open corpora beside the paper's
+    "emodb6": ("neutral", "happy", "sad", "angry", "disgust", "fear"),
+    "urdu4": ("neutral", "happy", "sad", "angry"),
+}
+
+
+def canonical(label):
+    """The vocabulary's word for a label, whatever its case or spelling.
+
+    Arguments
+    ---------
+    label : str
+        A label as a corpus or a user writes it.
+
+    Returns
+    -------
+    str
+        One of `CANONICAL` or `FURTHER`.
+
+    Raises
+    ------
+    InputError
+        The label is not known.
+
+    Example
+    -------
+    >>> canonical("Happiness")
+    'happy'
+    >>> canonical("anrgy")
+    Traceback (most recent call last):
+    ...
+    speechbrain_mser.errors.InputError: unknown emotion 'anrgy'; did you mean 'angry'?
+    """
+    word = str(label).strip().lower()
+    word = ALIASES.get(word, word)
+    if word in CANONICAL or word in FURTHER:
+        return word
+    known = [*CANONICAL, *FURTHER, *ALIASES]
+    close = get_close_matches(word, known, n=1)
+    if close:
+        hint = f"; did you mean {close[0]!r}?"
+    else:
+        hint = f"; known are {', '.join([*CANONICAL, *FURTHER])}"
+    raise InputError(f"unknown emotion {str(label).strip()!r}{hint}")
+
+
+def candidate_labels(labels):
+    """The candidate words of a recognition, from a set's name or a list.
+
+    Zero-shot recognition may ask for any word, so words outside the
+    vocabulary are allowed here; empty and repeated ones are not.
+
+    Arguments
+    ---------
+    labels : str or list of str
+        A name in `LABEL_SETS`, or the words themselves.
+
+    Returns
+    -------
+    tuple of str
+        The words, in the order given.
+
+    Raises
+    ------
+    InputError
+        No words, an empty word, a word twice, or an unknown set's name.
+
+    Example
+    -------
+    >>> candidate_labels("paper4")
+    ('neutral', 'happy', 'sad', 'angry')
+    >>> candidate_labels(["jealous", "proud"])
+    ('jealous', 'proud')
+    """
+    if isinstance(labels, str):
+        if labels not in LABEL_SETS:
+            raise InputError(
+                f"unknown label set {labels!r}; known sets are "
+                f"{', '.join(LABEL_SETS)}; or give a list of words"
+            )
+        return LABEL_SETS[labels]
+    if labels is None or len(labels) == 0:
+        raise InputError("no labels: give at least one emotion word")
+    words = tuple(str(label).strip() for label in labels)
+    for position, word in enumerate(words):
+        if not word:
+            raise InputError(f"label {position + 1} of {len(words)} is empty")
+        if word in words[:position]:
+            raise InputError(f"label {word!r} is given twice")
+    return words
