@@ -9,7 +9,9 @@ HERE = Path(__file__).parent
 
 def version():
     """The version, read without importing the package."""
-    for line in (HERE / "speechbrain_mser/__init__.py").read_text().splitlines():
+    for line in (
+        (HERE / "speechbrain_mser/__init__.py").read_text().splitlines()
+    ):
         if line.startswith("__version__"):
             return line.split('"')[1]
     raise RuntimeError("no __version__ in speechbrain_mser/__init__.py")

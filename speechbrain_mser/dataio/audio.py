@@ -130,7 +130,7 @@ def check_signal(samples, sample_rate=SAMPLE_RATE):
 
 def _frame(seconds, rate):
     """A position in seconds as a sample index (None stays None)."""
-    return None if seconds is None else int(round(seconds * rate))
+    return None if seconds is None else round(seconds * rate)
 
 
 def _read_soundfile(path, start, stop):
