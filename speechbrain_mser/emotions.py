@@ -96,16 +96,19 @@ def canonical(label):
     >>> canonical("anrgy")
     Traceback (most recent call last):
     ...
-    speechbrain_mser.errors.InputError: unknown emotion 'anrgy'; did you mean 'angry'?
+    InputError: unknown emotion 'anrgy'; did you mean 'angry'?
     """
     word = str(label).strip().lower()
     word = ALIASES.get(word, word)
     if word in CANONICAL or word in FURTHER:
         return word
-    known = [*CANONICAL, *FURTHER, *ALIASES]
+    # Without the three-letter codes, which resemble anything ("nan": "ang").
+    spelled_out = (alias for alias in ALIASES if len(alias) > 3)
+    known = [*CANONICAL, *FURTHER, *spelled_out]
     close = get_close_matches(word, known, n=1)
     if close:
-        hint = f"; did you mean {close[0]!r}?"
+        # The word itself, not an alias: manifests accept nothing else.
+        hint = f"; did you mean {ALIASES.get(close[0], close[0])!r}?"
     else:
         hint = f"; known are {', '.join([*CANONICAL, *FURTHER])}"
     raise InputError(f"unknown emotion {str(label).strip()!r}{hint}")

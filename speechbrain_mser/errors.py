@@ -6,9 +6,20 @@ expected and what to do. Scripts end on it with that message and exit code 2;
 everything else is a bug in this project and keeps its traceback.
 """
 
+import errno
 import functools
-import os
 import sys
+
+# What the file system refuses because of what the user asked for.
+_USERS = (
+    FileExistsError,
+    FileNotFoundError,
+    IsADirectoryError,
+    NotADirectoryError,
+    PermissionError,
+)
+# No space left, quota used up, mounted read-only
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 class InputError(ValueError):
@@ -48,14 +59,20 @@ def exits_on_input_error(main):
             return main(*args, **kwargs)
         except InputError as error:
             message = str(error)
-        except (PermissionError, FileNotFoundError, IsADirectoryError) as error:
-            message = f"{error.strerror}: {error.filename}"
         except OSError as error:
-            # 28: no space left on device; 30: read-only file system
-            if error.errno not in (28, 30):
+            if not isinstance(error, _USERS) and error.errno not in _FULL:
                 raise
-            message = f"{os.strerror(error.errno)}: {error.filename}"
+            message = _explain(error)
         print(f"error: {message}", file=sys.stderr, flush=True)
         sys.exit(2)
 
     return wrapper
+
+
+def _explain(error):
+    """An `OSError` in words; some carry a message only, some no file name."""
+    if error.strerror is None:
+        return str(error)
+    if error.filename is None:
+        return error.strerror
+    return f"{error.strerror}: {error.filename}"

@@ -5,28 +5,25 @@ Decoded by soundfile (libsndfile) and, for the containers it does not know
 interleaved.
 """
 
+import math
 import os
-import re
+from itertools import chain
 
 import numpy as np
 import soundfile
 import soxr
 import torch
 
+from speechbrain_mser.dataio.probing import (
+    CONTAINERS,
+    MAX_SECONDS,
+    MIN_SECONDS,
+    REPAIRED,
+    STREAMED,
+)
 from speechbrain_mser.errors import InputError
 
 SAMPLE_RATE = 16000
-# Below this there is no syllable to hear and hardly a frame to encode.
-MIN_SECONDS = 0.1
-# One hour: bounded memory for a file given by mistake.
-MAX_SECONDS = 3600.0
-
-CONTAINERS = (".mp4", ".m4a", ".aac", ".mov", ".mkv", ".webm")
-
-# libsndfile repairs a WAV header that promises more than the file holds and
-# tells only its log about it. Streaming writers promise the maximum.
-_REPAIRED = re.compile(r"data\s*:\s*(\d+) \(should be (\d+)\)")
-_STREAMED = 0xFFFFFF00
 
 
 class AudioError(InputError):
@@ -41,9 +38,10 @@ def load_audio(path, start=None, stop=None):
     path : str or path-like
         The file.
     start : float, optional
-        Where to begin, in seconds.
+        Where to begin, in seconds; NaN, as in a manifest, means the
+        beginning.
     stop : float, optional
-        Where to end, in seconds.
+        Where to end, in seconds; NaN, or beyond the end, means the end.
 
     Returns
     -------
@@ -53,8 +51,8 @@ def load_audio(path, start=None, stop=None):
     Raises
     ------
     AudioError
-        The file is missing, empty, truncated or no audio, or its signal is
-        not usable.
+        The file is missing, empty, truncated or no audio, ``start`` and
+        ``stop`` enclose nothing, or the signal is not usable.
 
     Example
     -------
@@ -66,18 +64,16 @@ def load_audio(path, start=None, stop=None):
     torch.Size([16000])
     """
     path = os.fspath(path)
-    if not os.path.exists(path):
-        raise AudioError(f"{path}: no such file")
-    if os.path.getsize(path) == 0:
-        raise AudioError(f"{path}: the file is empty (0 bytes)")
-    if path.lower().endswith(CONTAINERS):
-        samples, rate = _read_container(path)
-        samples = samples[_frame(start, rate) : _frame(stop, rate)]
-    else:
-        samples, rate = _read_soundfile(path, start, stop)
-    if samples.ndim == 2:  # [time, channel]
-        samples = samples.mean(axis=1, dtype=np.float32)
     try:
+        _check_file(path)
+        start = _seconds("start", start) or 0.0
+        stop = _seconds("stop", stop)
+        if path.lower().endswith(CONTAINERS):
+            samples, rate = _read_container(path, start, stop)
+        else:
+            samples, rate = _read_soundfile(path, start, stop)
+        if samples.ndim == 2:  # [time, channel]
+            samples = samples.mean(axis=1, dtype=np.float32)
         check_signal(samples, rate)
     except AudioError as error:
         raise AudioError(f"{path}: {error}") from None
@@ -99,38 +95,69 @@ def check_signal(samples, sample_rate=SAMPLE_RATE):
     Raises
     ------
     AudioError
-        Too short, too long, all zeros, or not finite.
+        Not one-dimensional, too short, too long, all zeros, or not finite.
 
     Example
     -------
     >>> check_signal(np.zeros(16000))
     Traceback (most recent call last):
     ...
-    speechbrain_mser.dataio.audio.AudioError: all 16000 samples are zero: there is nothing to recognise
+    AudioError: all 16000 samples are zero: there is nothing to recognise
     """
     samples = np.asarray(samples)
+    if samples.ndim != 1:
+        raise AudioError(
+            f"a signal of shape {list(samples.shape)}; one utterance, "
+            "[time], is needed"
+        )
     seconds = len(samples) / sample_rate
     if seconds < MIN_SECONDS:
         raise AudioError(
             f"{seconds:.3f} s of audio; at least {MIN_SECONDS} s are needed"
         )
-    if seconds > MAX_SECONDS:
-        raise AudioError(
-            f"{seconds:.0f} s of audio; the limit is {MAX_SECONDS:.0f} s: "
-            "cut the recording into utterances"
-        )
+    _check_not_too_long(seconds)
     if not np.isfinite(samples).all():
         bad = int((~np.isfinite(samples)).sum())
         raise AudioError(f"{bad} of {len(samples)} samples are NaN or infinite")
     if not samples.any():
         raise AudioError(
-            f"all {len(samples)} samples are zero: there is nothing to recognise"
+            f"all {len(samples)} samples are zero: there is nothing to "
+            "recognise"
         )
 
 
-def _frame(seconds, rate):
-    """A position in seconds as a sample index (None stays None)."""
-    return None if seconds is None else round(seconds * rate)
+def _check_not_too_long(seconds):
+    if seconds > MAX_SECONDS:
+        raise AudioError(
+            f"more than {MAX_SECONDS:.0f} s of audio: "
+            "cut the recording into utterances"
+        )
+
+
+def _check_file(path):
+    if not os.path.exists(path):
+        raise AudioError("no such file")
+    if os.path.isdir(path):
+        raise AudioError("this is a folder, not a file")
+    if os.path.getsize(path) == 0:
+        raise AudioError("the file is empty (0 bytes)")
+
+
+def _seconds(name, value):
+    """A time as a float; None for None and for a manifest's NaN."""
+    if value is None or math.isnan(value):
+        return None
+    if value < 0 or math.isinf(value):
+        raise AudioError(f"{name} is {value:g} s, which is no time in a file")
+    return float(value)
+
+
+def _nothing_between(start, stop, seconds):
+    """The error for a start and a stop that enclose no audio."""
+    end = "the end" if stop is None else f"{stop:g} s"
+    return AudioError(
+        f"no audio between {start:g} s and {end}: the file has {seconds:.2f} s"
+    )
 
 
 def _read_soundfile(path, start, stop):
@@ -138,63 +165,88 @@ def _read_soundfile(path, start, stop):
     try:
         with soundfile.SoundFile(path) as file:
             rate = file.samplerate
-            repaired = _REPAIRED.search(file.extra_info)
-            if repaired and int(repaired.group(1)) < _STREAMED:
-                raise AudioError(
-                    f"{path}: truncated: its header promises "
-                    f"{repaired.group(1)} bytes of audio, the file holds "
-                    f"{repaired.group(2)}"
-                )
-            first = _frame(start, rate) or 0
-            last = file.frames if stop is None else _frame(stop, rate)
-            last = min(last, file.frames)
+            # A streamed FLAC does not say its length, and libsndfile cannot
+            # find its end.
+            if file.frames >= np.iinfo(np.int64).max:
+                return _read_container(path, start, stop)
+            _check_complete(file.extra_info)
+            first, last = round(start * rate), file.frames
+            if stop is not None:
+                last = min(round(stop * rate), last)
             if first >= last:
-                raise AudioError(
-                    f"{path}: no audio between {start or 0:g} s and "
-                    f"{stop if stop is not None else 'the end'}: the file has "
-                    f"{file.frames / rate:.2f} s"
-                )
+                raise _nothing_between(start, stop, file.frames / rate)
+            # Before reading, so that a day of audio does not fill the memory.
+            _check_not_too_long((last - first) / rate)
             file.seek(first)
             samples = file.read(last - first, dtype="float32")
             if len(samples) < last - first:
                 raise AudioError(
-                    f"{path}: truncated: {len(samples)} of {last - first} "
-                    "samples could be decoded"
+                    f"truncated: {len(samples)} of {last - first} samples "
+                    "could be decoded"
                 )
             return samples, rate
-    except soundfile.LibsndfileError as error:
+    except (soundfile.LibsndfileError, TypeError) as error:
+        # TypeError: soundfile asks for the format of a headerless .raw
+        reason = getattr(error, "error_string", error)
+        raise AudioError(f"cannot be decoded as audio ({reason})") from None
+
+
+def _check_complete(libsndfile_log):
+    repaired = REPAIRED.search(libsndfile_log)
+    if repaired is None:
+        return
+    promised, held = map(int, repaired.groups())
+    if held < promised < STREAMED:
         raise AudioError(
-            f"{path}: cannot be decoded as audio ({error.error_string})"
-        ) from None
+            f"truncated: its header promises {promised} bytes of audio, the "
+            f"file holds {held}"
+        )
 
 
-def _read_container(path):
+def _read_container(path, start, stop):
     """``[time, channel]`` float32 samples of an mp4 or the like, and rate."""
     try:
         import av
     except ImportError:
         raise AudioError(
-            f"{path}: reading this container needs PyAV: pip install av"
+            "reading this container needs PyAV: pip install av"
         ) from None
     try:
         with av.open(path) as container:
             if not container.streams.audio:
-                raise AudioError(f"{path}: the file has no audio stream")
+                raise AudioError("the file has no audio stream")
             stream = container.streams.audio[0]
-            rate = stream.rate
             # The decoder's own layout, planar float: nothing is downmixed
             # behind our back.
-            resampler = av.AudioResampler(format="fltp", rate=rate)
-            frames = [
-                out.to_ndarray()
-                for frame in container.decode(stream)
-                for out in resampler.resample(frame)
-            ]
-            frames += [out.to_ndarray() for out in resampler.resample(None)]
+            resampler = av.AudioResampler(format="fltp", rate=stream.rate)
+            blocks = (
+                block.to_ndarray()  # [channel, time]
+                for frame in chain(container.decode(stream), [None])
+                for block in resampler.resample(frame)
+            )
+            return _part(blocks, start, stop, stream.rate), stream.rate
     except av.error.FFmpegError as error:
         raise AudioError(
-            f"{path}: cannot be decoded as audio ({error.strerror})"
+            f"cannot be decoded as audio ({error.strerror})"
         ) from None
-    if not frames:
-        raise AudioError(f"{path}: the audio stream is empty")
-    return np.concatenate(frames, axis=1).T.astype(np.float32), rate
+
+
+def _part(blocks, start, stop, rate):
+    """What lies between start and stop of ``[channel, time]`` blocks.
+
+    Nothing before the start is kept and nothing after the stop is decoded.
+    """
+    first = round(start * rate)
+    last = math.inf if stop is None else round(stop * rate)
+    kept = []
+    position = 0
+    for block in blocks:
+        kept.append(block[:, max(first - position, 0) :])
+        position += block.shape[1]
+        if position >= last:
+            break
+        _check_not_too_long((position - first) / rate)
+    if min(position, last) <= first:
+        raise _nothing_between(start, stop, position / rate)
+    samples = np.concatenate(kept, axis=1).T
+    return samples[: None if stop is None else last - first]

@@ -7,10 +7,12 @@ so that a manifest can move between machines.
 
 import csv
 import os
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+import numpy as np
 import pandas
 
+from speechbrain_mser.atomic import atomic_path
 from speechbrain_mser.emotions import canonical
 from speechbrain_mser.errors import InputError
 
@@ -33,6 +35,8 @@ COLUMNS = (
 DATA_ROOT = "$data_root/"
 # How many examples of a fault an error message shows.
 SHOWN = 5
+# A file that is no manifest may have anything for its first line.
+SHOWN_CHARACTERS = 300
 
 
 class ManifestError(InputError):
@@ -47,8 +51,8 @@ def write_manifest(path, rows):
     path : str or path-like
         The CSV file to write; its folder is made when missing.
     rows : iterable of dict
-        One per utterance, with the keys of `COLUMNS`; missing ones become
-        empty.
+        One per utterance, with the keys of `COLUMNS`; missing ones and NaN
+        become empty.
 
     Raises
     ------
@@ -65,19 +69,17 @@ def write_manifest(path, rows):
     ...     read_manifest(f"{folder}/m.csv").emotion.tolist()
     ['happy']
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the target, so that the rename cannot cross file systems.
-    partial = path.with_name(f".{path.name}.partial")
-    try:
+    with atomic_path(path) as partial:
         with open(partial, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, COLUMNS, restval="")
             writer.writeheader()
-            writer.writerows(rows)
-        read_manifest(partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+            writer.writerows(map(_empty_nan, rows))
+        try:
+            read_manifest(partial)
+        except ManifestError as error:
+            # Name the file that was asked for: the other is gone.
+            message = str(error).replace(str(partial), str(path))
+            raise ManifestError(message) from None
 
 
 def read_manifest(path, data_root=None):
@@ -106,33 +108,14 @@ def read_manifest(path, data_root=None):
         ``$data_root`` or not there.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ManifestError(
-            f"{path}: no such manifest; write it with the corpus's "
-            "preparation script in recipes/M5SER"
-        )
-    try:
-        table = pandas.read_csv(
-            path, dtype=str, keep_default_na=False, encoding="utf-8"
-        )
-    except (ValueError, UnicodeDecodeError) as error:
-        raise ManifestError(f"{path}: not a CSV file ({error})") from None
-    missing = [name for name in COLUMNS if name not in table.columns]
-    if missing:
-        raise ManifestError(
-            f"{path}: column {', '.join(missing)} is missing; found "
-            f"{', '.join(map(str, table.columns))}"
-        )
-    table = table.loc[:, list(COLUMNS)]
-    if table.empty:
-        raise ManifestError(f"{path}: the manifest has no utterances")
+    table = _read_table(path)
     _check_ids(path, table)
     _check_emotions(path, table)
     for name in ("duration", "start", "stop"):
         table[name] = _seconds(path, table, name)
     _check_times(path, table)
     table["wav"] = _resolve(path, table, data_root)
-    return table
+    return table.reset_index(drop=True)
 
 
 def read_manifests(sources):
@@ -151,8 +134,10 @@ def read_manifests(sources):
     Raises
     ------
     ManifestError
-        As `read_manifest`, or one ID in two manifests.
+        No sources, one ID in two manifests, or as `read_manifest`.
     """
+    if not sources:
+        raise ManifestError("no manifests given: at least one is needed")
     tables = []
     seen = {}
     for path, data_root in sources.items():
@@ -174,21 +159,71 @@ def _examples(items):
     return ", ".join(items[:SHOWN]) + more
 
 
-def _line(position):
-    """The line in the file of a row (1-based, after the header)."""
-    return int(position) + 2
+def _empty_nan(row):
+    """A row as read back (``start`` NaN) to a row as written (empty)."""
+    return {key: "" if value != value else value for key, value in row.items()}
+
+
+def _read_table(path):
+    """All columns as strings, indexed by the line on which a row begins."""
+    if not path.is_file():
+        raise ManifestError(
+            f"{path}: no such manifest; write it with the corpus's "
+            "preparation script in recipes/M5SER"
+        )
+    # Not pandas.read_csv: it fills a short row up and takes the first column
+    # of a long one for an index, and it does not say on which line a row is.
+    lines, rows = [], []
+    try:
+        # utf-8-sig: a spreadsheet begins its files with a byte order mark.
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, strict=True)
+            header = next(reader, None)
+            begins = reader.line_num + 1
+            for row in reader:
+                if row:  # not a blank line
+                    lines.append(begins)
+                    rows.append(row)
+                begins = reader.line_num + 1
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ManifestError(f"{path}: not a CSV file ({error})") from None
+    if header is None:
+        raise ManifestError(f"{path}: the file is empty")
+    _check_shape(path, header, lines, rows)
+    table = pandas.DataFrame(rows, index=lines, columns=header, dtype=str)
+    return table.loc[:, list(COLUMNS)]
+
+
+def _check_shape(path, header, lines, rows):
+    missing = [name for name in COLUMNS if name not in header]
+    if missing:
+        raise ManifestError(
+            f"{path}: column {', '.join(missing)} is missing; found "
+            f"{', '.join(header)[:SHOWN_CHARACTERS]}"
+        )
+    twice = [name for name in COLUMNS if header.count(name) > 1]
+    if twice:
+        raise ManifestError(f"{path}: column {', '.join(twice)} is there twice")
+    if not rows:
+        raise ManifestError(f"{path}: the manifest has no utterances")
+    for line, row in zip(lines, rows, strict=True):
+        if len(row) != len(header):
+            raise ManifestError(
+                f"{path}, line {line}: {len(row)} fields, but the header has "
+                f"{len(header)}; is the file cut off, or a comma unquoted?"
+            )
 
 
 def _check_ids(path, table):
     empty = table.index[table.ID == ""]
     if len(empty):
-        raise ManifestError(f"{path}, line {_line(empty[0])}: the ID is empty")
+        raise ManifestError(f"{path}, line {empty[0]}: the ID is empty")
     twice = table.ID[table.ID.duplicated()]
     if len(twice):
-        lines = [_line(i) for i in table.index[table.ID == twice.iloc[0]]]
+        lines = table.index[table.ID == twice.iloc[0]]
         raise ManifestError(
             f"{path}: ID {twice.iloc[0]!r} is there {len(lines)} times, on "
-            f"lines {', '.join(map(str, lines))}; in all {len(twice)} "
+            f"lines {_examples(lines)}; in all {len(twice)} "
             "repeated; IDs must be unique"
         )
 
@@ -196,7 +231,7 @@ def _check_ids(path, table):
 def _check_emotions(path, table):
     # Empty is allowed: the corpus has the utterance, but no usable label.
     for emotion in sorted(set(table.emotion) - {""}):
-        line = _line(table.index[table.emotion == emotion][0])
+        line = table.index[table.emotion == emotion][0]
         try:
             word = canonical(emotion)
         except InputError as error:
@@ -210,10 +245,10 @@ def _check_emotions(path, table):
 
 def _seconds(path, table, name):
     values = pandas.to_numeric(table[name], errors="coerce")
-    wrong = table.index[values.isna() & (table[name] != "")]
+    wrong = table.index[~np.isfinite(values) & (table[name] != "")]
     if len(wrong):
         raise ManifestError(
-            f"{path}, line {_line(wrong[0])}: {name} "
+            f"{path}, line {wrong[0]}: {name} "
             f"{table[name][wrong[0]]!r} is not a number of seconds"
         )
     return values.astype(float)
@@ -224,28 +259,36 @@ def _check_times(path, table):
     wrong = table.index[~(table.duration > 0)]
     if len(wrong):
         raise ManifestError(
-            f"{path}, line {_line(wrong[0])}: duration must be above 0 s"
+            f"{path}, line {wrong[0]}: duration must be above 0 s"
         )
-    wrong = table.index[(table.start < 0) | (table.stop <= table.start)]
+    start = table.start.fillna(0)
+    wrong = table.index[(start < 0) | (table.stop <= start)]
     if len(wrong):
         raise ManifestError(
-            f"{path}, line {_line(wrong[0])}: start {table.start[wrong[0]]} "
+            f"{path}, line {wrong[0]}: start {start[wrong[0]]} "
             f"and stop {table.stop[wrong[0]]} enclose no audio"
         )
+
+
+def _inside(wav):
+    """Whether a path begins with ``$data_root/`` and stays inside it."""
+    parts = wav.removeprefix(DATA_ROOT).split("/")
+    return (
+        wav.startswith(DATA_ROOT)
+        and parts[0] != ""  # $data_root//etc/passwd
+        and parts[-1] not in ("", ".")
+        and ".." not in parts
+    )
 
 
 def _resolve(path, table, data_root):
     """The ``wav`` column, with ``$data_root`` replaced when it is given."""
     wavs = table.wav
-    outside = [
-        (position, wav)
-        for position, wav in wavs.items()
-        if not wav.startswith(DATA_ROOT) or ".." in PurePosixPath(wav).parts
-    ]
+    outside = [(line, wav) for line, wav in wavs.items() if not _inside(wav)]
     if outside:
-        position, wav = outside[0]
+        line, wav = outside[0]
         raise ManifestError(
-            f"{path}, line {_line(position)}: wav {wav!r} must begin with "
+            f"{path}, line {line}: wav {wav!r} must begin with "
             f"{DATA_ROOT} and stay inside it"
         )
     if data_root is None:

@@ -1,0 +1,82 @@
+"""The corpora of an experiment: prepared where needed, found by name."""
+
+import importlib
+from pathlib import Path
+
+from speechbrain.utils.distributed import run_on_main
+
+from speechbrain_mser.errors import InputError
+
+HERE = Path(__file__).parent
+
+
+def prepare_manifests(
+    corpora, data_root, corpus_folders, manifest_folder, skip_prep=False
+):
+    """Run the corpora's preparation scripts and say where the manifests are.
+
+    Arguments
+    ---------
+    corpora : list of str
+        Names, each that of a script ``<name>_prepare.py`` beside this file.
+    data_root : str
+        The folder that holds the corpora.
+    corpus_folders : dict
+        Corpus to its folder, under ``data_root`` or absolute.
+    manifest_folder : str
+        Where the manifests are written.
+    skip_prep : bool
+        Take the manifests as they are.
+
+    Returns
+    -------
+    dict
+        Manifest path to the corpus's folder.
+
+    Raises
+    ------
+    InputError
+        No such folder, or a corpus that has neither script nor manifest.
+    """
+    if not Path(data_root).is_dir():
+        raise InputError(
+            f"the data root {data_root} is not a folder; --data_root takes "
+            "the one that holds the corpora"
+        )
+    manifests = {}
+    for name in corpora:
+        folder = Path(data_root) / corpus_folders.get(name, name)
+        manifest = Path(manifest_folder) / f"{name}.csv"
+        if not skip_prep:
+            if not folder.is_dir():
+                raise InputError(
+                    f"{name}: there is no folder {folder}; --corpus_folders "
+                    f'"{{{name}: ...}}" says where it is, --corpora which '
+                    "corpora to take"
+                )
+            run_on_main(
+                _script(name),
+                kwargs={
+                    "data_folder": str(folder),
+                    "save_folder": str(manifest_folder),
+                },
+            )
+        manifests[str(manifest)] = str(folder)
+    return manifests
+
+
+def _script(name):
+    """The function that prepares a corpus."""
+    if not (HERE / f"{name}_prepare.py").is_file():
+        known = sorted(
+            path.stem.removesuffix("_prepare")
+            for path in HERE.glob("*_prepare.py")
+        )
+        raise InputError(
+            f"no preparation script for {name}; there are scripts for "
+            f"{', '.join(known)}; for a manifest of your own, put it into "
+            "manifest_folder and pass --skip_prep True"
+        )
+    return getattr(
+        importlib.import_module(f"{name}_prepare"), f"prepare_{name}"
+    )

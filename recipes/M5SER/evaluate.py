@@ -1,0 +1,214 @@
+#!/usr/bin/env python3
+"""Evaluate a recogniser on any manifests, with any label sets.
+
+    python evaluate.py hparams/evaluate.yaml --data_root /corpora \
+        --recognizer results/stage2/1234/recognizer
+
+Writes into the output folder: metrics.json and table.md over all sets, and
+<set>/predictions.csv and <set>/confusion.png for each.
+"""
+
+import csv
+import json
+import math
+import sys
+from pathlib import Path
+
+import speechbrain as sb
+from corpora import prepare_manifests
+from speechbrain.utils.logger import get_logger
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from speechbrain_mser.atomic import atomic_path
+from speechbrain_mser.dataio.batching import (
+    UtteranceBatch,
+    make_dataset,
+    select_utterances,
+)
+from speechbrain_mser.dataio.manifest import read_manifest
+from speechbrain_mser.emotions import candidate_labels
+from speechbrain_mser.errors import InputError, exits_on_input_error
+from speechbrain_mser.hparams import place_overrides, read_settings
+from speechbrain_mser.inference import EmotionRecognizer
+from speechbrain_mser.metrics import (
+    calibration,
+    confusion_matrix,
+    emotion_metrics,
+    metrics_table,
+    plot_confusion,
+)
+
+logger = get_logger(__name__)
+
+KEYS = {
+    "name",
+    "corpus",
+    "manifest",
+    "data_root",
+    "labels",
+    "split",
+    "languages",
+    "ua_over",
+}
+
+
+def read_sets(settings):
+    """The utterances and candidate labels of every set, all checked."""
+    sets = {}
+    for entry in settings["sets"]:
+        unknown = set(entry) - KEYS
+        if unknown or "name" not in entry or "labels" not in entry:
+            raise InputError(
+                f"set {dict(entry)}: needs name and labels and may have "
+                f"{', '.join(sorted(KEYS))}"
+            )
+        if "manifest" in entry:
+            root = entry.get("data_root", settings["data_root"])
+            manifests = {entry["manifest"]: root}
+        else:
+            manifests = prepare_manifests(
+                [entry["corpus"]],
+                settings["data_root"],
+                settings["corpus_folders"],
+                settings["manifest_folder"],
+                settings["skip_prep"],
+            )
+        ((manifest, root),) = manifests.items()
+        labels = list(candidate_labels(entry["labels"]))
+        table = select_utterances(
+            read_manifest(manifest, root),
+            entry.get("split"),
+            entry.get("languages"),
+            labels,
+        )
+        sets[entry["name"]] = (table, labels, entry.get("ua_over", "present"))
+    return sets
+
+
+def recognize(recognizer, table, labels, settings, name):
+    """Predictions of a set, and what could not be read.
+
+    Arguments
+    ---------
+    recognizer : EmotionRecognizer
+        The trained system.
+    table : pandas.DataFrame
+        The set's utterances.
+    labels : list of str
+        The candidates.
+    settings : dict
+        Batch size, workers, and what to do with unreadable utterances.
+    name : str
+        The set's, for the progress bar.
+
+    Returns
+    -------
+    rows : list of dict
+        ID, label, prediction, and the log-probability of every candidate.
+    bad : list of BadUtterance
+        What could not be read.
+    """
+    loader = DataLoader(
+        # Neighbours of like length: little is computed for padding.
+        make_dataset(table.sort_values(["duration", "ID"])),
+        batch_size=settings["batch_size"],
+        num_workers=settings["num_workers"],
+        collate_fn=UtteranceBatch,
+    )
+    rows, bad = [], []
+    for batch in tqdm(loader, name):
+        for utterance in batch.bad:
+            if settings["on_bad_utterance"] == "stop":
+                raise InputError(f"{utterance.utterance}: {utterance.reason}")
+            logger.warning(
+                "%s left out: %s", utterance.utterance, utterance.reason
+            )
+            bad.append(utterance)
+        if len(batch) == 0:
+            continue
+        words, log_probs = recognizer.recognize_batch(*batch.sig, labels)
+        for i, utterance in enumerate(batch.id):
+            scores = dict(zip(labels, log_probs[i].tolist(), strict=True))
+            rows.append(
+                {
+                    "ID": utterance,
+                    "label": batch.emotion[i],
+                    "prediction": words[i],
+                    "log_probs": scores,
+                }
+            )
+    return sorted(rows, key=lambda row: row["ID"]), bad
+
+
+def write_set(folder, name, rows, labels, ua_over):
+    """Write a set's predictions and confusions; return its metrics."""
+    with (
+        atomic_path(folder / "predictions.csv") as partial,
+        open(partial, "w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(["ID", "label", "prediction", *labels])
+        for row in rows:
+            probabilities = [
+                f"{math.exp(row['log_probs'][word]):.6f}" for word in labels
+            ]
+            writer.writerow(
+                [row["ID"], row["label"], row["prediction"], *probabilities]
+            )
+    references = [row["label"] for row in rows]
+    predictions = [row["prediction"] for row in rows]
+    metrics = emotion_metrics(references, predictions, labels, ua_over)
+    metrics["labels"] = labels
+    metrics["calibration"] = calibration(
+        [list(row["log_probs"].values()) for row in rows], references, labels
+    )
+    plot_confusion(
+        confusion_matrix(references, predictions, labels),
+        labels,
+        folder / "confusion.png",
+        name,
+    )
+    return metrics
+
+
+def write_results(folder, results):
+    """Write metrics.json and table.md."""
+    for name, text in (
+        ("metrics.json", json.dumps(results, indent=2) + "\n"),
+        ("table.md", metrics_table(results) + "\n"),
+    ):
+        with atomic_path(folder / name) as partial:
+            partial.write_text(text, encoding="utf-8")
+
+
+@exits_on_input_error
+def main():
+    """Evaluate."""
+    hparams_file, run_opts, flags = sb.parse_arguments(sys.argv[1:])
+    overrides = place_overrides(hparams_file, flags)
+    settings = read_settings(hparams_file, overrides)
+    sets = read_sets(settings)
+    recognizer = EmotionRecognizer.from_hparams(
+        settings["recognizer"],
+        overrides={
+            hub: settings[hub]
+            for hub in ("whisper_hub", "llama_hub")
+            if settings[hub] is not None
+        },
+        run_opts=run_opts,
+    )
+    folder = Path(settings["output_folder"])
+    results = {}
+    for name, (table, labels, ua_over) in sets.items():
+        rows, bad = recognize(recognizer, table, labels, settings, name)
+        if not rows:
+            raise InputError(f"{name}: no utterance could be read")
+        results[name] = write_set(folder / name, name, rows, labels, ua_over)
+        results[name]["unreadable"] = len(bad)
+        write_results(folder, results)
+    print(metrics_table(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,296 @@
+"""The training loop of both stages; the YAML makes the difference."""
+
+import torch
+from speechbrain import Brain, Stage
+from speechbrain.nnet.schedulers import WarmCoolDecayLRSchedule
+from speechbrain.utils.distributed import get_rank, if_main_process
+from speechbrain.utils.logger import get_logger
+from tqdm import tqdm
+
+from speechbrain_mser.checkpoints import RandomState
+from speechbrain_mser.dataio.batching import BadUtterance, UtteranceBatch
+from speechbrain_mser.errors import InputError
+from speechbrain_mser.metrics import emotion_metrics
+
+logger = get_logger(__name__)
+
+
+class EmotionBrain(Brain):
+    """Trains a connector between a frozen encoder and a frozen LLM.
+
+    The loss is the paper's Eq. 2 and 3, ``L_lec + lambda * L_ce``. Stage 1
+    and stage 2 differ in their data and in what the connector starts from.
+
+    Needs ``modules`` with "whisper", "connector" and "llama", and ``hparams``
+    with:
+
+    contrastive_loss : EmotionContrastiveLoss
+    ce_weight : float
+        lambda.
+    label_words : list of str
+        The emotions of the data, and the candidates in validation.
+    lr, warmup, cooldown : float
+        Learning rate, and the parts of the training over which it rises from
+        zero and falls back to it.
+    statistics_utterances : int
+        On how many training utterances the features' mean and standard
+        deviation are estimated.
+    on_bad_utterance : str
+        "skip" reports an utterance that cannot be read and goes on, "stop"
+        ends the run.
+    feature_cache : FeatureCache, optional
+        Keeps the frozen encoder's features from epoch to epoch.
+    epoch_counter, train_logger : speechbrain objects
+    tensorboard_logger : speechbrain object, optional
+    export : callable, optional
+        Called with ``(connector, llama)`` whenever validation UA is the best
+        so far.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.bad_utterances = {}
+        self._train_set = None
+        self._schedule = None
+        self.terms = {}
+        if self.checkpointer is not None:
+            self.checkpointer.add_recoverable(
+                "random_state", RandomState(), optional_load=True
+            )
+
+    def raw(self, name):
+        """A module without DDP's wrapping, for methods other than forward."""
+        module = self.modules[name]
+        return getattr(module, "module", module)
+
+    # What is computed
+
+    def compute_forward(self, batch, stage):
+        """Encode and connect a batch.
+
+        Returns
+        -------
+        tokens : torch.Tensor
+            ``[batch, n_queries, LLM width]``.
+        pooled : torch.Tensor
+            ``[batch, hidden]``.
+        """
+        del stage
+        features, lens = self.encode(batch.to(self.device))
+        return self.modules.connector(features, lens)
+
+    def encode(self, batch):
+        """The frozen encoder's features, from the cache where it has them."""
+        wavs, wav_lens = batch.sig
+        cache = getattr(self.hparams, "feature_cache", None)
+        if cache is None or cache.max_bytes == 0:
+            return self.modules.whisper(wavs, wav_lens)
+        return cache(batch.id, wavs, wav_lens, self.modules.whisper)
+
+    def compute_objectives(self, predictions, batch, stage):
+        """Eq. 2 and 3: the contrastive loss plus lambda times the LLM's."""
+        tokens, pooled = predictions
+        label_words = list(self.hparams.label_words)
+        emotions = torch.tensor(
+            [label_words.index(word) for word in batch.emotion],
+            device=tokens.device,
+        )
+        contrastive = self.hparams.contrastive_loss(pooled, emotions)
+        cross_entropy = self.modules.llama(tokens, batch.emotion)
+        loss = contrastive + self.hparams.ce_weight * cross_entropy
+        self._remember("loss", loss, len(batch))
+        self._remember("contrastive", contrastive, len(batch))
+        self._remember("ce", cross_entropy, len(batch))
+        if stage != Stage.TRAIN:
+            best = self.raw("llama").score(tokens, label_words).argmax(-1)
+            self.references += batch.emotion
+            self.predictions += [label_words[i] for i in best.tolist()]
+        return loss
+
+    def _remember(self, name, value, weight):
+        """Add to a stage's mean; on the device, without waiting for it."""
+        total, count = self.terms.get(name, (0.0, 0))
+        self.terms[name] = (total + value.detach() * weight, count + weight)
+
+    # Bad input
+
+    def fit_batch(self, batch):
+        """Train on what could be read of a batch."""
+        self.report_bad(batch)
+        if len(batch) == 0:
+            return torch.zeros(())
+        return super().fit_batch(batch)
+
+    def evaluate_batch(self, batch, stage):
+        """Evaluate what could be read of a batch."""
+        self.report_bad(batch)
+        if len(batch) == 0:
+            return torch.zeros(())
+        return super().evaluate_batch(batch, stage)
+
+    def report_bad(self, batch):
+        """Log what could not be read, once each; stop where that is asked.
+
+        Raises
+        ------
+        InputError
+            ``on_bad_utterance`` is "stop", or a whole batch of a distributed
+            run is bad (the other processes would wait for it forever).
+        """
+        for bad in batch.bad:
+            if bad.utterance not in self.bad_utterances:
+                self.bad_utterances[bad.utterance] = bad.reason
+                logger.warning(
+                    "utterance %s left out: %s", bad.utterance, bad.reason
+                )
+            if self.hparams.on_bad_utterance == "stop":
+                raise InputError(
+                    f"utterance {bad.utterance}: {bad.reason}; mend or remove "
+                    "it, or set on_bad_utterance: skip"
+                )
+        if batch.bad and len(batch) == 0 and self.distributed_launch:
+            raise InputError(
+                f"no utterance of a batch could be read (first: "
+                f"{batch.bad[0].utterance}, {batch.bad[0].reason})"
+            )
+
+    # The course of training
+
+    def fit(self, epoch_counter, train_set, *args, **kwargs):
+        """Train, as `speechbrain.Brain.fit` does."""
+        self._train_set = train_set
+        return super().fit(epoch_counter, train_set, *args, **kwargs)
+
+    def make_dataloader(self, dataset, stage, *args, **kwargs):
+        """A loader of `UtteranceBatch`, and the length of the schedule."""
+        kwargs.setdefault("collate_fn", UtteranceBatch)
+        # Without its own generator the loader draws a seed from torch's, and
+        # a resumed epoch would go on with other random numbers.
+        kwargs.setdefault("generator", torch.Generator())
+        loader = super().make_dataloader(dataset, stage, *args, **kwargs)
+        if stage == Stage.TRAIN:
+            steps = max(1, len(loader) // self.grad_accumulation_factor)
+            total = steps * self.hparams.epoch_counter.limit
+            self._schedule = WarmCoolDecayLRSchedule(
+                lr=self.hparams.lr,
+                warmup=round(self.hparams.warmup * total),
+                cooldown=max(1, round(self.hparams.cooldown * total)),
+                total_steps=total + 1,
+                decay_factor=1.0,
+            )
+        return loader
+
+    def init_optimizers(self):
+        """Optimise what is trained: the connector, and adapters if any."""
+        trained = [p for p in self.modules.parameters() if p.requires_grad]
+        self.optimizer = self.opt_class(trained)
+        self.optimizers_dict = {"opt_class": self.optimizer}
+        if self.checkpointer is not None:
+            self.checkpointer.add_recoverable("optimizer", self.optimizer)
+
+    def on_fit_start(self):
+        """Recover a checkpoint, else estimate the features' statistics."""
+        connector = self.raw("connector")
+        frozen = {
+            "encoder": self.raw("whisper").describe(),
+            "llm": self.raw("llama").describe(),
+        }
+        connector.bind(frozen)
+        super().on_fit_start()
+        connector.bind(frozen)
+        standardizer = connector.standardizer
+        if standardizer is not None and not standardizer.fitted:
+            self.estimate_statistics(self._train_set, standardizer)
+
+    @torch.no_grad()
+    def estimate_statistics(self, dataset, standardizer):
+        """Mean and standard deviation of the features, on training data.
+
+        Arguments
+        ---------
+        dataset : speechbrain.dataio.dataset.DynamicItemDataset
+            The training set; evenly spaced utterances of it are encoded.
+        standardizer : FeatureStandardizer
+            What receives the statistics.
+        """
+        wanted = min(self.hparams.statistics_utterances, len(dataset))
+        chosen = [i * len(dataset) // wanted for i in range(wanted)]
+        if self.distributed_launch:
+            chosen = chosen[get_rank() :: torch.distributed.get_world_size()]
+        progress = tqdm(
+            chosen,
+            "feature statistics",
+            disable=self.noprogressbar or not if_main_process(),
+        )
+        for index in progress:
+            item = dataset[index]
+            if not isinstance(item["sig"], BadUtterance):
+                batch = UtteranceBatch([item]).to(self.device)
+                standardizer.update(*self.encode(batch))
+        standardizer.finish()
+
+    def on_stage_start(self, stage, epoch=None):
+        """Forget the last stage's sums."""
+        del stage, epoch
+        self.terms = {}
+        self.references, self.predictions = [], []
+
+    def on_fit_batch_start(self, batch, should_step):
+        """Set the learning rate of this step."""
+        del batch, should_step
+        # Counted from 1: a warm-up's first step should not be for nothing.
+        self._schedule(self.optimizer, self.optimizer_step + 1)
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        """Log a stage; after validation, save and export."""
+        del stage_loss
+        stats = {
+            name: float(total) / count
+            for name, (total, count) in self.terms.items()
+        }
+        if stage == Stage.TRAIN:
+            self.train_stats = stats
+            return
+        if not self.references:
+            raise InputError("no utterance of the validation set can be read")
+        metrics = emotion_metrics(
+            self.references, self.predictions, list(self.hparams.label_words)
+        )
+        stats |= {name: metrics[name] for name in ("WA", "UA", "WF1")}
+        meta = {
+            "epoch": epoch,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "steps": self.optimizer_step,
+            "bad_utterances": len(self.bad_utterances),
+        }
+        self._log(meta, stats)
+        if self.checkpointer is not None:
+            self._save_and_export(stats["UA"], epoch)
+
+    def _log(self, meta, valid_stats):
+        for name in ("train_logger", "tensorboard_logger"):
+            destination = getattr(self.hparams, name, None)
+            if destination is not None:
+                destination.log_stats(
+                    stats_meta=meta,
+                    train_stats=self.train_stats,
+                    valid_stats=valid_stats,
+                )
+
+    def _save_and_export(self, ua, epoch):
+        """Keep the last and the best checkpoint; export a new best one."""
+        best = self.checkpointer.find_checkpoint(max_key="UA")
+        self.checkpointer.save_and_keep_only(
+            meta={"UA": ua, "epoch": epoch}, max_keys=["UA"], importance_keys=[]
+        )
+        export = getattr(self.hparams, "export", None)
+        # Of equals the checkpointer keeps the later one, so that one is exported.
+        is_best = best is None or ua >= best.meta["UA"]
+        if export is not None and is_best and if_main_process():
+            llama = self.raw("llama")
+            export(self.raw("connector"), llama if llama.lora_rank else None)
+
+    def _should_save_intra_epoch_ckpt(self, *args):
+        # Gradients that wait for their step are not part of a checkpoint.
+        between = self.step % self.grad_accumulation_factor != 0
+        return not between and super()._should_save_intra_epoch_ckpt(*args)

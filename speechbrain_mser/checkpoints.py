@@ -1,0 +1,142 @@
+"""Checkpoints that survive a kill, and the folder that training leaves."""
+
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from ruamel.yaml import YAML
+from safetensors.torch import load_file, save_file
+from speechbrain.utils.checkpoints import (
+    METAFNAME,
+    Checkpointer,
+    mark_as_loader,
+    mark_as_saver,
+    register_checkpoint_hooks,
+)
+from speechbrain.utils.distributed import get_rank
+from speechbrain.utils.parameter_transfer import Pretrainer
+
+
+class AtomicCheckpointer(Checkpointer):
+    """SpeechBrain's checkpointer, safe against a kill while it writes.
+
+    The parent writes a checkpoint's meta file first, and a folder counts as a
+    checkpoint as soon as that is there; a job killed a moment later cannot be
+    resumed. Here it is written last: what is half written is no checkpoint.
+
+    Takes the parent's arguments.
+    """
+
+    def _save_checkpoint_metafile(self, fpath, meta_to_include=None, *args):
+        partial = Path(f"{fpath}.partial")
+        return super()._save_checkpoint_metafile(
+            partial, meta_to_include or {}, *args
+        )
+
+    def save_checkpoint(self, *args, **kwargs):
+        """Save as the parent does, then make the checkpoint count."""
+        checkpoint = super().save_checkpoint(*args, **kwargs)
+        if checkpoint is not None:
+            meta = checkpoint.path / METAFNAME
+            os.replace(f"{meta}.partial", meta)
+        return checkpoint
+
+
+@register_checkpoint_hooks
+class RandomState:
+    """Torch's random state as part of a checkpoint.
+
+    Dropout after a resume then draws what it would have drawn without the
+    interruption.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> state, path = RandomState(), f"{tempfile.mkdtemp()}/state"
+    >>> state.save(path)
+    >>> first = torch.rand(3)
+    >>> state.load(path, end_of_epoch=True)
+    >>> torch.equal(torch.rand(3), first)
+    True
+    """
+
+    @mark_as_saver
+    def save(self, path):
+        """Write the state of the CPU's and every GPU's generator."""
+        states = {"cpu": torch.get_rng_state()}
+        if torch.cuda.is_available():
+            for number, state in enumerate(torch.cuda.get_rng_state_all()):
+                states[f"cuda:{number}"] = state
+        save_file(states, self._own(path))
+
+    @mark_as_loader
+    def load(self, path, end_of_epoch):
+        """Restore what `save` wrote, for the devices that are here."""
+        del end_of_epoch
+        # With another number of processes than before, the first one's.
+        own = self._own(path)
+        for device, state in load_file(own if own.exists() else path).items():
+            if device == "cpu":
+                torch.set_rng_state(state)
+            elif int(device[5:]) < torch.cuda.device_count():
+                torch.cuda.set_rng_state(state, device)
+
+    @staticmethod
+    def _own(path):
+        """One file per process; the first one's has the plain name."""
+        rank = get_rank() or 0
+        return Path(f"{path}.rank{rank}" if rank else path)
+
+
+class SafetensorsPretrainer(Pretrainer):
+    """SpeechBrain's pretrainer, for ``<name>.safetensors`` files.
+
+    Takes the parent's arguments. The parent looks for ``<name>.ckpt``, which
+    elsewhere is a pickle.
+    """
+
+    def collect_files(self, default_source=None, **kwargs):
+        """Find the files as the parent does, under their own names."""
+        for name in self.loadables:
+            if name not in self.paths and default_source is not None:
+                self.paths[name] = f"{default_source}/{name}.safetensors"
+        return super().collect_files(default_source, **kwargs)
+
+
+def export_recognizer(folder, model_yaml, settings, connector, llama=None):
+    """Write the folder that `EmotionRecognizer.from_hparams` loads.
+
+    Arguments
+    ---------
+    folder : str or path-like
+        Where to; replaced as a whole.
+    model_yaml : str or path-like
+        The file that says what a recogniser is made of; copied, with the
+        experiment's settings in it.
+    settings : dict
+        The experiment's model; of it the plain values are settings.
+    connector : Connector
+        The trained connector.
+    llama : EmotionLLaMA, optional
+        Given when adapters were trained with it.
+    """
+    folder = Path(folder)
+    yaml = YAML()
+    yaml.width = 1000  # one setting, one line
+    tree = yaml.load(Path(model_yaml))
+    for name, value in settings.items():
+        if isinstance(value, (str, int, float, list, type(None))):
+            tree[name] = value
+    # All of the connector's parameters are in its file: nothing is taken
+    # from BERT again, only its shape has to be said.
+    tree["connector"].update(connector.initialised())
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    yaml.dump(tree, partial / "hyperparams.yaml")
+    connector.save(partial / "connector.safetensors")
+    if llama is not None:
+        llama.save(partial / "llama.safetensors")
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(partial, folder)

@@ -1,0 +1,360 @@
+"""What the preparation scripts share: from a folder of audio to a manifest.
+
+A script says what is true of its corpus (a `Corpus` and a way to read rows
+off names or label files) and `prepare_corpus` does the rest: it looks for
+the files, reads their durations, drops what cannot be used with a reason,
+splits by speaker, writes, and reports.
+"""
+
+import argparse
+import csv
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from speechbrain_mser import __version__
+from speechbrain_mser.dataio.manifest import DATA_ROOT
+from speechbrain_mser.dataio.outcome import (
+    check_writable,
+    is_done,
+    report,
+    write_outcome,
+)
+from speechbrain_mser.dataio.probing import (
+    MAX_SECONDS,
+    MIN_SECONDS,
+    find_data_folder,
+    list_files,
+    probe_all,
+)
+from speechbrain_mser.dataio.splits import (
+    ALL,
+    assign_splits,
+    check_speakers_disjoint,
+)
+from speechbrain_mser.emotions import canonical
+from speechbrain_mser.errors import InputError
+
+
+class NotAnUtterance(Exception):
+    """A file that is no utterance of the corpus: ``kind: detail``."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What is true of a corpus as it is distributed.
+
+    Arguments
+    ---------
+    name : str
+        In lower case; the prefix of its IDs and the name of its manifest.
+    language : str
+        ISO 639-3; a row may say otherwise.
+    layout : str
+        A pattern that its folder matches, e.g. ``Actor_[0-9][0-9]``.
+    counts : dict
+        Label to number of utterances in the release.
+    speakers : tuple of str
+        All of the release's, or empty when they are not known beforehand.
+    companions : tuple of str
+        Patterns of files in the release that are not read as audio.
+    exclusions : str or path-like, optional
+        A list of known-bad items: CSV with item (an ID without prefix),
+        reason and source (who found it, and how).
+    without_emotion : tuple of str
+        Labels for which the vocabulary has no word; any other unknown label
+        is an error.
+    official_splits : bool
+        The rows bring their splits, which may share speakers.
+    """
+
+    name: str
+    language: str
+    layout: str
+    counts: dict = field(default_factory=dict)
+    speakers: tuple = ()
+    companions: tuple = ()
+    exclusions: str | os.PathLike | None = None
+    without_emotion: tuple = ()
+    official_splits: bool = False
+
+
+def by_name(parse_name):
+    """Collect the rows of a corpus whose file names say everything.
+
+    Arguments
+    ---------
+    parse_name : callable
+        From the relative path (`PurePosixPath`) to a row: ``label``,
+        ``speaker`` and whatever else of the manifest's columns is known.
+        Raises `NotAnUtterance`.
+
+    Returns
+    -------
+    callable
+        For `prepare_corpus`.
+    """
+
+    def collect(folder, paths):
+        rows, dropped = [], []
+        for path in paths:
+            name = PurePosixPath(path)
+            try:
+                rows.append({"ID": name.stem, "wav": path, **parse_name(name)})
+            except NotAnUtterance as reason:
+                dropped.append((path, str(reason)))
+        return rows, dropped
+
+    return collect
+
+
+def prepare_corpus(
+    corpus,
+    collect,
+    data_folder,
+    save_folder,
+    valid_speakers=(),
+    test_speakers=(),
+    keep_excluded=False,
+    decode=False,
+    **options,
+):
+    """Write a corpus's manifest, and beside it what was dropped and why.
+
+    Does nothing when its own complete output is there and neither the
+    options nor the files have changed.
+
+    Arguments
+    ---------
+    corpus : Corpus
+        What is true of the corpus.
+    collect : callable
+        From the folder and the relative paths of its audio files to a list
+        of rows and a list of (item, reason). A row is a dict of the
+        manifest's columns, its ``ID`` without prefix, ``wav`` relative.
+    data_folder : str or path-like
+        The corpus as distributed; what ``$data_root`` will stand for.
+    save_folder : str or path-like
+        Where ``<corpus>.csv``, ``<corpus>_dropped.csv`` and
+        ``<corpus>.json`` (options and fingerprint) go.
+    valid_speakers, test_speakers : list of str
+        Who is not in the training split; ``all`` for test_speakers means
+        all that are not in the validation split.
+    keep_excluded : bool
+        Keep the items of the exclusion list.
+    decode : bool
+        Decode every file, see `probing.probe`.
+    **options
+        The script's own options, to be recorded.
+
+    Returns
+    -------
+    pathlib.Path
+        The manifest.
+
+    Raises
+    ------
+    InputError
+        The wrong folder, no utterance in it, an unknown speaker, or a place
+        that cannot be written to.
+    """
+    data_folder = find_data_folder(data_folder, corpus.layout)
+    save_folder = Path(save_folder).expanduser()
+    outputs = [
+        save_folder / f"{corpus.name}{ending}"
+        for ending in (".csv", "_dropped.csv", ".json")
+    ]
+    listing = list_files(data_folder, corpus.companions, skip=outputs)
+    record = {
+        "version": __version__,
+        "fingerprint": listing.fingerprint,
+        "exclusions": {} if keep_excluded else _exclusions(corpus.exclusions),
+        "options": {
+            "valid_speakers": _names(valid_speakers),
+            "test_speakers": _names(test_speakers),
+            "decode": decode,
+            **options,
+        },
+    }
+    if is_done(outputs, record):
+        print(
+            f"{outputs[0]} is complete and the corpus has not changed: nothing "
+            f"to do (to prepare it again, delete {outputs[-1].name})"
+        )
+    else:
+        check_writable(save_folder)
+        _prepare(corpus, collect, data_folder, listing, outputs, record)
+    return outputs[0]
+
+
+def _prepare(corpus, collect, data_folder, listing, outputs, record):
+    """Collect, probe, split, write and report."""
+    options = record["options"]
+    rows, dropped = collect(data_folder, listing.audio)
+    dropped = [*listing.dropped, *dropped]
+    paths = sorted({row["wav"] for row in rows})
+    probed = probe_all(data_folder, paths, options["decode"])
+    rows, excluded = _usable(
+        corpus, rows, probed, record["exclusions"], dropped
+    )
+    if not rows:
+        raise InputError(_nothing(corpus, data_folder, listing, dropped))
+    if not corpus.official_splits:
+        assign_splits(
+            rows,
+            options["valid_speakers"],
+            options["test_speakers"],
+            corpus.speakers,
+        )
+        check_speakers_disjoint(rows)
+    write_outcome(outputs, rows, dropped, record)
+    report(outputs[0], rows, dropped, listing.ignored, corpus.counts, excluded)
+
+
+def argument_parser(corpus, about, valid_speakers=(), test_speakers=()):
+    """The command line that every preparation script has.
+
+    Arguments
+    ---------
+    corpus : Corpus
+        What is true of the corpus.
+    about : str
+        The script's docstring.
+    valid_speakers, test_speakers : tuple of str
+        The script's defaults.
+
+    Returns
+    -------
+    argparse.ArgumentParser
+        A script may add options of its own.
+    """
+    parser = argparse.ArgumentParser(
+        description=about,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add(
+        "--data_folder",
+        required=True,
+        help=f"the corpus as distributed: the folder with {corpus.layout}",
+    )
+    add("--save_folder", required=True, help="where the manifest goes")
+    if not corpus.official_splits:
+        add(
+            "--valid_speakers",
+            nargs="*",
+            metavar="SPEAKER",
+            default=valid_speakers,
+            help="the validation split; default: "
+            f"{' '.join(valid_speakers) or 'none'}",
+        )
+        add(
+            "--test_speakers",
+            nargs="*",
+            metavar="SPEAKER",
+            default=test_speakers,
+            help=f"the test split, or '{ALL}' for all others; default: "
+            f"{' '.join(test_speakers) or 'none'}",
+        )
+    if corpus.exclusions:
+        add(
+            "--keep_excluded",
+            action="store_true",
+            help=f"keep the items of {Path(corpus.exclusions).name}",
+        )
+    add(
+        "--decode",
+        action="store_true",
+        help="decode every file, to find silent and broken-off ones too",
+    )
+    return parser
+
+
+def _exclusions(path):
+    """Item to reason, from a CSV file with item, reason and source."""
+    if path is None:
+        return {}
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return {row["item"]: row["reason"] for row in csv.DictReader(file)}
+    except FileNotFoundError:
+        raise InputError(
+            f"{path}: the list of known-bad items is missing; it belongs to "
+            "this project, beside the recipes"
+        ) from None
+    except KeyError as column:
+        raise InputError(f"{path}: no column {column}") from None
+
+
+def _names(speakers):
+    return [speakers] if isinstance(speakers, str) else [*map(str, speakers)]
+
+
+def _usable(corpus, rows, probed, exclusions, dropped):
+    """The rows to write; the labels of those on the exclusion list."""
+    usable, excluded = {}, {}
+    for row in rows:
+        item, path = row["ID"], row["wav"]
+        seconds, problem = probed[path]
+        if item in exclusions:
+            excluded[item] = row["label"]
+            problem = f"excluded: {exclusions[item]}"
+        elif not problem:
+            seconds, problem = _length(row, seconds)
+        if not problem and item in usable:
+            problem = f"duplicate: has the name of {usable[item]['wav']}"
+        if problem:
+            is_part = "start" in row or "stop" in row
+            dropped.append((item if is_part else path, problem))
+        else:
+            usable[item] = {**row, "duration": seconds}
+    rows = sorted(usable.values(), key=lambda row: (row["wav"], row["ID"]))
+    return [_complete(corpus, row) for row in rows], list(excluded.values())
+
+
+def _length(row, seconds):
+    """The duration of a row, which may be a part of its file."""
+    start, stop = row.get("start") or 0.0, row.get("stop") or seconds
+    inside = round(min(stop, seconds) - start, 6)
+    where = f" from {start:g} s to {stop:g} s of a file of {seconds:g} s"
+    if inside < MIN_SECONDS:
+        return 0.0, f"too short: {max(inside, 0.0):.3f} s{where}"
+    if inside > MAX_SECONDS:
+        return 0.0, f"too long: {inside:.0f} s{where}"
+    return inside, ""
+
+
+def _complete(corpus, row):
+    """A row of the manifest."""
+    if "emotion" in row:
+        emotion = row["emotion"]
+    elif row["label"] in corpus.without_emotion:
+        emotion = ""
+    else:
+        emotion = canonical(row["label"])
+    # SpeechBrain replaces $name in every field, and a transcript may hold $5
+    text = " ".join(row.get("text", "").replace("$", "").split())
+    return {
+        "language": corpus.language,
+        **row,
+        "emotion": emotion,
+        "ID": f"{corpus.name}_{row['ID']}",
+        "wav": DATA_ROOT + row["wav"],
+        "corpus": corpus.name,
+        "text": text,
+    }
+
+
+def _nothing(corpus, data_folder, listing, dropped):
+    message = (
+        f"{data_folder}: none of {len(listing.audio)} audio files can be used "
+        f"as an utterance of {corpus.name}"
+    )
+    kinds = Counter(reason.split(":")[0] for _, reason in dropped)
+    if kinds:
+        item, reason = dropped[0]
+        kinds = ", ".join(f"{kind} {n}" for kind, n in kinds.most_common())
+        message += f" ({kinds}); for example {item}: {reason}"
+    return message

@@ -1,0 +1,348 @@
+"""Which files lie under a folder, and how long their audio is.
+
+Headers only, and soundfile alone (PyAV for mp4 and the like): the
+preparation scripts read tens of thousands of files before any model is
+built, so nothing here imports torch unless every file is to be decoded.
+"""
+
+import hashlib
+import os
+import re
+import stat
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from fnmatch import fnmatch
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import soundfile
+from tqdm import tqdm
+
+from speechbrain_mser.errors import InputError
+
+# These five are `dataio.audio`'s too (and here because that one imports torch):
+# what `load_audio` refuses must not enter a manifest and end a training run.
+CONTAINERS = (".mp4", ".m4a", ".aac", ".mov", ".mkv", ".webm")
+# Below this there is no syllable to hear and hardly a frame to encode.
+MIN_SECONDS = 0.1
+# One hour: bounded memory for a file given by mistake.
+MAX_SECONDS = 3600.0
+# libsndfile repairs a header that promises more than the file holds and tells
+# only its log about it. The words are those of WAV, AIFF, AU, RF64 and W64; a
+# wrong "RIFF" size is common and harmless.
+REPAIRED = re.compile(
+    r"^\s*(?:data|SSND|Data Size|Riff size|riff)\s*:\s*(\d+) "
+    r"\(should be (\d+)\)",
+    re.MULTILINE,
+)
+# A writer that streams does not know the size and promises the maximum: ffmpeg
+# 0xFFFFFFFF, sox and eSpeak NG 0x7FFFF000.
+STREAMED = 0x7FFFF000
+
+# What is taken for audio, by its extension.
+AUDIO = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", *CONTAINERS)
+
+# A header takes 50 microseconds: below this, starting processes costs more.
+_SERIAL = 1000
+_CHUNK = 64
+
+
+class Listing(NamedTuple):
+    """What lies under a folder; paths are relative, with ``/``."""
+
+    # Candidates for utterances, shallow folders first
+    audio: list
+    # (path, reason) of what can be no utterance
+    dropped: list
+    # Kind to number of files that are not worth a row each
+    ignored: Counter
+    # Changes when a file comes, goes, or changes
+    fingerprint: str
+
+
+def find_data_folder(data_folder, layout):
+    """The folder that a user gave, if it is the corpus's.
+
+    Arguments
+    ---------
+    data_folder : str or path-like
+        What the user gave.
+    layout : str
+        A pattern (`glob`) that the corpus's own folder matches.
+
+    Returns
+    -------
+    pathlib.Path
+        The folder.
+
+    Raises
+    ------
+    InputError
+        It is no folder or another one; when the right one is next to it (one
+        level up or down), the message names that.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     Path(folder, "RAVDESS/Actor_01").mkdir(parents=True)
+    ...     find_data_folder(folder, "Actor_[0-9][0-9]")
+    Traceback (most recent call last):
+    ...
+    speechbrain_mser.errors.InputError: ... give .../RAVDESS
+    """
+    folder = Path(data_folder).expanduser()
+    if not folder.is_dir():
+        what = "a file, not a folder" if folder.exists() else "no such folder"
+        raise InputError(
+            f"{folder}: {what}; give the folder that holds {layout}"
+        )
+    if _matches(folder, layout):
+        return folder
+    entries = sorted(folder.iterdir())
+    near = [folder.resolve().parent, *filter(Path.is_dir, entries)]
+    right = [str(other) for other in near if _matches(other, layout)]
+    if right:
+        raise InputError(
+            f"{folder}: not the corpus's own folder, which holds {layout}; "
+            f"give {' or '.join(right[:3])}"
+        )
+    found = ", ".join(entry.name for entry in entries[:5]) or "nothing"
+    more = f" and {len(entries) - 5} more" if len(entries) > 5 else ""
+    raise InputError(
+        f"{folder}: looked for {layout} here and one level up and down; "
+        f"found here: {found}{more}"
+    )
+
+
+def _matches(folder, layout):
+    return next(folder.glob(layout), None) is not None
+
+
+def list_files(folder, companions=(), skip=()):
+    """List the files under a folder.
+
+    Arguments
+    ---------
+    folder : str or path-like
+        Where to look; links to folders are followed.
+    companions : iterable of str
+        Patterns (`fnmatch`, on the relative path) of files that the release
+        holds beside the audio; they are counted, not listed.
+    skip : iterable of str or path-like
+        Files to pass over, such as our own output.
+
+    Returns
+    -------
+    Listing
+        The audio files by extension, and what became of all others.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("b.wav", "a.FLAC", "._a.FLAC", "notes.txt"):
+    ...         Path(folder, name).touch()
+    ...     listing = list_files(folder)
+    >>> listing.audio, listing.dropped, dict(listing.ignored)
+    (['a.FLAC', 'b.wav'], [('notes.txt', 'not audio: .txt')],
+     {'AppleDouble (._*)': 1})
+    """
+    skip = {os.path.realpath(path) for path in skip}
+    audio, dropped, ignored, digest = [], [], Counter(), hashlib.sha256()
+    for path in _walk(folder, dropped, ignored):
+        full = os.path.join(folder, path)
+        if skip and os.path.realpath(full) in skip:
+            continue
+        name = os.path.basename(path)
+        kind = os.path.splitext(name)[1].lower()
+        if name.startswith("._"):
+            # macOS's shadow of a file: it has its name and is no audio
+            ignored["AppleDouble (._*)"] += 1
+            continue
+        if name.startswith("."):
+            ignored["hidden files (.*)"] += 1
+            continue
+        problem, signature = _look_at(full, path)
+        digest.update(f"{path!r} {signature}\n".encode())
+        if problem:
+            dropped.append((_printable(path), problem))
+        elif any(fnmatch(path, pattern) for pattern in companions):
+            ignored["companions of the audio"] += 1
+        elif kind not in AUDIO:
+            dropped.append((path, f"not audio: {kind or 'no extension'}"))
+        else:
+            audio.append(path)
+    return Listing(audio, dropped, ignored, digest.hexdigest())
+
+
+def probe(path, decode=False):
+    """The duration of an audio file, from its header.
+
+    Arguments
+    ---------
+    path : str or path-like
+        The file.
+    decode : bool
+        Decode the whole file with `dataio.audio.load_audio` too: slower, and
+        finds silent files and FLAC or mp4 files that break off.
+
+    Returns
+    -------
+    seconds : float
+        The duration; 0.0 when there is a problem.
+    problem : str
+        ``kind: detail``, empty when the file can be read.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     soundfile.write(f"{folder}/a.wav", [0.1] * 4000, 8000)
+    ...     probe(f"{folder}/a.wav")
+    ...     open(f"{folder}/b.wav", "w").close()
+    ...     probe(f"{folder}/b.wav")
+    (0.5, '')
+    (0.0, 'empty: 0 bytes')
+    """
+    path = os.fspath(path)
+    try:
+        if os.path.getsize(path) == 0:
+            return 0.0, "empty: 0 bytes"
+        # A folder without permission shows here, before libsndfile blurs it
+        open(path, "rb").close()
+        read = _container if path.lower().endswith(CONTAINERS) else _soundfile
+        seconds, problem = read(path)
+    except OSError as error:
+        return 0.0, f"unreadable: {error.strerror}"
+    if not problem and decode:
+        problem = _decoding_problem(path)
+    return (0.0, problem) if problem else (round(seconds, 6), "")
+
+
+def probe_all(folder, paths, decode=False, title="reading headers"):
+    """`probe` many files, on all cores, with a progress bar.
+
+    Arguments
+    ---------
+    folder : str or path-like
+        What the paths are relative to.
+    paths : list of str
+        The files.
+    decode : bool
+        As for `probe`.
+    title : str
+        What the progress bar says.
+
+    Returns
+    -------
+    dict
+        Path to (seconds, problem).
+    """
+    full = [os.path.join(folder, path) for path in paths]
+    # Shown on terminals only, so that logs stay readable
+    bar = partial(
+        tqdm, total=len(full), desc=title, unit=" files", disable=None
+    )
+    look = partial(probe, decode=decode)
+    if len(full) < (_CHUNK if decode else _SERIAL):
+        return dict(zip(paths, bar(map(look, full)), strict=True))
+    with ProcessPoolExecutor(max_workers=os.cpu_count()) as pool:
+        found = bar(pool.map(look, full, chunksize=_CHUNK))
+        return dict(zip(paths, found, strict=True))
+
+
+def _walk(folder, dropped, ignored):
+    """Every file below, shallow folders first, then by name."""
+    paths, seen = [], set()
+
+    def note(error):
+        path = os.path.relpath(error.filename, folder)
+        dropped.append((_printable(path), f"unreadable: {error.strerror}"))
+
+    for parent, folders, names in os.walk(
+        folder, onerror=note, followlinks=True
+    ):
+        # A link to a folder above it would otherwise never end
+        if os.path.realpath(parent) in seen:
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(parent))
+        # .git and the like
+        hidden = [name for name in folders if name.startswith(".")]
+        if hidden:
+            ignored["hidden folders (.*)"] += len(hidden)
+            folders[:] = [name for name in folders if name not in hidden]
+        relative = os.path.relpath(parent, folder)
+        prefix = "" if relative == "." else relative.replace(os.sep, "/") + "/"
+        paths += [prefix + name for name in names]
+    return sorted(paths, key=lambda path: (path.count("/"), path))
+
+
+def _look_at(full, path):
+    """Why this can be no utterance whatever is in it, and its signature."""
+    try:
+        found = os.stat(full)
+    except OSError as error:
+        return f"unreadable: {error.strerror}", ""
+    signature = f"{found.st_size} {found.st_mtime_ns}"
+    if not stat.S_ISREG(found.st_mode):
+        return "unreadable: not a regular file", signature
+    if _printable(path) != path:
+        return "misnamed: the path is not UTF-8", signature
+    if "$" in path:
+        # SpeechBrain replaces $name in every field of a manifest
+        return "misnamed: a dollar sign in the path", signature
+    return "", signature
+
+
+def _printable(path):
+    return path.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _soundfile(path):
+    try:
+        with soundfile.SoundFile(path) as file:
+            # A FLAC that was streamed does not say how long it is
+            if file.frames >= 2**63 - 1:
+                return _container(path)
+            repaired = REPAIRED.search(file.extra_info)
+            if repaired:
+                promised, held = map(int, repaired.groups())
+                if held < promised < STREAMED:
+                    return 0.0, f"truncated: {held} of {promised} bytes"
+            return file.frames / file.samplerate, ""
+    except soundfile.LibsndfileError as error:
+        return 0.0, f"unreadable: {error.error_string}"
+
+
+def _container(path):
+    try:
+        import av
+    except ImportError:
+        return 0.0, "unreadable: this container needs PyAV (pip install av)"
+    try:
+        with av.open(path) as container:
+            if not container.streams.audio:
+                return 0.0, "unreadable: no audio stream"
+            stream = container.streams.audio[0]
+            if stream.duration is not None:
+                return float(stream.duration * stream.time_base), ""
+            # No duration in the header (Matroska, streamed FLAC): count
+            samples = sum(frame.samples for frame in container.decode(stream))
+            return samples / stream.rate, ""
+    except av.error.FFmpegError as error:
+        return 0.0, f"unreadable: {error.strerror}"
+
+
+def _decoding_problem(path):
+    # Imports torch, hence only here
+    from speechbrain_mser.dataio.audio import AudioError, load_audio
+
+    try:
+        load_audio(path)
+    except AudioError as error:
+        return f"undecodable: {str(error).removeprefix(f'{path}: ')}"
+    return ""

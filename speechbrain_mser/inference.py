@@ -1,0 +1,279 @@
+"""Recognise emotions with a trained system."""
+
+import re
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from speechbrain.inference.interfaces import Pretrained
+from speechbrain.utils.fetching import fetch
+
+from speechbrain_mser.dataio.audio import check_signal, load_audio
+from speechbrain_mser.emotions import candidate_labels
+from speechbrain_mser.errors import InputError
+
+# What a recogniser's hyperparameters may name. HyperPyYAML can call anything
+# that Python can import, so a file from a stranger is code; the files that
+# training writes need no more than this.
+_ALLOWED_TAGS = re.compile(
+    r"!(?:ref|(?:new|apply|name):speechbrain_mser\.(?:[a-z_]+\.)*[A-Za-z_]+)$"
+)
+_TAG = re.compile(r"(?:^|[\s\[{,:-])(![^\s,\[\]{}]*)", re.MULTILINE)
+
+
+class EmotionRecognizer(Pretrained):
+    """A trained system that says which emotion it hears.
+
+    In the manner of SpeechBrain's ``EncoderDecoderASR``. Candidate labels are
+    words: those of training by default, any others on request (zero-shot).
+
+    Needs the modules "whisper", "connector" and "llama", and the
+    hyperparameter ``label_words``; training leaves a folder with all of it.
+
+    Example
+    -------
+    >>> recognizer = EmotionRecognizer.from_hparams(
+    ...     source="results/demo/stage2/recognizer"
+    ... )  # doctest: +SKIP
+    >>> recognizer.recognize_file("speech.wav")  # doctest: +SKIP
+    (['happy'], tensor([[-1.9, -0.3, -2.2, ...]]))
+    >>> recognizer.recognize_file(
+    ...     "speech.wav", labels=["bored", "excited"]
+    ... )  # doctest: +SKIP
+    (['excited'], tensor([[-1.2, -0.4]]))
+    """
+
+    MODULES_NEEDED = ["whisper", "connector", "llama"]
+    HPARAMS_NEEDED = ["label_words"]
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.mods.connector.bind(
+            {
+                "encoder": self.mods.whisper.describe(),
+                "llm": self.mods.llama.describe(),
+            }
+        )
+
+    @classmethod
+    def from_hparams(cls, source, *args, trusted=False, **kwargs):
+        """Load a folder that training left, or its copy on the hub.
+
+        Arguments
+        ---------
+        source : str or path-like
+            The folder, or a hub name.
+        *args, **kwargs
+            As for `speechbrain.inference.interfaces.Pretrained.from_hparams`;
+            ``overrides={"whisper_hub": ..., "llama_hub": ...}`` says where
+            the frozen models are on this machine.
+        trusted : bool
+            Load hyperparameters that name code outside this package. They
+            can run anything: only for files that you wrote yourself.
+
+        Returns
+        -------
+        EmotionRecognizer
+            Ready to recognise.
+
+        Raises
+        ------
+        InputError
+            A file is missing, the checkpoint belongs to other frozen models,
+            or the hyperparameters are not trusted.
+        """
+        source = str(source)
+        hparams_file = kwargs.get("hparams_file", "hyperparams.yaml")
+        if not trusted:
+            _refuse_foreign_code(_fetch_text(source, hparams_file))
+        kwargs.setdefault("overrides_must_match", True)
+        return super().from_hparams(source, *args, **kwargs)
+
+    def encode_batch(self, wavs, wav_lens=None):
+        """Embeddings of utterances: what the contrastive loss compares.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            ``[batch, time]``, 16 kHz mono.
+        wav_lens : torch.Tensor, optional
+            ``[batch]``, relative lengths.
+
+        Returns
+        -------
+        torch.Tensor
+            ``[batch, hidden]``.
+        """
+        return self._connect(wavs, wav_lens)[1]
+
+    def recognize_batch(self, wavs, wav_lens=None, labels=None):
+        """The most probable emotion of each utterance.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            ``[batch, time]``, 16 kHz mono.
+        wav_lens : torch.Tensor, optional
+            ``[batch]``, relative lengths.
+        labels : str or list of str, optional
+            The candidates: words, or the name of a set in
+            `speechbrain_mser.emotions.LABEL_SETS`; by default the words of
+            training.
+
+        Returns
+        -------
+        words : list of str
+            ``[batch]``.
+        log_probs : torch.Tensor
+            ``[batch, n_labels]``, in the order of ``labels``, normalised over
+            them.
+
+        Raises
+        ------
+        InputError
+            No labels, repeated ones, or one without a token in the LLM.
+        """
+        words = self.labels(labels)
+        tokens, _ = self._connect(wavs, wav_lens)
+        scores = self.mods.llama.score(tokens, words)
+        log_probs = scores.log_softmax(-1)
+        return [words[i] for i in log_probs.argmax(-1).tolist()], log_probs
+
+    def recognize_file(self, path, labels=None):
+        """The most probable emotion of a recording.
+
+        Any rate and number of channels. Audio longer than Whisper's 30 s is
+        encoded in windows and recognised as a whole; beyond an hour it is
+        refused.
+
+        Arguments
+        ---------
+        path : str or path-like
+            The audio file.
+        labels : str or list of str, optional
+            The candidates, as for `recognize_batch`.
+
+        Returns
+        -------
+        words : list of str
+            One word.
+        log_probs : torch.Tensor
+            ``[1, n_labels]``.
+
+        Raises
+        ------
+        InputError
+            The file cannot be used, or the labels cannot.
+        """
+        self.labels(labels)  # before a long file is read in vain
+        return self.recognize_batch(self.load_audio(path)[None], labels=labels)
+
+    def generate_batch(self, wavs, wav_lens=None, max_new_tokens=8):
+        """What the LLM says when it is free to say anything.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            ``[batch, time]``, 16 kHz mono.
+        wav_lens : torch.Tensor, optional
+            ``[batch]``, relative lengths.
+        max_new_tokens : int
+            Where to stop if it does not.
+
+        Returns
+        -------
+        list of str
+            ``[batch]``.
+        """
+        tokens, _ = self._connect(wavs, wav_lens)
+        return self.mods.llama.generate(tokens, max_new_tokens)
+
+    def forward(self, wavs, wav_lens=None):
+        """The same as `recognize_batch`."""
+        return self.recognize_batch(wavs, wav_lens)
+
+    def labels(self, labels=None):
+        """The candidates, checked; the words of training by default."""
+        if labels is None:
+            labels = list(self.hparams.label_words)
+        return list(candidate_labels(labels))
+
+    def load_audio(self, path, savedir=None):
+        """Read a file as 16 kHz mono; see `speechbrain_mser.dataio.audio`."""
+        del savedir  # the parent's, for audio from the network
+        return load_audio(path).to(self.device)
+
+    @torch.no_grad()
+    def _connect(self, wavs, wav_lens):
+        """The connector's tokens and embeddings of a batch."""
+        wavs = wavs.to(self.device).float()
+        if wav_lens is None:
+            wav_lens = torch.ones(len(wavs))
+        wav_lens = wav_lens.to(self.device).float()
+        for wav, length in zip(wavs, wav_lens, strict=True):
+            check_signal(wav[: round(float(length) * len(wav))].cpu())
+        with self.inference_ctx:
+            features, lens = self.mods.whisper(wavs, wav_lens)
+            return self.mods.connector(features, lens)
+
+
+def pad_batch(signals):
+    """Utterances of unequal length as a batch.
+
+    Arguments
+    ---------
+    signals : list of torch.Tensor
+        Each ``[time]``.
+
+    Returns
+    -------
+    wavs : torch.Tensor
+        ``[batch, longest]``.
+    wav_lens : torch.Tensor
+        ``[batch]``, relative lengths.
+
+    Example
+    -------
+    >>> wavs, wav_lens = pad_batch([torch.ones(4), torch.ones(2)])
+    >>> wavs.shape, wav_lens.tolist()
+    (torch.Size([2, 4]), [1.0, 0.5])
+    """
+    longest = max(map(len, signals))
+    wavs = torch.stack([F.pad(s, (0, longest - len(s))) for s in signals])
+    return wavs, torch.tensor([len(s) / longest for s in signals])
+
+
+def _fetch_text(source, name):
+    """A file of the source, local or from the hub."""
+    if Path(source).is_dir():
+        path = Path(source) / name
+        if not path.is_file():
+            raise InputError(
+                f"{source} has no {name}: give the folder 'recognizer' that "
+                "training left in its output folder"
+            )
+    elif Path(source).is_absolute() or source.startswith("."):
+        raise InputError(f"there is no folder {source}")
+    else:
+        try:
+            path = fetch(name, source)
+        # The hub's own errors are of many kinds, none of them a bug here.
+        except Exception as error:
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(
+                f"{name} of {source!r} is neither a local folder's nor to be "
+                f"had from the hub; without a network, give the folder that "
+                f"holds it ({reason})"
+            ) from None
+    return Path(path).read_text(encoding="utf-8")
+
+
+def _refuse_foreign_code(text):
+    """Refuse hyperparameters that call anything but this package."""
+    for tag in _TAG.findall(text):
+        if not _ALLOWED_TAGS.match(tag):
+            raise InputError(
+                f"the hyperparameters use {tag}, which can run code from "
+                "outside this package; read the file, and pass trusted=True "
+                "if you wrote it"
+            )

@@ -1,0 +1,265 @@
+"""What every connector between the encoder and the LLM shares.
+
+A connector takes the frozen encoder's features and returns the tokens that
+the LLM reads and the embedding that the contrastive loss compares. It is all
+that is trained, hence all that a checkpoint holds.
+"""
+
+import json
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from speechbrain.dataio.dataio import length_to_mask
+from speechbrain.utils.checkpoints import (
+    mark_as_loader,
+    mark_as_saver,
+    mark_as_transfer,
+    register_checkpoint_hooks,
+)
+from speechbrain.utils.distributed import main_process_only
+from torch import nn
+
+from speechbrain_mser.atomic import atomic_path
+from speechbrain_mser.errors import InputError
+from speechbrain_mser.lobes.standardize import FeatureStandardizer
+
+
+@register_checkpoint_hooks
+class Connector(nn.Module):
+    """Base of the connectors: input side, output scale, checkpoints.
+
+    Checkpoints are safetensors files: tensors and a description of the frozen
+    models that the connector was trained between, never pickled code.
+
+    Arguments
+    ---------
+    input_dim : int
+        Width of the encoder's features.
+    output_dim : int
+        Width of the LLM's embeddings.
+    hidden_size : int
+        Width of the tokens before they are projected to the LLM's.
+    n_input_layers : int
+        Number of encoder layers that come in; several are mixed with learned
+        weights.
+    standardize : bool
+        Whether features are standardised with the training data's statistics.
+    output_rms : float, optional
+        Root mean square that the tokens for the LLM start with; the LLM's
+        own embeddings have one (`EmotionLLaMA.embedding_rms`), and tokens of
+        another scale are hard for it to read. None leaves them as they are.
+    """
+
+    def __init__(
+        self,
+        input_dim,
+        output_dim,
+        hidden_size,
+        n_input_layers=1,
+        standardize=True,
+        output_rms=None,
+    ):
+        super().__init__()
+        self.input_dim = input_dim
+        self.output_dim = output_dim
+        self.n_input_layers = n_input_layers
+        self.frozen_models = {}
+        self.standardizer = (
+            FeatureStandardizer(input_dim, n_input_layers)
+            if standardize
+            else None
+        )
+        self.layer_weights = (
+            nn.Parameter(torch.zeros(n_input_layers))
+            if n_input_layers > 1
+            else None
+        )
+        self.input_norm = nn.LayerNorm(input_dim)
+        self.output = nn.Linear(hidden_size, output_dim)
+        self.output_scale = (
+            nn.Parameter(torch.tensor(float(output_rms)))
+            if output_rms is not None
+            else None
+        )
+
+    def read_features(self, features, lens):
+        """Standardise, mix layers, normalise; the input side.
+
+        Arguments
+        ---------
+        features : torch.Tensor
+            ``[batch, frames, dim]``, or ``[batch, layers, frames, dim]``.
+        lens : torch.Tensor
+            ``[batch]``, relative lengths.
+
+        Returns
+        -------
+        features : torch.Tensor
+            ``[batch, frames, dim]``, float32.
+        mask : torch.Tensor
+            ``[batch, frames]``, True where there is speech, not padding.
+        """
+        layers = 1 if features.ndim == 3 else features.shape[1]
+        if (
+            layers != self.n_input_layers
+            or features.shape[-1] != self.input_dim
+        ):
+            raise InputError(
+                f"the encoder gives {layers} layers of width "
+                f"{features.shape[-1]}; this connector was built for "
+                f"{self.n_input_layers} of width {self.input_dim}"
+            )
+        if self.standardizer is not None:
+            features = self.standardizer(features)
+        if self.layer_weights is not None:
+            weights = self.layer_weights.softmax(0)
+            features = torch.einsum("l,blfd->bfd", weights, features)
+        frames = features.shape[1]
+        mask = length_to_mask((lens * frames).round(), max_len=frames).bool()
+        return self.input_norm(features.to(self.input_norm.weight.dtype)), mask
+
+    def write_tokens(self, hidden):
+        """Project to the LLM's width and scale; the output side.
+
+        Arguments
+        ---------
+        hidden : torch.Tensor
+            ``[batch, tokens, hidden_size]``.
+
+        Returns
+        -------
+        torch.Tensor
+            ``[batch, tokens, output_dim]``.
+        """
+        tokens = self.output(hidden)
+        if self.output_scale is None:
+            return tokens
+        rms = tokens.float().square().mean(-1, keepdim=True).sqrt()
+        return self.output_scale * tokens / rms.clamp(min=1e-6)
+
+    def initialised(self):
+        """Arguments that build this connector without its initialisation.
+
+        Returns
+        -------
+        dict
+            To replace those of the constructor when all parameters will come
+            from a checkpoint.
+        """
+        return {}
+
+    def bind(self, frozen_models):
+        """Say between which frozen models this connector stands.
+
+        A connector means nothing between other models than its own, so one
+        that was loaded from a checkpoint refuses them. Names are compared by
+        their last part: a hub's name and a folder's are the same model.
+
+        Arguments
+        ---------
+        frozen_models : dict
+            Role ("encoder", "llm") to a dict with "name" and "width".
+
+        Raises
+        ------
+        InputError
+            A checkpoint was loaded that was trained with others.
+
+        Example
+        -------
+        >>> connector = Connector(4, 4, 4)
+        >>> connector.bind({"llm": {"name": "meta-llama/A", "width": 4}})
+        >>> connector.bind({"llm": {"name": "other/B", "width": 4}})
+        Traceback (most recent call last):
+        ...
+        speechbrain_mser.errors.InputError: the checkpoint belongs to ...
+        """
+        for role, trained in self.frozen_models.items():
+            here = frozen_models.get(role, {})
+            same_name = _basename(trained["name"]) == _basename(
+                here.get("name", "")
+            )
+            if not same_name or trained["width"] != here.get("width"):
+                raise InputError(
+                    f"the checkpoint belongs to other frozen models: its "
+                    f"{role} is {trained['name']} (width {trained['width']}), "
+                    f"here it is {here.get('name')} (width "
+                    f"{here.get('width')}); use the same {role}, or train anew"
+                )
+        self.frozen_models = frozen_models
+
+    @mark_as_saver
+    @main_process_only
+    def save(self, path):
+        """Write parameters, statistics and the frozen models' names.
+
+        Arguments
+        ---------
+        path : str or path-like
+            A safetensors file, replaced atomically.
+        """
+        tensors = {
+            name: value.detach().cpu().contiguous()
+            for name, value in self.state_dict().items()
+        }
+        described = {"frozen_models": json.dumps(self.frozen_models)}
+        with atomic_path(path) as partial:
+            save_file(tensors, partial, described)
+
+    @mark_as_loader
+    def _load_checkpoint(self, path, end_of_epoch):
+        del end_of_epoch  # the connector has no position in an epoch
+        self.load(path)
+
+    @mark_as_transfer
+    def load(self, path):
+        """Read what `save` wrote.
+
+        Arguments
+        ---------
+        path : str or path-like
+            A safetensors file.
+
+        Raises
+        ------
+        InputError
+            No such file, not a safetensors file, or another connector's.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                described = (file.metadata() or {}).get("frozen_models", "{}")
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise InputError(
+                f"{path}: not a connector checkpoint ({error})"
+            ) from None
+        frozen_models = json.loads(described)
+        _check_shapes(path, tensors, self.state_dict(), frozen_models)
+        self.load_state_dict(tensors)
+        self.frozen_models = frozen_models
+
+
+def _basename(name):
+    return str(name).rstrip("/").rsplit("/", maxsplit=1)[-1]
+
+
+def _check_shapes(path, found, expected, frozen_models):
+    """Refuse another connector's tensors with the first differences named."""
+    faults = [
+        f"{name}: {tuple(found[name].shape) if name in found else 'absent'} "
+        f"in the file, {tuple(value.shape)} here"
+        for name, value in expected.items()
+        if name not in found or found[name].shape != value.shape
+    ]
+    faults += [f"{name}: only in the file" for name in found.keys() - expected]
+    if faults:
+        trained = ", ".join(
+            f"{role} {model['name']} (width {model['width']})"
+            for role, model in frozen_models.items()
+        )
+        raise InputError(
+            f"{path}: this connector was trained with other models or "
+            f"settings (for {trained or 'models not named'}); {len(faults)} "
+            f"tensors differ, first {faults[0]}"
+        )

@@ -1,0 +1,103 @@
+"""Standardisation of the encoder's features, estimated once."""
+
+import torch
+from speechbrain.dataio.dataio import length_to_mask
+from torch import nn
+
+
+class FeatureStandardizer(nn.Module):
+    """Subtract each feature's mean and divide by its standard deviation.
+
+    The statistics are estimated once on training data, per encoder layer and
+    dimension, and travel with the checkpoint. A few of Whisper's dimensions
+    are a hundred times larger than the rest and nearly constant; without
+    this, attention sees them and little else.
+
+    Before `finish` the module passes features through unchanged.
+
+    Arguments
+    ---------
+    dim : int
+        Width of the features.
+    n_layers : int
+        Number of encoder layers that come in.
+
+    Example
+    -------
+    >>> standardizer = FeatureStandardizer(dim=3)
+    >>> features = 5 + 2 * torch.randn(4, 50, 3)
+    >>> lens = torch.ones(4)
+    >>> standardizer.update(features, lens)
+    >>> standardizer.finish()
+    >>> round(standardizer(features).std().item(), 2)
+    1.0
+    """
+
+    def __init__(self, dim, n_layers=1):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(n_layers, dim))
+        self.register_buffer("std", torch.ones(n_layers, dim))
+        self.register_buffer("frames", torch.zeros((), dtype=torch.long))
+        self._sums = None
+
+    @property
+    def fitted(self):
+        """Whether the statistics are those of data."""
+        return bool(self.frames > 0)
+
+    def forward(self, features):
+        """Standardise a batch.
+
+        Arguments
+        ---------
+        features : torch.Tensor
+            ``[batch, frames, dim]``, or ``[batch, layers, frames, dim]``.
+
+        Returns
+        -------
+        torch.Tensor
+            The same shape, float32.
+        """
+        features = features.float()
+        if features.ndim == 3:
+            return (features - self.mean[0]) / self.std[0]
+        return (features - self.mean[:, None]) / self.std[:, None]
+
+    @torch.no_grad()
+    def update(self, features, lens):
+        """Add a batch to the statistics.
+
+        Arguments
+        ---------
+        features : torch.Tensor
+            As for `forward`.
+        lens : torch.Tensor
+            ``[batch]``, relative lengths; frames beyond them do not count.
+        """
+        if features.ndim == 3:
+            features = features[:, None]
+        frames = features.shape[2]
+        mask = length_to_mask((lens * frames).round(), max_len=frames).bool()
+        # [layers, n, dim]; float64, since squares of large values are summed
+        kept = features.transpose(0, 1)[:, mask].double()
+        sums = (mask.sum(), kept.sum(1), kept.square().sum(1))
+        if self._sums is not None:
+            sums = tuple(a + b for a, b in zip(self._sums, sums, strict=True))
+        self._sums = sums
+
+    @torch.no_grad()
+    def finish(self):
+        """Turn what was added into mean and standard deviation."""
+        if self._sums is None:
+            raise RuntimeError("no features were added before finish()")
+        count, total, squares = self._sums
+        if torch.distributed.is_initialized():
+            for part in (count, total, squares):
+                torch.distributed.all_reduce(part)
+        mean = total / count
+        variance = (squares / count - mean.square()).clamp(min=0)
+        self.mean.copy_(mean)
+        # A constant dimension says nothing: it becomes zero, not infinite.
+        self.std.copy_(variance.sqrt().clamp(min=1e-4))
+        self.frames.copy_(count)
+        self._sums = None

@@ -1,0 +1,263 @@
+"""Whisper's encoder: frozen, at the utterance's true length."""
+
+import torch
+import torch.nn.functional as F
+from speechbrain.integrations.huggingface.whisper import Whisper
+
+from speechbrain_mser.lobes.hub import quiet_loading, require_model
+
+SAMPLE_RATE = 16000
+# Mel frames are 10 ms, encoder frames (after the strided convolution) 20 ms.
+SAMPLES_PER_FRAME = 320
+MEL_PER_FRAME = 2
+
+
+class WhisperEncoder(Whisper):
+    """The encoder of a Whisper model, as a frozen feature extractor.
+
+    SpeechBrain's lobe always encodes 30 s, clamps the log-mel with the
+    batch's maximum (so an utterance's features depend on its batch-mates) and
+    stays in train mode when frozen. Here an utterance is encoded at its true
+    length, alone or in any batch alike, and frozen means frozen.
+
+    Utterances longer than Whisper's 30 s are encoded in windows of equal
+    length, without overlap, and the windows' features joined.
+
+    Arguments
+    ---------
+    source : str
+        Hub name or folder.
+    save_path : str
+        Where files from the hub are kept.
+    layers : int, list of int or "all"
+        Which hidden states to return, counted as in transformers: 0 is the
+        convolutions' output, n the output of layer n, the last one (-1) after
+        the final norm. An int gives one layer, a list or "all" several.
+    pad_to_30s : bool
+        Encode 30 s of audio and silence, as Whisper was trained: bit for bit
+        the official encoder, cut to the utterance, at many times the cost.
+    freeze : bool
+        Keep the weights; evaluation mode and no gradients, whatever a Brain
+        says.
+    dtype : str
+        Dtype of the weights ("float32", "float16", "bfloat16"), whatever the
+        checkpoint is stored in.
+
+    Example
+    -------
+    >>> from transformers import WhisperConfig, WhisperModel
+    >>> from transformers import WhisperFeatureExtractor
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> size = dict(d_model=16, encoder_layers=2, encoder_attention_heads=2,
+    ...     encoder_ffn_dim=32, decoder_layers=1, decoder_attention_heads=2,
+    ...     decoder_ffn_dim=32, vocab_size=64, pad_token_id=0, bos_token_id=1,
+    ...     eos_token_id=2, decoder_start_token_id=1)
+    >>> WhisperModel(WhisperConfig(**size)).save_pretrained(folder)
+    >>> _ = WhisperFeatureExtractor().save_pretrained(folder)
+    >>> whisper = WhisperEncoder(folder)
+    >>> wavs, wav_lens = torch.randn(2, 32000), torch.tensor([1.0, 0.5])
+    >>> features, lens = whisper(wavs, wav_lens)
+    >>> features.shape, lens  # 2 s at 50 Hz
+    (torch.Size([2, 100, 16]), tensor([1.0000, 0.5000]))
+    """
+
+    def __init__(
+        self,
+        source,
+        save_path="pretrained_models",
+        layers=-1,
+        pad_to_30s=False,
+        freeze=True,
+        dtype="float32",
+    ):
+        require_model(
+            source,
+            save_path,
+            "the Whisper encoder",
+            "whisper_hub",
+            ("config.json", "preprocessor_config.json"),
+        )
+        # Before the parent's constructor, which loads the model.
+        self.dtype_name = dtype
+        self.source = source
+        super().__init__(source, save_path, encoder_only=True, freeze=freeze)
+        config = self.model.config
+        self.hidden_size = config.d_model
+        self.pad_to_30s = pad_to_30s
+        self.max_frames = config.max_source_positions
+        # A model with fewer positions (a small test model) has a shorter
+        # window than Whisper's 30 s.
+        self.window = self.max_frames * SAMPLES_PER_FRAME
+        self.several = not isinstance(layers, int)
+        self.layers = _layer_numbers(layers, config.encoder_layers)
+        self.n_output_layers = len(self.layers)
+
+    def _from_pretrained(self, source, **kwargs):
+        # The parent leaves the dtype to the checkpoint, and the hub's
+        # whisper-large-v3 is stored in float16. A folder may hold the encoder
+        # alone: a report about missing decoder weights says nothing here.
+        with quiet_loading():
+            super()._from_pretrained(source, dtype=self.dtype_name, **kwargs)
+
+    def freeze_model(self, model):
+        """Freeze: no gradients, and evaluation mode unlike the parent's."""
+        model.eval()
+        model.requires_grad_(False)
+
+    def train(self, mode=True):
+        """Stay in evaluation mode when frozen, whatever the Brain says."""
+        # nn.Module's constructor does not call train(), but a parent's might
+        # before the attribute is there.
+        return super().train(mode and not getattr(self, "freeze", False))
+
+    def describe(self):
+        """The name and width that a connector's checkpoint remembers."""
+        return {"name": str(self.source), "width": self.hidden_size}
+
+    def forward(self, wavs, wav_lens=None):
+        """Encode a batch of utterances.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            ``[batch, time]``, 16 kHz mono.
+        wav_lens : torch.Tensor, optional
+            ``[batch]``, relative lengths; by default all are whole.
+
+        Returns
+        -------
+        features : torch.Tensor
+            ``[batch, frames, dim]`` at 50 Hz, or ``[batch, layers, frames,
+            dim]`` for several layers; zero beyond an utterance's length.
+        lens : torch.Tensor
+            ``[batch]``, relative lengths in frames.
+        """
+        if wav_lens is None:
+            wav_lens = torch.ones(len(wavs), device=wavs.device)
+        with torch.set_grad_enabled(
+            not self.freeze and torch.is_grad_enabled()
+        ):
+            return self._encode(wavs, wav_lens)
+
+    def _encode(self, wavs, wav_lens):
+        lengths = (wav_lens * wavs.shape[1]).round().long().tolist()
+        pieces, counts = _cut(wavs, lengths, self.window)
+        frames = [-(-len(piece) // SAMPLES_PER_FRAME) for piece in pieces]
+        # Windows of long files are many: at most a batch of them at a time.
+        encoded = []
+        for first in range(0, len(pieces), len(wavs)):
+            part = slice(first, first + len(wavs))
+            hidden = self._encode_pieces(pieces[part], frames[part])
+            encoded += [
+                h[:, :n] for h, n in zip(hidden, frames[part], strict=True)
+            ]
+        # Windows of one utterance belong together again.
+        joined = [
+            torch.cat([encoded.pop(0) for _ in range(count)], dim=1)
+            for count in counts
+        ]  # each [layers, frames, dim]
+        longest = max(h.shape[1] for h in joined)
+        features = torch.stack(
+            [F.pad(h, (0, 0, 0, longest - h.shape[1])) for h in joined]
+        )
+        lens = wav_lens.new_tensor([h.shape[1] / longest for h in joined])
+        return features if self.several else features[:, 0], lens
+
+    def _encode_pieces(self, pieces, frames):
+        """``[batch, layers, frames, dim]`` of pieces that fit the window."""
+        longest = self.max_frames if self.pad_to_30s else max(frames)
+        mel = self._log_mel(pieces, frames, longest)
+        encoder = self.model.encoder
+        mel = mel.to(encoder.conv1.weight.dtype)
+        lengths = torch.tensor(frames, device=mel.device)
+        # What lies beyond an utterance must look as its end does when it is
+        # alone: the convolutions' zero padding. The official encoder sees
+        # silence there instead.
+        mask = torch.arange(longest, device=mel.device) < lengths[:, None]
+        mask = None if self.pad_to_30s or mask.all() else mask
+        hidden = F.gelu(encoder.conv1(_silence(mel, mask, MEL_PER_FRAME)))
+        hidden = _silence(hidden, mask, MEL_PER_FRAME)
+        hidden = F.gelu(encoder.conv2(hidden)).transpose(1, 2)
+        hidden = hidden + encoder.embed_positions.weight[:longest]
+        attention_mask = None if mask is None else mask[:, None, None, :]
+        kept = {}
+        for number in range(max(self.layers) + 1):
+            if number > 0:
+                hidden = encoder.layers[number - 1](hidden, attention_mask)
+            if number == len(encoder.layers):
+                hidden = encoder.layer_norm(hidden)
+            kept[number] = hidden
+        return torch.stack([kept[number] for number in self.layers], dim=1)
+
+    def _log_mel(self, pieces, frames, longest):
+        """``[batch, mels, 2 * longest]``: Whisper's log-mel, per utterance.
+
+        Zeros follow every piece, as in Whisper's own 30 s, so that its last
+        windows do not depend on what it is padded to; the floor of 8 (80 dB)
+        below the maximum is each utterance's own.
+        """
+        window = torch.hann_window(self._n_fft, device=pieces[0].device)
+        size = longest * SAMPLES_PER_FRAME
+        if not self.pad_to_30s:
+            # The last window reaches half its length beyond; official 30 s
+            # audio ends with its reflection there instead.
+            size += self._n_fft
+        wavs = torch.stack(
+            [F.pad(piece.float(), (0, size - len(piece))) for piece in pieces]
+        )
+        spectrum = torch.stft(
+            wavs,
+            self._n_fft,
+            self._hop_length,
+            window=window,
+            return_complex=True,
+        )
+        power = spectrum[..., : MEL_PER_FRAME * longest].abs().square()
+        mel = (self._mel_filters @ power).clamp(min=1e-10).log10()
+        if self.pad_to_30s:
+            peak = mel.amax(dim=(1, 2), keepdim=True)
+        else:
+            lengths = torch.tensor(frames, device=mel.device)[:, None]
+            step = torch.arange(mel.shape[-1], device=mel.device)
+            inside = step < MEL_PER_FRAME * lengths  # [batch, mel frames]
+            peak = mel.masked_fill(~inside[:, None], float("-inf"))
+            peak = peak.amax(dim=(1, 2), keepdim=True)
+        return (torch.maximum(mel, peak - 8.0) + 4.0) / 4.0
+
+
+def _layer_numbers(layers, n_layers):
+    """Layer numbers from 0 to n_layers, for any way of asking."""
+    if layers == "all":
+        return list(range(n_layers + 1))
+    numbers = [layers] if isinstance(layers, int) else list(layers)
+    for number in numbers:
+        if not -n_layers - 1 <= number <= n_layers:
+            raise ValueError(
+                f"layer {number} of an encoder with {n_layers}: hidden states "
+                f"are numbered 0 to {n_layers}"
+            )
+    if not numbers:
+        raise ValueError("no layers: give a number, a list of them, or 'all'")
+    return [number % (n_layers + 1) for number in numbers]
+
+
+def _cut(wavs, lengths, window):
+    """Utterances cut into equal windows that fit, and windows of each."""
+    pieces, counts = [], []
+    for wav, length in zip(wavs, lengths, strict=True):
+        count = -(-length // window)
+        # Whole frames, so that joined windows stay on the 50 Hz grid.
+        size = -(-length // count // SAMPLES_PER_FRAME) * SAMPLES_PER_FRAME
+        size = max(size, SAMPLES_PER_FRAME)
+        pieces += wav[:length].split(min(size, window) if count > 1 else length)
+        counts.append(len(pieces) - sum(counts))
+    return pieces, counts
+
+
+def _silence(hidden, mask, factor):
+    """Zero ``[batch, channel, time]`` beyond a mask of coarser steps."""
+    if mask is None:
+        return hidden
+    mask = mask.repeat_interleave(factor, dim=1)
+    return hidden * mask[:, None].to(hidden.dtype)

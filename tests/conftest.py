@@ -1,0 +1,192 @@
+"""Tiny models and a tiny corpus, made once for all tests.
+
+The models are real ones of transformers in miniature, saved and loaded as
+the hub's are; nothing is mocked.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+# Before anything imports a Hugging Face library: tests never ask the network.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    BertConfig,
+    BertModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperModel,
+)
+
+ROOT = Path(__file__).resolve().parent.parent
+RECIPES = ROOT / "recipes" / "M5SER"
+sys.path.insert(0, str(RECIPES))
+
+EMOTIONS = ("neutral", "happy", "sad", "angry")
+RATE = 16000
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def tiny_whisper(tmp_path_factory):
+    """A Whisper of width 32 with 3 encoder layers and 3 s of positions."""
+    folder = tmp_path_factory.mktemp("whisper")
+    torch.manual_seed(1)
+    config = WhisperConfig(
+        d_model=32,
+        encoder_layers=3,
+        encoder_attention_heads=2,
+        encoder_ffn_dim=64,
+        decoder_layers=1,
+        decoder_attention_heads=2,
+        decoder_ffn_dim=64,
+        vocab_size=64,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=1,
+    )
+    WhisperModel(config).save_pretrained(folder)
+    WhisperFeatureExtractor().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory):
+    """A BERT of width 32 with 3 layers."""
+    folder = tmp_path_factory.mktemp("bert")
+    torch.manual_seed(2)
+    config = BertConfig(
+        vocab_size=50,
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=16,
+    )
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory):
+    """A LLaMA of width 48 whose tokenizer splits some emotion words."""
+    folder = tmp_path_factory.mktemp("llama")
+    torch.manual_seed(3)
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    text = "What is the emotion of the speaker? Answer with one word: " * 3
+    text += "neutral happy sad angry fear disgust surprise " * 9
+    tokenizer.train_from_iterator(
+        [text],
+        trainers.BpeTrainer(
+            vocab_size=400,
+            special_tokens=["<s>", "</s>"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>"
+    ).save_pretrained(folder)
+    config = LlamaConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=48,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def speak(emotion, seconds, seed):
+    """A tone whose pitch and loudness are the emotion's, in some noise."""
+    rng = np.random.default_rng(seed)
+    number = EMOTIONS.index(emotion)
+    t = np.arange(int(seconds * RATE)) / RATE
+    tone = 0.05 * (1 + number) * np.sin(2 * np.pi * 150 * (1 + number) * t)
+    return (tone + 0.005 * rng.standard_normal(len(t))).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def tiny_corpus(tmp_path_factory):
+    """Folder with ``corpora/tiny/*.wav`` and ``manifests/tiny.csv``.
+
+    Four emotions in two languages; speakers 1-3 train, 4 validates, 5 tests.
+    """
+    from speechbrain_mser.dataio.manifest import write_manifest
+
+    folder = tmp_path_factory.mktemp("data")
+    audio = folder / "corpora" / "tiny"
+    audio.mkdir(parents=True)
+    rows = []
+    for speaker in range(1, 6):
+        split = {4: "valid", 5: "test"}.get(speaker, "train")
+        for number, emotion in enumerate(EMOTIONS):
+            for language in ("eng", "deu"):
+                name = f"tiny_{language}_{speaker}_{emotion}"
+                seconds = 0.4 + 0.1 * ((speaker + number) % 3)
+                soundfile.write(
+                    audio / f"{name}.wav",
+                    speak(emotion, seconds, len(rows)),
+                    RATE,
+                )
+                rows.append(
+                    {
+                        "ID": name,
+                        "duration": round(seconds, 2),
+                        "wav": f"$data_root/{name}.wav",
+                        "corpus": "tiny",
+                        "split": split,
+                        "language": language,
+                        "speaker": f"tiny_{speaker}",
+                        "gender": "female" if speaker % 2 else "male",
+                        "emotion": emotion,
+                        "label": emotion,
+                        "text": "no text",
+                    }
+                )
+    write_manifest(folder / "manifests" / "tiny.csv", rows)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_flags(tiny_whisper, tiny_bert, tiny_llama, tiny_corpus):
+    """Settings that turn stage1.yaml and stage2.yaml into a second's work."""
+    return {
+        "data_root": str(tiny_corpus / "corpora"),
+        "corpora": "[tiny]",
+        "manifest_folder": str(tiny_corpus / "manifests"),
+        "skip_prep": "True",
+        "whisper_hub": str(tiny_whisper),
+        "llama_hub": str(tiny_llama),
+        "bert_hub": str(tiny_bert),
+        "frozen_dtype": "float32",
+        "precision": "fp32",
+        "eval_precision": "fp32",
+        "n_queries": "4",
+        "query_dim": "16",
+        "label_words": "[neutral, happy, sad, angry]",
+        "number_of_epochs": "1",
+        "batch_size": "8",
+        "num_workers": "0",
+    }
