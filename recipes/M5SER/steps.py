@@ -1,0 +1,92 @@
+"""An experiment as a list of commands, each run once."""
+
+import json
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+
+
+class Steps:
+    """Runs the recipe's scripts in order, and not what is done already.
+
+    A step is done when it ended well with the very same command; a changed
+    command runs it again, and with it all later ones.
+
+    Arguments
+    ---------
+    folder : str or path-like
+        Where the experiment lives; markers go into ``<folder>/steps``.
+    """
+
+    def __init__(self, folder):
+        self.markers = Path(folder) / "steps"
+        self.rerun = False
+
+    def run(self, name, script, *flags):
+        """Run a script of this folder, unless that was done before.
+
+        Arguments
+        ---------
+        name : str
+            The step's, for messages and its marker.
+        script : str
+            A file beside this one.
+        *flags : str
+            Its command line.
+
+        Raises
+        ------
+        SystemExit
+            With the script's exit code, if that is not 0.
+        """
+        command = [script, *map(str, flags)]
+        marker = self.markers / f"{name}.json"
+        if not self.rerun and marker.is_file():
+            done = json.loads(marker.read_text(encoding="utf-8"))
+            if done["command"] == command:
+                print(f"[{name}] done before, in {done['seconds']:.0f} s")
+                return
+        self.rerun = True
+        marker.unlink(missing_ok=True)
+        print(f"[{name}] python {shlex.join(command)}", flush=True)
+        start = time.time()
+        code = subprocess.call([sys.executable, HERE / script, *command[1:]])
+        if code != 0:
+            print(f"[{name}] ended with exit code {code}", file=sys.stderr)
+            sys.exit(code)
+        seconds = time.time() - start
+        self.markers.mkdir(parents=True, exist_ok=True)
+        marker.write_text(
+            json.dumps({"command": command, "seconds": seconds}),
+            encoding="utf-8",
+        )
+        print(f"[{name}] took {seconds:.0f} s", flush=True)
+
+
+def as_flags(settings):
+    """A dict of settings as command line flags.
+
+    Arguments
+    ---------
+    settings : dict
+        Setting to value; lists and dicts become YAML.
+
+    Returns
+    -------
+    list of str
+        ``["--lr", "0.1", ...]``.
+
+    Example
+    -------
+    >>> as_flags({"lr": 0.1, "languages": ["eng"]})
+    ['--lr', '0.1', '--languages', '["eng"]']
+    """
+    flags = []
+    for name, value in settings.items():
+        text = value if isinstance(value, str) else json.dumps(value)
+        flags += [f"--{name}", text]
+    return flags

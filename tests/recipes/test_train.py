@@ -1,0 +1,302 @@
+"""Both stages train, save, resume and leave a recogniser, on tiny models."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import LlamaForCausalLM, WhisperModel
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPES = ROOT / "recipes" / "M5SER"
+STAGE1 = RECIPES / "hparams" / "stage1.yaml"
+STAGE2 = RECIPES / "hparams" / "stage2.yaml"
+
+
+def connector(folder):
+    return load_file(folder / "recognizer" / "connector.safetensors")
+
+
+def last_checkpoint(folder):
+    checkpoints = sorted((folder / "save").glob("CKPT*"))
+    return load_file(checkpoints[-1] / "connector.ckpt")
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_flags, tmp_path_factory):
+    """Output folder of a short stage 1."""
+    folder = tmp_path_factory.mktemp("stage1")
+    argv = ["train.py", "hparams/stage1.yaml"]
+    flags = {**tiny_flags, "output_folder": str(folder), "number_of_epochs": 2}
+    for name, value in flags.items():
+        argv += [f"--{name}", str(value)]
+    # As a user does it: a process of its own, in the recipe's folder.
+    run = subprocess.run(
+        [sys.executable, *argv],
+        cwd=RECIPES,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    return folder
+
+
+def test_training_leaves_what_it_should(trained):
+    files = {str(path.relative_to(trained)) for path in trained.rglob("*.*")}
+    assert "train_log.txt" in files
+    assert "hyperparams.yaml" in files
+    assert "recognizer/connector.safetensors" in files
+    assert "recognizer/hyperparams.yaml" in files
+    assert any(name.startswith("tensorboard/events") for name in files)
+    log = (trained / "train_log.txt").read_text().splitlines()
+    assert len(log) == 2
+    for term in ("contrastive", "ce", "UA", "lr", "bad_utterances"):
+        assert term in log[0]
+
+
+def test_checkpoint_holds_the_connector_only(trained):
+    tensors = connector(trained)
+    assert not [
+        name for name in tensors if "whisper" in name or "llama" in name
+    ]
+    size = sum(value.numel() for value in tensors.values())
+    checkpoint = max((trained / "save").glob("CKPT*"))
+    stored = sum(path.stat().st_size for path in checkpoint.iterdir())
+    # parameters, and AdamW's two moments of each: four bytes apiece
+    assert stored < 3 * 4 * size + 100_000
+
+
+def test_frozen_models_are_bitwise_unchanged_and_without_gradients(
+    run_script, tiny_flags, tiny_llama, tiny_whisper, tmp_path, monkeypatch
+):
+    from speechbrain_mser.brain import EmotionBrain
+
+    brains = []
+    fit = EmotionBrain.fit
+
+    def fit_and_keep(self, *args, **kwargs):
+        brains.append(self)
+        return fit(self, *args, **kwargs)
+
+    monkeypatch.setattr(EmotionBrain, "fit", fit_and_keep)
+    flags = {**tiny_flags, "output_folder": tmp_path}
+    assert run_script("train", STAGE1, flags=flags) == 0
+    (brain,) = brains
+    llama, whisper = brain.raw("llama"), brain.raw("whisper")
+    for module, original in (
+        (llama.model, LlamaForCausalLM.from_pretrained(tiny_llama)),
+        (
+            whisper.model.encoder,
+            WhisperModel.from_pretrained(tiny_whisper).encoder,
+        ),
+    ):
+        expected = original.state_dict()
+        for name, value in module.state_dict().items():
+            assert torch.equal(value, expected[name]), name
+        assert all(p.grad is None for p in module.parameters())
+        assert not module.training
+    changed = [
+        p for p in brain.raw("connector").parameters() if p.requires_grad
+    ]
+    assert changed
+
+
+def test_stage2_goes_on_from_stage1(run_script, trained, tiny_flags, tmp_path):
+    flags = {
+        **tiny_flags,
+        "output_folder": tmp_path,
+        "pretrained": trained / "recognizer",
+        "languages": "[eng, deu]",
+        "lr": 0.0,
+    }
+    assert run_script("train", STAGE2, flags=flags) == 0
+    before, after = connector(trained), connector(tmp_path)
+    # With a learning rate of zero nothing moves: it started from stage 1.
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_stage2_refuses_a_connector_of_other_models(
+    run_script, trained, tiny_flags, tmp_path, capsys
+):
+    flags = {
+        **tiny_flags,
+        "output_folder": tmp_path / "out",
+        "pretrained": trained / "recognizer",
+        "n_queries": 5,
+    }
+    assert run_script("train", STAGE2, flags=flags) == 2
+    assert "queries" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "recognizer").exists()
+
+
+class Interrupt(Exception):
+    """Stands for a kill between two steps."""
+
+
+@pytest.mark.parametrize("stop_after", [2, 5], ids=["mid-epoch", "epoch-2"])
+def test_resumed_training_equals_uninterrupted(
+    run_script, tiny_flags, tmp_path, monkeypatch, stop_after
+):
+    from speechbrain_mser.brain import EmotionBrain
+
+    flags = {
+        **tiny_flags,
+        "number_of_epochs": 3,
+        "batch_size": 4,
+        "lr": 1e-3,
+        "warmup": 0.2,
+        "cooldown": 0.5,
+        "ckpt_interval_steps": 1,
+    }
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert (
+        run_script("train", STAGE1, flags={**flags, "output_folder": whole})
+        == 0
+    )
+
+    done = []
+
+    def stop(self, *args):
+        done.append(self.step)
+        if len(done) > stop_after:
+            raise Interrupt
+
+    with monkeypatch.context() as patch:
+        # Before a step, after the checkpoint of the one before it.
+        start = EmotionBrain.on_fit_batch_start
+
+        def on_fit_batch_start(self, *args):
+            stop(self)
+            return start(self, *args)
+
+        patch.setattr(EmotionBrain, "on_fit_batch_start", on_fit_batch_start)
+        with pytest.raises(Interrupt):
+            run_script(
+                "train", STAGE1, flags={**flags, "output_folder": broken}
+            )
+    assert not (broken / "recognizer").exists() or stop_after > 3
+    assert (
+        run_script("train", STAGE1, flags={**flags, "output_folder": broken})
+        == 0
+    )
+    expected, found = last_checkpoint(whole), last_checkpoint(broken)
+    assert expected.keys() == found.keys()
+    for name, value in expected.items():
+        assert torch.equal(value, found[name]), name
+
+
+def test_gradient_accumulation_equals_the_larger_batch(
+    run_script, tiny_flags, tmp_path
+):
+    # The cross entropy is a mean, so two batches of 4 make one of 8; the
+    # contrastive loss is about pairs within a batch and is left out.
+    results = []
+    for batch, factor in ((8, 1), (4, 2)):
+        folder = tmp_path / str(batch)
+        flags = {
+            **tiny_flags,
+            "output_folder": folder,
+            "batch_size": batch,
+            "grad_accumulation_factor": factor,
+            "lr": 1e-3,
+            "w1": 0.0,
+            "w2": 0.0,
+            "dropout": 0.0,
+            "label_words": "[sad, happy]",
+            "languages": "[eng, deu]",
+            "max_grad_norm": 0.0,
+        }
+        assert run_script("train", STAGE1, flags=flags) == 0
+        results.append(connector(folder))
+    one, other = results
+    for name, value in one.items():
+        assert torch.allclose(value, other[name], atol=1e-5), name
+
+
+def test_linear_connector_trains_with_the_same_files(
+    run_script, tiny_flags, tmp_path
+):
+    flags = {
+        **tiny_flags,
+        "output_folder": tmp_path,
+        "connector_type": "linear",
+        "encoder_layers": "all",
+    }
+    assert run_script("train", STAGE1, flags=flags) == 0
+    assert "layer_weights" in connector(tmp_path)
+
+
+def test_adapters_are_trained_saved_and_loaded(
+    run_script, tiny_flags, tmp_path
+):
+    pytest.importorskip("peft")
+    from speechbrain_mser.inference import EmotionRecognizer
+
+    flags = {
+        **tiny_flags,
+        "output_folder": tmp_path,
+        "lora_rank": 2,
+        "lr": 1e-2,
+        "ce_weight": 10.0,
+    }
+    assert run_script("train", STAGE1, flags=flags) == 0
+    stored = load_file(tmp_path / "recognizer" / "llama.safetensors")
+    recognizer = EmotionRecognizer.from_hparams(tmp_path / "recognizer")
+    loaded = dict(recognizer.mods.llama.named_parameters())
+    assert all(torch.equal(loaded[name], stored[name]) for name in stored)
+    # B starts at zero and has moved
+    assert any(
+        value.abs().max() > 0
+        for name, value in stored.items()
+        if "lora_B" in name
+    )
+
+
+def test_training_works_from_the_root_in_bf16(tiny_flags, tmp_path):
+    flags = {**tiny_flags, "output_folder": tmp_path, "precision": "bf16"}
+    argv = ["recipes/M5SER/train.py", "hparams/stage1.yaml"]
+    for name, value in flags.items():
+        argv += [f"--{name}", str(value)]
+    run = subprocess.run(
+        [sys.executable, *argv],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert (tmp_path / "recognizer" / "connector.safetensors").exists()
+
+
+def test_torchrun_launches_it_unchanged(tiny_flags, tmp_path):
+    flags = {
+        **tiny_flags,
+        "output_folder": tmp_path,
+        "distributed_backend": "gloo",
+        "device": "cpu",
+        "batch_size": 3,
+    }
+    argv = [
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node=2",
+        "--master_port=29517",
+        "recipes/M5SER/train.py",
+        "hparams/stage1.yaml",
+    ]
+    for name, value in flags.items():
+        argv += [f"--{name}", str(value)]
+    run = subprocess.run(
+        [sys.executable, *argv],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert run.returncode == 0, run.stderr
+    assert (tmp_path / "recognizer" / "connector.safetensors").exists()
