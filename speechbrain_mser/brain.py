@@ -8,7 +8,7 @@ from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
 from speechbrain_mser.checkpoints import RandomState
-from speechbrain_mser.dataio.batching import BadUtterance, UtteranceBatch
+from speechbrain_mser.dataio.batching import UtteranceBatch
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.metrics import emotion_metrics
 
@@ -116,20 +116,28 @@ class EmotionBrain(Brain):
 
     def fit_batch(self, batch):
         """Train on what could be read of a batch."""
-        self.report_bad(batch)
-        if len(batch) == 0:
-            return torch.zeros(())
-        return super().fit_batch(batch)
+        if self.has_speech(batch):
+            return super().fit_batch(batch)
+        return torch.zeros(())
 
     def evaluate_batch(self, batch, stage):
         """Evaluate what could be read of a batch."""
-        self.report_bad(batch)
-        if len(batch) == 0:
-            return torch.zeros(())
-        return super().evaluate_batch(batch, stage)
+        if self.has_speech(batch):
+            return super().evaluate_batch(batch, stage)
+        return torch.zeros(())
 
-    def report_bad(self, batch):
-        """Log what could not be read, once each; stop where that is asked.
+    def has_speech(self, batch):
+        """Log what could not be read, once each; is there anything left?
+
+        Arguments
+        ---------
+        batch : UtteranceBatch
+            Any batch.
+
+        Returns
+        -------
+        bool
+            Whether the batch holds an utterance.
 
         Raises
         ------
@@ -148,11 +156,12 @@ class EmotionBrain(Brain):
                     f"utterance {bad.utterance}: {bad.reason}; mend or remove "
                     "it, or set on_bad_utterance: skip"
                 )
-        if batch.bad and len(batch) == 0 and self.distributed_launch:
+        if len(batch) == 0 and self.distributed_launch:
             raise InputError(
                 f"no utterance of a batch could be read (first: "
                 f"{batch.bad[0].utterance}, {batch.bad[0].reason})"
             )
+        return len(batch) > 0
 
     # The course of training
 
@@ -223,10 +232,9 @@ class EmotionBrain(Brain):
             disable=self.noprogressbar or not if_main_process(),
         )
         for index in progress:
-            item = dataset[index]
-            if not isinstance(item["sig"], BadUtterance):
-                batch = UtteranceBatch([item]).to(self.device)
-                standardizer.update(*self.encode(batch))
+            batch = UtteranceBatch([dataset[index]])
+            if self.has_speech(batch):
+                standardizer.update(*self.encode(batch.to(self.device)))
         standardizer.finish()
 
     def on_stage_start(self, stage, epoch=None):

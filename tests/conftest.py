@@ -46,7 +46,7 @@ def _seeded():
 
 @pytest.fixture(scope="session")
 def tiny_whisper(tmp_path_factory):
-    """A Whisper of width 32 with 3 encoder layers and 3 s of positions."""
+    """A Whisper of width 32 with 3 encoder layers."""
     folder = tmp_path_factory.mktemp("whisper")
     torch.manual_seed(1)
     config = WhisperConfig(
@@ -195,17 +195,19 @@ def tiny_flags(tiny_whisper, tiny_bert, tiny_llama, tiny_corpus):
     }
 
 
-@pytest.fixture
-def in_two_processes(tmp_path):
+@pytest.fixture(scope="session")
+def in_two_processes(tmp_path_factory):
     """Runs a script in two gloo processes; gives what each has saved.
 
-    The script finds its rank in ``rank`` and saves with ``save(tensors)``.
+    The script finds ``rank``, ``folder`` and ``data``, and calls ``save``.
     """
 
-    def run(script):
+    def run(script, data=None):
+        folder = tmp_path_factory.mktemp("two_processes")
+        torch.save(data, folder / "data.pt")
         processes = [
             subprocess.Popen(
-                [sys.executable, "-c", TWO_PROCESSES + script, str(tmp_path)],
+                [sys.executable, "-c", TWO_PROCESSES + script, str(folder)],
                 env={**os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank)},
                 stderr=subprocess.PIPE,
                 text=True,
@@ -219,7 +221,7 @@ def in_two_processes(tmp_path):
         finally:
             for process in processes:
                 process.kill()
-        return [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
+        return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
 
     return run
 
@@ -233,25 +235,7 @@ torch.distributed.init_process_group(
     "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2,
     timeout=datetime.timedelta(seconds=30),
 )
-def save(tensors):
-    torch.save(tensors, f"{folder}/{rank}.pt")
+data = torch.load(f"{folder}/data.pt")
+def save(found):
+    torch.save(found, f"{folder}/{rank}.pt")
 """
-
-
-@pytest.fixture
-def run_script(monkeypatch):
-    """Run a recipe script's ``main`` in this process; return its exit code."""
-    import importlib
-
-    def run(script, *arguments, flags=None):
-        argv = [script, *map(str, arguments)]
-        for name, value in (flags or {}).items():
-            argv += [f"--{name}", str(value)]
-        monkeypatch.setattr(sys, "argv", argv)
-        try:
-            importlib.import_module(script).main()
-        except SystemExit as ended:
-            return ended.code
-        return 0
-
-    return run

@@ -26,7 +26,7 @@ from speechbrain_mser.dataio.batching import (
     make_dataset,
     select_utterances,
 )
-from speechbrain_mser.dataio.manifest import read_manifest
+from speechbrain_mser.dataio.manifest import read_manifests
 from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import InputError, exits_on_input_error
 from speechbrain_mser.hparams import place_overrides, read_settings
@@ -57,12 +57,7 @@ def read_sets(settings):
     """The utterances and candidate labels of every set, all checked."""
     sets = {}
     for entry in settings["sets"]:
-        unknown = set(entry) - KEYS
-        if unknown or "name" not in entry or "labels" not in entry:
-            raise InputError(
-                f"set {dict(entry)}: needs name and labels and may have "
-                f"{', '.join(sorted(KEYS))}"
-            )
+        name = _check_entry(entry, sets)
         if "manifest" in entry:
             root = entry.get("data_root", settings["data_root"])
             manifests = {entry["manifest"]: root}
@@ -74,16 +69,35 @@ def read_sets(settings):
                 settings["manifest_folder"],
                 settings["skip_prep"],
             )
-        ((manifest, root),) = manifests.items()
         labels = list(candidate_labels(entry["labels"]))
         table = select_utterances(
-            read_manifest(manifest, root),
+            read_manifests(manifests),
             entry.get("split"),
             entry.get("languages"),
             labels,
         )
-        sets[entry["name"]] = (table, labels, entry.get("ua_over", "present"))
+        sets[name] = (table, labels, entry.get("ua_over", "present"))
     return sets
+
+
+def _check_entry(entry, sets):
+    """A set's name, if its description can be used."""
+    required = {"name", "labels"}
+    if not required <= set(entry) <= KEYS or ("corpus" in entry) == (
+        "manifest" in entry
+    ):
+        raise InputError(
+            f"set {dict(entry)}: needs name and labels, and either corpus or "
+            f"manifest; and may have {', '.join(sorted(KEYS - required))}"
+        )
+    name = str(entry["name"])
+    if name in sets:
+        raise InputError(f"the set {name!r} is there twice")
+    if Path(name).name != name:
+        raise InputError(
+            f"the set's name {name!r} becomes a folder and cannot be a path"
+        )
+    return name
 
 
 def recognize(recognizer, table, labels, settings, name):

@@ -1,0 +1,319 @@
+"""Evaluation and the recogniser agree, and say what users need to know."""
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from speechbrain_mser.dataio.manifest import read_manifest, write_manifest
+from speechbrain_mser.errors import InputError
+from speechbrain_mser.inference import EmotionRecognizer
+
+RECIPES = Path(__file__).resolve().parents[2] / "recipes" / "M5SER"
+EVALUATE = RECIPES / "hparams" / "evaluate.yaml"
+LABELS = ["neutral", "happy", "sad", "angry"]
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_flags, tmp_path_factory):
+    """A recogniser's folder, trained for an epoch."""
+    import importlib
+    import sys
+
+    output = tmp_path_factory.mktemp("trained")
+    flags = {**tiny_flags, "output_folder": output, "lr": 1e-2}
+    argv = ["train", str(RECIPES / "hparams" / "stage1.yaml")]
+    for name, value in flags.items():
+        argv += [f"--{name}", str(value)]
+    saved, sys.argv = sys.argv, argv
+    try:
+        importlib.import_module("train").main()
+    finally:
+        sys.argv = saved
+    return output / "recognizer"
+
+
+@pytest.fixture(scope="module")
+def recognizer(folder):
+    return EmotionRecognizer.from_hparams(folder)
+
+
+@pytest.fixture
+def flags(tiny_corpus, folder, tmp_path):
+    return {
+        "recognizer": folder,
+        "output_folder": tmp_path / "evaluation",
+        "data_root": tiny_corpus / "corpora",
+        "manifest_folder": tiny_corpus / "manifests",
+        "skip_prep": True,
+        "num_workers": 0,
+        "sets": "[{name: all, corpus: tiny, labels: paper4}, "
+        "{name: test-deu, corpus: tiny, labels: [sad, angry], split: test, "
+        "languages: [deu]}]",
+    }
+
+
+def rows_of(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_evaluate_writes_the_recognizers_predictions(
+    run_script, flags, recognizer, tiny_corpus
+):
+    assert run_script("evaluate", EVALUATE, flags=flags) == 0
+    rows = rows_of(flags["output_folder"] / "all" / "predictions.csv")
+    assert list(rows[0]) == ["ID", "label", "prediction", *LABELS]
+    table = read_manifest(
+        tiny_corpus / "manifests" / "tiny.csv", tiny_corpus / "corpora" / "tiny"
+    )
+    assert sorted(row["ID"] for row in rows) == sorted(table.ID)
+    by_id = table.set_index("ID")
+    for row in rows:
+        words, log_probs = recognizer.recognize_file(
+            by_id.wav[row["ID"]], LABELS
+        )
+        # One at a time here, in batches there: the same but for rounding.
+        for label, value in zip(LABELS, log_probs[0].tolist(), strict=True):
+            assert float(row[label]) == pytest.approx(math.exp(value), abs=2e-6)
+        assert row["prediction"] == words[0]
+        assert row["label"] == by_id.emotion[row["ID"]]
+
+
+def test_metrics_are_those_of_the_predictions(run_script, flags):
+    from sklearn.metrics import balanced_accuracy_score, f1_score
+
+    assert run_script("evaluate", EVALUATE, flags=flags) == 0
+    results = json.loads((flags["output_folder"] / "metrics.json").read_text())
+    assert set(results) == {"all", "test-deu"}
+    rows = rows_of(flags["output_folder"] / "all" / "predictions.csv")
+    truth = [row["label"] for row in rows]
+    said = [row["prediction"] for row in rows]
+    assert results["all"]["n"] == len(rows) == 40
+    assert results["all"]["labels"] == LABELS
+    assert results["all"]["UA"] == pytest.approx(
+        balanced_accuracy_score(truth, said)
+    )
+    assert results["all"]["WF1"] == pytest.approx(
+        f1_score(truth, said, average="weighted")
+    )
+    # Only sad and angry of speaker 5 in German: two utterances
+    assert results["test-deu"]["n"] == 2
+    assert results["test-deu"]["labels"] == ["sad", "angry"]
+    for name in results:
+        png = (flags["output_folder"] / name / "confusion.png").read_bytes()
+        assert png.startswith(b"\x89PNG")
+    table = (flags["output_folder"] / "table.md").read_text()
+    assert "test-deu" in table and "WA" in table
+
+
+def test_a_bad_utterance_is_reported_and_counted(
+    run_script, flags, tiny_corpus, tmp_path, caplog
+):
+    rows = read_manifest(tiny_corpus / "manifests" / "tiny.csv")
+    rows = rows[rows.split == "test"].to_dict("records")
+    audio = tmp_path / "audio"
+    audio.mkdir()
+    for row in rows:
+        name = row["wav"].rsplit("/", 1)[-1]
+        source = tiny_corpus / "corpora" / "tiny" / name
+        (audio / name).write_bytes(source.read_bytes())
+    (audio / rows[0]["wav"].rsplit("/", 1)[-1]).write_bytes(b"no audio at all")
+    write_manifest(tmp_path / "m.csv", rows)
+    entry = (
+        f"[{{name: mine, manifest: {tmp_path}/m.csv, data_root: {audio}, "
+        "labels: paper4}]"
+    )
+    assert run_script("evaluate", EVALUATE, flags={**flags, "sets": entry}) == 0
+    results = json.loads((flags["output_folder"] / "metrics.json").read_text())
+    assert results["mine"]["unreadable"] == 1
+    assert results["mine"]["n"] == len(rows) - 1
+    assert rows[0]["ID"] in caplog.text
+    stop = {**flags, "sets": entry, "on_bad_utterance": "stop"}
+    assert run_script("evaluate", EVALUATE, flags=stop) == 2
+
+
+def test_log_probs_are_normalised_in_the_order_of_labels(recognizer):
+    wavs = torch.randn(3, 8000)
+    words, log_probs = recognizer.recognize_batch(wavs, labels=LABELS)
+    assert log_probs.shape == (3, 4)
+    assert torch.allclose(log_probs.exp().sum(-1), torch.ones(3), atol=1e-5)
+    assert words == [LABELS[i] for i in log_probs.argmax(-1)]
+    _, turned = recognizer.recognize_batch(wavs, labels=LABELS[::-1])
+    assert torch.allclose(turned.flip(-1), log_probs, atol=1e-5)
+
+
+def test_batched_equals_single(recognizer):
+    signals = [torch.randn(n) * 0.1 for n in (8000, 12345, 16000)]
+    longest = max(map(len, signals))
+    wavs = torch.stack(
+        [torch.nn.functional.pad(s, (0, longest - len(s))) for s in signals]
+    )
+    lens = torch.tensor([len(s) / longest for s in signals])
+    _, together = recognizer.recognize_batch(wavs, lens)
+    for i, signal in enumerate(signals):
+        _, alone = recognizer.recognize_batch(signal[None])
+        assert torch.allclose(together[i], alone[0], atol=1e-5)
+
+
+def test_labels_may_be_words_never_trained_on(recognizer):
+    words, log_probs = recognizer.recognize_batch(
+        torch.randn(2, 8000), labels=["jealous", "fear", "fearful"]
+    )
+    assert set(words) <= {"jealous", "fear", "fearful"}
+    assert log_probs.isfinite().all()
+
+
+def test_default_labels_are_those_of_training(recognizer):
+    _, log_probs = recognizer.recognize_batch(torch.randn(1, 8000))
+    assert recognizer.labels() == LABELS
+    assert log_probs.shape == (1, 4)
+
+
+def test_embeddings_and_free_text(recognizer):
+    wavs = torch.randn(2, 8000)
+    embeddings = recognizer.encode_batch(wavs)
+    assert embeddings.shape == (2, 32) and embeddings.isfinite().all()
+    texts = recognizer.generate_batch(wavs, max_new_tokens=3)
+    assert len(texts) == 2 and all(isinstance(text, str) for text in texts)
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 44100, 96000])
+def test_any_rate_and_stereo_are_recognised(recognizer, tmp_path, rate):
+    t = np.arange(rate) / rate
+    stereo = np.stack([np.sin(2 * np.pi * 200 * t)] * 2, 1) * 0.1
+    soundfile.write(tmp_path / "a.wav", stereo, rate)
+    words, log_probs = recognizer.recognize_file(tmp_path / "a.wav")
+    assert words[0] in LABELS and log_probs.shape == (1, 4)
+
+
+def test_eight_bit_is_recognised(recognizer, tmp_path):
+    tone = np.sin(np.arange(16000) / 10) * 0.3
+    soundfile.write(tmp_path / "a.wav", tone, 16000, subtype="PCM_U8")
+    assert recognizer.recognize_file(tmp_path / "a.wav")[0][0] in LABELS
+
+
+def test_ten_minutes_are_recognised_in_windows(recognizer, tmp_path):
+    rng = np.random.default_rng(0)
+    noise = (0.1 * rng.standard_normal(600 * 8000)).astype(np.float32)
+    soundfile.write(tmp_path / "long.wav", noise, 8000)
+    words, log_probs = recognizer.recognize_file(tmp_path / "long.wav")
+    assert words[0] in LABELS and log_probs.isfinite().all()
+
+
+def write_bad(kind, path):
+    rng = np.random.default_rng(0)
+    noise = (0.1 * rng.standard_normal(16000)).astype(np.float32)
+    if kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "truncated":
+        soundfile.write(path, noise, 16000)
+        path.write_bytes(path.read_bytes()[:9000])
+    elif kind == "non-audio":
+        path.write_text("I am a text file")
+    elif kind == "zeros":
+        soundfile.write(path, np.zeros(16000), 16000)
+    elif kind == "nan":
+        noise[5] = np.nan
+        soundfile.write(path, noise, 16000, subtype="FLOAT")
+    elif kind == "short":
+        soundfile.write(path, noise[:800], 16000)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("missing", "no such file"),
+        ("empty", "empty"),
+        ("truncated", "truncated"),
+        ("non-audio", "cannot be decoded"),
+        ("zeros", "zero"),
+        ("nan", "NaN"),
+        ("short", "0.05"),
+    ],
+)
+def test_bad_audio_is_refused_with_the_reason(
+    recognizer, tmp_path, kind, reason
+):
+    path = tmp_path / "bad.wav"
+    write_bad(kind, path)
+    with pytest.raises(InputError, match=reason) as refused:
+        recognizer.recognize_file(path)
+    assert "bad.wav" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("labels", "reason"),
+    [
+        ([], "no labels"),
+        (["happy", "happy"], "twice"),
+        (["happy", " "], "empty"),
+        ("paper5", "unknown label set"),
+    ],
+)
+def test_bad_labels_are_refused(recognizer, labels, reason):
+    with pytest.raises(InputError, match=reason):
+        recognizer.recognize_batch(torch.randn(1, 8000), labels=labels)
+
+
+def test_signals_are_checked_too(recognizer):
+    with pytest.raises(InputError, match="zero"):
+        recognizer.recognize_batch(torch.zeros(1, 16000))
+
+
+def test_hyperparameters_that_name_foreign_code_are_refused(folder, tmp_path):
+    copy = tmp_path / "stranger"
+    copy.mkdir()
+    text = (folder / "hyperparams.yaml").read_text()
+    for name in folder.iterdir():
+        (copy / name.name).write_bytes(name.read_bytes())
+    for tag in (
+        "!apply:os.system [touch pwned]",
+        "!new:subprocess.Popen",
+        "[!name:builtins.exec]",
+        "{a: !module:os}",
+        "!!python/object/apply:os.system [ls]",
+        "!include:/etc/passwd",
+    ):
+        (copy / "hyperparams.yaml").write_text(f"{text}\nx: {tag}\n")
+        with pytest.raises(InputError, match="outside this package"):
+            EmotionRecognizer.from_hparams(copy)
+
+
+def test_missing_folder_says_what_to_give(tmp_path):
+    with pytest.raises(InputError, match="no folder"):
+        EmotionRecognizer.from_hparams(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"hyperparams\.yaml"):
+        EmotionRecognizer.from_hparams(tmp_path)
+
+
+def test_hub_name_without_a_network_names_the_file():
+    with pytest.raises(InputError, match=r"hyperparams\.yaml.*folder"):
+        EmotionRecognizer.from_hparams("someone/some-model")
+
+
+def test_frozen_models_can_be_moved(folder, tiny_llama, tmp_path):
+    import shutil
+
+    moved = tmp_path / tiny_llama.name
+    shutil.copytree(tiny_llama, moved)
+    recognizer = EmotionRecognizer.from_hparams(
+        folder, overrides={"llama_hub": str(moved)}
+    )
+    assert recognizer.mods.llama.source == str(moved)
+
+
+def test_other_frozen_models_are_refused(folder, tiny_llama, tmp_path):
+    import shutil
+
+    other = tmp_path / "another-llama"
+    shutil.copytree(tiny_llama, other)
+    with pytest.raises(InputError, match="other frozen models"):
+        EmotionRecognizer.from_hparams(
+            folder, overrides={"llama_hub": str(other)}
+        )
