@@ -118,13 +118,13 @@ class EmotionBrain(Brain):
         """Train on what could be read of a batch."""
         if self.has_speech(batch):
             return super().fit_batch(batch)
-        return torch.zeros(())
+        return self._nothing(batch)
 
     def evaluate_batch(self, batch, stage):
         """Evaluate what could be read of a batch."""
         if self.has_speech(batch):
             return super().evaluate_batch(batch, stage)
-        return torch.zeros(())
+        return self._nothing(batch)
 
     def has_speech(self, batch):
         """Log what could not be read, once each; is there anything left?
@@ -142,8 +142,7 @@ class EmotionBrain(Brain):
         Raises
         ------
         InputError
-            ``on_bad_utterance`` is "stop", or a whole batch of a distributed
-            run is bad (the other processes would wait for it forever).
+            An utterance is bad and ``on_bad_utterance`` is "stop".
         """
         for bad in batch.bad:
             if bad.utterance not in self.bad_utterances:
@@ -156,12 +155,17 @@ class EmotionBrain(Brain):
                     f"utterance {bad.utterance}: {bad.reason}; mend or remove "
                     "it, or set on_bad_utterance: skip"
                 )
-        if len(batch) == 0 and self.distributed_launch:
+        return len(batch) > 0
+
+    def _nothing(self, batch):
+        """The loss of a batch that could not be read at all."""
+        if self.distributed_launch:
+            # The other processes would wait for this one's gradients.
             raise InputError(
-                f"no utterance of a batch could be read (first: "
+                "no utterance of a batch could be read (first: "
                 f"{batch.bad[0].utterance}, {batch.bad[0].reason})"
             )
-        return len(batch) > 0
+        return torch.zeros(())
 
     # The course of training
 

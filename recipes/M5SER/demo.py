@@ -13,15 +13,12 @@ Usage: python recipes/M5SER/demo.py [--folder results/demo]
 """
 
 import argparse
-import json
 from pathlib import Path
 
-from steps import HERE, Steps, as_flags
+from steps import HERE, Steps, as_flags, summarize
 
-from speechbrain_mser.atomic import atomic_path
 from speechbrain_mser.dataio.manifest import read_manifest
 from speechbrain_mser.errors import exits_on_input_error
-from speechbrain_mser.metrics import metrics_table
 
 SEEN = ("eng", "fra", "deu", "ita", "cmn", "spa")
 UNSEEN = ("ell", "rus", "fas")
@@ -99,35 +96,6 @@ def evaluate(steps, folder, data):
         steps.run(f"evaluate_{stage}", "evaluate.py", yaml, *as_flags(flags))
 
 
-def collect(folder):
-    """One table and one metrics.json over both stages."""
-    results = {}
-    for stage in STAGES:
-        path = folder / stage / "evaluation" / "metrics.json"
-        for name, metrics in json.loads(path.read_text()).items():
-            kind = "zero-shot" if name in UNSEEN else "seen"
-            results[f"{stage} {name} ({kind})"] = metrics
-    table = metrics_table(results)
-    for stage in STAGES:
-        for kind in ("seen", "zero-shot"):
-            uas = [
-                metrics["UA"]
-                for name, metrics in results.items()
-                if name.startswith(stage) and kind in name
-            ]
-            table += (
-                f"\n\n{stage}, mean UA over {len(uas)} {kind} languages: "
-                f"{sum(uas) / len(uas):.3f}"
-            )
-    for name, text in (
-        ("metrics.json", json.dumps(results, indent=2)),
-        ("table.md", table),
-    ):
-        with atomic_path(folder / name) as partial:
-            partial.write_text(text + "\n", encoding="utf-8")
-    return table
-
-
 def recognize_one(folder, data):
     """What a user does with the result: one file, one word."""
     from speechbrain_mser.inference import EmotionRecognizer
@@ -155,7 +123,8 @@ def main():
     steps.run("models", "demo_models.py", "--save_folder", data)
     train(steps, folder, data, arguments.seed)
     evaluate(steps, folder, data)
-    print(f"\n{collect(folder)}")
+    zero_shot = {"stage1": (*SEEN[1:], *UNSEEN), "stage2": UNSEEN}
+    print(f"\n{summarize(folder, zero_shot)}")
     recognize_one(folder, data)
 
 

@@ -7,6 +7,9 @@ import sys
 import time
 from pathlib import Path
 
+from speechbrain_mser.atomic import atomic_path
+from speechbrain_mser.metrics import metrics_table
+
 HERE = Path(__file__).resolve().parent
 
 
@@ -59,11 +62,9 @@ class Steps:
             print(f"[{name}] ended with exit code {code}", file=sys.stderr)
             sys.exit(code)
         seconds = time.time() - start
-        self.markers.mkdir(parents=True, exist_ok=True)
-        marker.write_text(
-            json.dumps({"command": command, "seconds": seconds}),
-            encoding="utf-8",
-        )
+        done = json.dumps({"command": command, "seconds": seconds})
+        with atomic_path(marker) as partial:
+            partial.write_text(done, encoding="utf-8")
         print(f"[{name}] took {seconds:.0f} s", flush=True)
 
 
@@ -90,3 +91,44 @@ def as_flags(settings):
         text = value if isinstance(value, str) else json.dumps(value)
         flags += [f"--{name}", text]
     return flags
+
+
+def summarize(folder, zero_shot):
+    """One table and one metrics.json over all stages' evaluations.
+
+    Arguments
+    ---------
+    folder : pathlib.Path
+        Holds ``<stage>/evaluation/metrics.json``; receives ``metrics.json``
+        and ``table.md``.
+    zero_shot : dict
+        Stage, in the table's order, to the sets of whose corpus or language
+        its training (and that of the stage before) saw nothing.
+
+    Returns
+    -------
+    str
+        The table in Markdown, and mean UAs under it.
+    """
+    results, means = {}, []
+    for stage, unseen in zero_shot.items():
+        path = folder / stage / "evaluation" / "metrics.json"
+        groups = {"seen": [], "zero-shot": []}
+        for name, metrics in json.loads(path.read_text()).items():
+            kind = "zero-shot" if name in unseen else "seen"
+            results[f"{stage} {name} ({kind})"] = metrics
+            groups[kind].append(metrics["UA"])
+        means += [
+            f"{stage}: mean UA of {len(uas)} {kind} sets "
+            f"{sum(uas) / len(uas):.3f}"
+            for kind, uas in groups.items()
+            if uas
+        ]
+    table = "\n".join([metrics_table(results), "", *means])
+    for name, text in (
+        ("metrics.json", json.dumps(results, indent=2)),
+        ("table.md", table),
+    ):
+        with atomic_path(folder / name) as partial:
+            partial.write_text(text + "\n", encoding="utf-8")
+    return table
