@@ -38,7 +38,7 @@ MODEL = {
     "batch_size": 32,
     "weight_decay": 0.01,
     "warmup": 0.1,
-    "cooldown": 0.5,
+    "cooldown": 0.9,
     "reduction": "balanced",
     "feature_cache_gb": 12,
     "num_workers": 0,
