@@ -14,7 +14,7 @@ import soundfile
 import soxr
 import torch
 
-from speechbrain_mser.dataio.probing import (
+from speechbrain_mser.dataio.limits import (
     CONTAINERS,
     MAX_SECONDS,
     MIN_SECONDS,

@@ -7,7 +7,6 @@ built, so nothing here imports torch unless every file is to be decoded.
 
 import hashlib
 import os
-import re
 import stat
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
@@ -19,26 +18,12 @@ from typing import NamedTuple
 import soundfile
 from tqdm import tqdm
 
-from speechbrain_mser.errors import InputError
-
-# These five are `dataio.audio`'s too (and here because that one imports torch):
-# what `load_audio` refuses must not enter a manifest and end a training run.
-CONTAINERS = (".mp4", ".m4a", ".aac", ".mov", ".mkv", ".webm")
-# Below this there is no syllable to hear and hardly a frame to encode.
-MIN_SECONDS = 0.1
-# One hour: bounded memory for a file given by mistake.
-MAX_SECONDS = 3600.0
-# libsndfile repairs a header that promises more than the file holds and tells
-# only its log about it. The words are those of WAV, AIFF, AU, RF64 and W64; a
-# wrong "RIFF" size is common and harmless.
-REPAIRED = re.compile(
-    r"^\s*(?:data|SSND|Data Size|Riff size|riff)\s*:\s*(\d+) "
-    r"\(should be (\d+)\)",
-    re.MULTILINE,
+from speechbrain_mser.dataio.limits import (
+    CONTAINERS,
+    REPAIRED,
+    STREAMED,
 )
-# A writer that streams does not know the size and promises the maximum: ffmpeg
-# 0xFFFFFFFF, sox and eSpeak NG 0x7FFFF000.
-STREAMED = 0x7FFFF000
+from speechbrain_mser.errors import InputError
 
 # What is taken for audio, by its extension.
 AUDIO = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", *CONTAINERS)
