@@ -49,6 +49,7 @@ class EmotionBrain(Brain):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        _check_precision(self.precision, self.modules)
         self.bad_utterances = {}
         self._train_set = None
         self._schedule = None
@@ -95,7 +96,9 @@ class EmotionBrain(Brain):
             [label_words.index(word) for word in batch.emotion],
             device=tokens.device,
         )
-        contrastive = self.hparams.contrastive_loss(pooled, emotions)
+        contrastive = self.hparams.contrastive_loss(
+            pooled, emotions, across_ranks=stage == Stage.TRAIN
+        )
         cross_entropy = self.modules.llama(tokens, batch.emotion)
         loss = contrastive + self.hparams.ce_weight * cross_entropy
         self._remember("loss", loss, len(batch))
@@ -292,17 +295,29 @@ class EmotionBrain(Brain):
     def _save_and_export(self, ua, epoch):
         """Keep the last and the best checkpoint; export a new best one."""
         best = self.checkpointer.find_checkpoint(max_key="UA")
-        self.checkpointer.save_and_keep_only(
-            meta={"UA": ua, "epoch": epoch}, max_keys=["UA"], importance_keys=[]
-        )
         export = getattr(self.hparams, "export", None)
-        # Of equals the checkpointer keeps the later one, so that one is exported.
+        # Of equals the checkpointer keeps the later one, so that is exported.
         is_best = best is None or ua >= best.meta["UA"]
+        # Exported first: a kill in between repeats the epoch, and exports it
+        # again; the other way round the best one would never be exported.
         if export is not None and is_best and if_main_process():
             llama = self.raw("llama")
             export(self.raw("connector"), llama if llama.lora_rank else None)
+        self.checkpointer.save_and_keep_only(
+            meta={"UA": ua, "epoch": epoch}, max_keys=["UA"], importance_keys=[]
+        )
 
     def _should_save_intra_epoch_ckpt(self, *args):
         # Gradients that wait for their step are not part of a checkpoint.
         between = self.step % self.grad_accumulation_factor != 0
         return not between and super()._should_save_intra_epoch_ckpt(*args)
+
+
+def _check_precision(precision, modules):
+    """Refuse fp16 over bfloat16 weights, which autocast cannot mix."""
+    dtypes = {parameter.dtype for parameter in modules.parameters()}
+    if precision == "fp16" and torch.bfloat16 in dtypes:
+        raise InputError(
+            "precision fp16 does not go with frozen models in bfloat16: set "
+            "frozen_dtype to float16, or precision to bf16"
+        )

@@ -1,5 +1,6 @@
 """Checkpoints that survive a kill, and the folder that training leaves."""
 
+import functools
 import os
 import shutil
 from pathlib import Path
@@ -14,8 +15,10 @@ from speechbrain.utils.checkpoints import (
     mark_as_saver,
     register_checkpoint_hooks,
 )
-from speechbrain.utils.distributed import get_rank
+from speechbrain.utils.distributed import ddp_barrier, get_rank
 from speechbrain.utils.parameter_transfer import Pretrainer
+
+from speechbrain_mser.errors import InputError
 
 
 class AtomicCheckpointer(Checkpointer):
@@ -37,15 +40,16 @@ class AtomicCheckpointer(Checkpointer):
     def save_checkpoint(self, *args, **kwargs):
         """Save as the parent does, then make the checkpoint count."""
         checkpoint = super().save_checkpoint(*args, **kwargs)
+        ddp_barrier()  # every process has written its part
         if checkpoint is not None:
             meta = checkpoint.path / METAFNAME
             os.replace(f"{meta}.partial", meta)
         return checkpoint
 
 
-@register_checkpoint_hooks
+@functools.partial(register_checkpoint_hooks, save_on_main_only=False)
 class RandomState:
-    """Torch's random state as part of a checkpoint.
+    """Torch's random state as part of a checkpoint, each process its own.
 
     Dropout after a resume then draws what it would have drawn without the
     interruption.
@@ -101,7 +105,15 @@ class SafetensorsPretrainer(Pretrainer):
         for name in self.loadables:
             if name not in self.paths and default_source is not None:
                 self.paths[name] = f"{default_source}/{name}.safetensors"
-        return super().collect_files(default_source, **kwargs)
+        try:
+            return super().collect_files(default_source, **kwargs)
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise InputError(
+                f"{default_source} is neither a folder that training left nor "
+                f"to be had from the hub; give the folder 'recognizer' in a "
+                f"training's output folder ({reason})"
+            ) from None
 
 
 def export_recognizer(folder, model_yaml, settings, connector, llama=None):
@@ -138,5 +150,10 @@ def export_recognizer(folder, model_yaml, settings, connector, llama=None):
     connector.save(partial / "connector.safetensors")
     if llama is not None:
         llama.save(partial / "llama.safetensors")
-    shutil.rmtree(folder, ignore_errors=True)
+    # A folder cannot be replaced by a rename: the old one steps aside.
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, old)
     os.replace(partial, folder)
+    shutil.rmtree(old, ignore_errors=True)

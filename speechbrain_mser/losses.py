@@ -3,7 +3,8 @@
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.distributed.nn.functional import all_gather
+
+from speechbrain_mser.errors import InputError
 
 REDUCTIONS = ("sum", "mean", "balanced")
 
@@ -51,12 +52,12 @@ class EmotionContrastiveLoss(nn.Module):
     def __init__(self, w1=1.0, w2=1.0, margin=0.0, reduction="sum"):
         super().__init__()
         if reduction not in REDUCTIONS:
-            raise ValueError(
+            raise InputError(
                 f"reduction is {reduction!r}, expected one of "
                 f"{', '.join(REDUCTIONS)}"
             )
         if not -1 <= margin <= 1:
-            raise ValueError(
+            raise InputError(
                 f"margin is {margin}; a cosine similarity lies in [-1, 1]"
             )
         self.w1 = w1
@@ -64,7 +65,7 @@ class EmotionContrastiveLoss(nn.Module):
         self.margin = margin
         self.reduction = reduction
 
-    def forward(self, embeddings, emotions):
+    def forward(self, embeddings, emotions, across_ranks=True):
         """Compute the loss of a batch.
 
         Arguments
@@ -73,6 +74,9 @@ class EmotionContrastiveLoss(nn.Module):
             ``[batch, dim]``, one per utterance, of any norm.
         emotions : torch.Tensor
             ``[batch]``, integers: equal means the same emotion.
+        across_ranks : bool
+            Whether the batches of a distributed run's processes are one; no
+            where all of them see the same utterances, as in validation.
 
         Returns
         -------
@@ -84,7 +88,8 @@ class EmotionContrastiveLoss(nn.Module):
             if embeddings.dtype != torch.float64:
                 embeddings = embeddings.float()
             directions = F.normalize(embeddings, dim=-1)
-            directions, emotions = _gather_ranks(directions, emotions)
+            if across_ranks:
+                directions, emotions = _gather_ranks(directions, emotions)
             similarity = directions @ directions.T  # [batch, batch]
             same = emotions[:, None] == emotions[None, :]
             pull = self.w1 * (1 - similarity)
@@ -115,15 +120,39 @@ def _gather_ranks(directions, emotions):
     world = distributed.get_world_size()
     if world == 1:
         return directions, emotions
-    sizes = [torch.zeros_like(emotions[:1].sum()) for _ in range(world)]
-    distributed.all_gather(sizes, emotions.new_tensor(len(emotions)))
+    size = torch.tensor(len(emotions), device=emotions.device)
+    sizes = [torch.zeros_like(size) for _ in range(world)]
+    distributed.all_gather(sizes, size)
     sizes = [int(size) for size in sizes]
-    # all_gather needs equal shapes: pad, gather, cut.
-    missing = max(sizes) - len(emotions)
-    gathered = all_gather(F.pad(directions, (0, 0, 0, missing)))
-    labels = [torch.zeros_like(F.pad(emotions, (0, missing))) for _ in sizes]
-    distributed.all_gather(labels, F.pad(emotions, (0, missing)))
-    return (
-        torch.cat([x[:n] for x, n in zip(gathered, sizes, strict=True)]),
-        torch.cat([x[:n] for x, n in zip(labels, sizes, strict=True)]),
-    )
+    return _Gather.apply(directions, sizes), _gather(emotions, sizes)
+
+
+def _gather(rows, sizes):
+    """Rows of all ranks; all_gather needs equal shapes, so pad and cut."""
+    padding = rows.new_zeros(max(sizes) - len(rows), *rows.shape[1:])
+    padded = torch.cat([rows, padding])
+    parts = [torch.empty_like(padded) for _ in sizes]
+    torch.distributed.all_gather(parts, padded)
+    return torch.cat([x[:n] for x, n in zip(parts, sizes, strict=True)])
+
+
+class _Gather(torch.autograd.Function):
+    """`_gather` with a gradient.
+
+    All ranks compute the same loss, so the gradient of a rank's own rows is
+    there without communication. DDP will divide by the number of ranks what
+    is a sum over them, hence the factor.
+    """
+
+    @staticmethod
+    def forward(ctx, rows, sizes):
+        """Gather."""
+        rank = torch.distributed.get_rank()
+        ctx.own = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
+        ctx.world = len(sizes)
+        return _gather(rows, sizes)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        """Take the own rows' part."""
+        return ctx.world * gradient[ctx.own], None

@@ -239,3 +239,22 @@ data = torch.load(f"{folder}/data.pt")
 def save(found):
     torch.save(found, f"{folder}/{rank}.pt")
 """
+
+
+@pytest.fixture
+def run_script(monkeypatch):
+    """Run a recipe script's ``main`` in this process; return its exit code."""
+    import importlib
+
+    def run(script, *arguments, flags=None):
+        argv = [script, *map(str, arguments)]
+        for name, value in (flags or {}).items():
+            argv += [f"--{name}", str(value)]
+        monkeypatch.setattr(sys, "argv", argv)
+        try:
+            importlib.import_module(script).main()
+        except SystemExit as ended:
+            return ended.code
+        return 0
+
+    return run

@@ -14,7 +14,7 @@ from functools import partial
 
 import speechbrain as sb
 from corpora import prepare_manifests
-from speechbrain.utils.distributed import ddp_init_group, run_on_main
+from speechbrain.utils.distributed import ddp_init_group
 
 from speechbrain_mser.brain import EmotionBrain
 from speechbrain_mser.checkpoints import export_recognizer
@@ -51,7 +51,8 @@ def make_datasets(settings):
 
 def load_pretrained(pretrainer, source):
     """Take the connector's parameters from another training's recogniser."""
-    run_on_main(pretrainer.collect_files, kwargs={"default_source": source})
+    # In every process: fetching takes care of who downloads.
+    pretrainer.collect_files(default_source=source)
     pretrainer.load_collected()
 
 

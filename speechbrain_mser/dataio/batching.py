@@ -97,12 +97,7 @@ def read_signal(utterance, wav, start, stop):
     '/no/such.wav: no such file'
     """
     try:
-        # NaN is the only number that differs from itself.
-        return load_audio(
-            wav,
-            start if start == start else None,
-            stop if stop == stop else None,
-        )
+        return load_audio(wav, start, stop)
     except AudioError as error:
         return BadUtterance(utterance, str(error))
 

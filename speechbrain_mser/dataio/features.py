@@ -2,9 +2,6 @@
 
 import torch
 import torch.nn.functional as F
-from speechbrain.utils.logger import get_logger
-
-logger = get_logger(__name__)
 
 
 class FeatureCache:
@@ -82,8 +79,10 @@ class FeatureCache:
         rows = {}
         for name, row, length in zip(utterances, features, lens, strict=True):
             frames = round(float(length) * row.shape[-2])
+            # bfloat16 stays: in float16 its large values would be infinite
+            half = row.dtype if row.element_size() == 2 else torch.float16
             # clone: a view would keep the whole batch alive
-            row = row[..., :frames, :].to(torch.float16).clone()
+            row = row[..., :frames, :].to(half).clone()
             rows[name] = row
             if self.bytes + row.nbytes <= self.max_bytes:
                 self.kept[name] = row.cpu()

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from speechbrain_mser import __version__
+from speechbrain_mser.dataio.limits import MAX_SECONDS, MIN_SECONDS
 from speechbrain_mser.dataio.manifest import DATA_ROOT
 from speechbrain_mser.dataio.outcome import (
     check_writable,
@@ -22,8 +23,6 @@ from speechbrain_mser.dataio.outcome import (
     write_outcome,
 )
 from speechbrain_mser.dataio.probing import (
-    MAX_SECONDS,
-    MIN_SECONDS,
     find_data_folder,
     list_files,
     probe_all,

@@ -1,5 +1,6 @@
 """The lobes: one frozen encoder, one trained connector, one frozen LLM."""
 
+from speechbrain_mser.errors import InputError
 from speechbrain_mser.lobes.linear import LinearConnector
 from speechbrain_mser.lobes.qformer import EmotionQFormer
 
@@ -58,6 +59,6 @@ def build_connector(
         return LinearConnector(**shared)
     if connector_type == "qformer":
         return EmotionQFormer(**shared, **qformer)
-    raise ValueError(
+    raise InputError(
         f"connector_type is {connector_type!r}, expected 'qformer' or 'linear'"
     )

@@ -17,7 +17,6 @@ from speechbrain.utils.checkpoints import (
     mark_as_transfer,
     register_checkpoint_hooks,
 )
-from speechbrain.utils.distributed import main_process_only
 from torch import nn
 
 from speechbrain_mser.atomic import atomic_path
@@ -110,6 +109,7 @@ class Connector(nn.Module):
                 f"{features.shape[-1]}; this connector was built for "
                 f"{self.n_input_layers} of width {self.input_dim}"
             )
+        features = features.to(self.input_norm.weight.dtype)
         if self.standardizer is not None:
             features = self.standardizer(features)
         if self.layer_weights is not None:
@@ -117,7 +117,7 @@ class Connector(nn.Module):
             features = torch.einsum("l,blfd->bfd", weights, features)
         frames = features.shape[1]
         mask = length_to_mask((lens * frames).round(), max_len=frames).bool()
-        return self.input_norm(features.to(self.input_norm.weight.dtype)), mask
+        return self.input_norm(features), mask
 
     def write_tokens(self, hidden):
         """Project to the LLM's width and scale; the output side.
@@ -189,8 +189,8 @@ class Connector(nn.Module):
                 )
         self.frozen_models = frozen_models
 
+    # In a checkpoint, SpeechBrain calls this on the main process only.
     @mark_as_saver
-    @main_process_only
     def save(self, path):
         """Write parameters, statistics and the frozen models' names.
 

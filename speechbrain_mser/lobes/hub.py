@@ -8,10 +8,13 @@ setting takes a folder.
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
 from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
 from speechbrain_mser.errors import InputError
+
+DTYPES = ("float32", "float16", "bfloat16")
 
 
 def require_model(source, save_path, role, setting, files=("config.json",)):
@@ -33,7 +36,8 @@ def require_model(source, save_path, role, setting, files=("config.json",)):
     Raises
     ------
     InputError
-        A file is missing in the folder, or neither on the hub nor kept.
+        A file is missing in the folder, or neither on the hub nor kept; the
+        folder has no weights, or broken ones.
 
     Example
     -------
@@ -51,6 +55,7 @@ def require_model(source, save_path, role, setting, files=("config.json",)):
                 f"{', '.join(missing)}; it must hold a model saved with "
                 "transformers' save_pretrained"
             )
+        _check_weights(folder, f"{role} ({setting})")
         return
     if folder.is_absolute() or str(source).startswith("."):
         raise InputError(f"{role} ({setting}): there is no folder {source}")
@@ -58,13 +63,54 @@ def require_model(source, save_path, role, setting, files=("config.json",)):
         try:
             cached_file(source, name, cache_dir=save_path or None)
         except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = str(error).strip().partition("\n")[0]
             raise InputError(
                 f"{role} ({setting}): {name} of {source!r} is neither in "
                 f"{save_path or 'the cache'} nor to be had from the hub; "
                 f"without a network, point {setting} to a folder that holds "
                 f"the model ({reason})"
             ) from None
+
+
+def _check_weights(folder, what):
+    """Refuse a folder without weights, or with a file that is cut short."""
+    weights = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
+    if not weights:
+        raise InputError(
+            f"{what}: the folder {folder} has no weights (model.safetensors)"
+        )
+    for path in weights:
+        if path.suffix == ".safetensors":
+            try:
+                # Reads the header, which knows how long the file must be.
+                safe_open(path, framework="pt")
+            except (OSError, SafetensorError) as error:
+                raise InputError(
+                    f"{what}: {path} is broken ({error}); fetch it again"
+                ) from None
+
+
+def require_dtype(name):
+    """Make sure that a dtype is one that frozen models are loaded in.
+
+    Arguments
+    ---------
+    name : str
+        What the user asks for.
+
+    Raises
+    ------
+    InputError
+        It is none of `DTYPES`.
+
+    Example
+    -------
+    >>> require_dtype("bfloat16")
+    """
+    if name not in DTYPES:
+        raise InputError(
+            f"frozen_dtype is {name!r}, expected one of {', '.join(DTYPES)}"
+        )
 
 
 @contextmanager

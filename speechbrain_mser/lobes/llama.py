@@ -2,6 +2,7 @@
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from speechbrain.integrations.huggingface.llama import LLaMA
 from speechbrain.utils.checkpoints import (
@@ -10,14 +11,12 @@ from speechbrain.utils.checkpoints import (
     mark_as_transfer,
     register_checkpoint_hooks,
 )
-from speechbrain.utils.distributed import main_process_only
-from speechbrain.utils.logger import get_logger
 
+from speechbrain_mser.atomic import atomic_path
 from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import InputError
-from speechbrain_mser.lobes.hub import require_model
-
-logger = get_logger(__name__)
+from speechbrain_mser.lobes.candidates import CandidateTree
+from speechbrain_mser.lobes.hub import require_dtype, require_model
 
 
 @register_checkpoint_hooks
@@ -83,7 +82,15 @@ class EmotionLLaMA(LLaMA):
         load_in_4bit=False,
         lora_rank=0,
     ):
-        require_model(source, save_path, "the LLM", "llama_hub")
+        source = str(source)
+        require_model(
+            source,
+            save_path,
+            "the LLM",
+            "llama_hub",
+            ("config.json", "tokenizer_config.json"),
+        )
+        require_dtype(dtype)
         # Past LLaMA's constructor to its parent's: LLaMA's would add a token
         # and random embeddings.
         super(LLaMA, self).__init__(
@@ -96,6 +103,7 @@ class EmotionLLaMA(LLaMA):
         )
         self.source = source
         self.prompt = prompt
+        self._require_interface()
         self.load_tokenizer(source=source, cache_dir=save_path)
         self.hidden_size = self.model.config.hidden_size
         self._require_end_token()
@@ -111,7 +119,7 @@ class EmotionLLaMA(LLaMA):
 
     def describe(self):
         """The name and width that a connector's checkpoint remembers."""
-        return {"name": str(self.source), "width": self.hidden_size}
+        return {"name": self.source, "width": self.hidden_size}
 
     @property
     def embedding_rms(self):
@@ -184,7 +192,7 @@ class EmotionLLaMA(LLaMA):
             self.word_tokens(word) for word in candidate_labels(label_words)
         ]
         prefix = self._prefix(audio)
-        tree = _CandidateTree(candidates, prefix.shape[1], audio.device)
+        tree = CandidateTree(candidates, prefix.shape[1], audio.device)
         leaves = self._embed(tree.inputs).expand(len(audio), -1, -1)
         hidden = self._hidden(
             torch.cat([prefix, leaves], dim=1),
@@ -245,9 +253,10 @@ class EmotionLLaMA(LLaMA):
         InputError
             The word becomes no token, or unknown tokens alone.
         """
-        if word not in self._tokens_of:
-            self._tokens_of[word] = self._tokenize(word)
-        return self._tokens_of[word]
+        place = self.prompt, word
+        if place not in self._tokens_of:
+            self._tokens_of[place] = self._tokenize(word)
+        return self._tokens_of[place]
 
     def _tokenize(self, word):
         # Tokenised in its place, since a word's first token depends on the
@@ -270,6 +279,15 @@ class EmotionLLaMA(LLaMA):
 
     def _ids(self, text):
         return self.tokenizer.encode(text, add_special_tokens=False)
+
+    def _require_interface(self):
+        if not (
+            hasattr(self.model, "model") and hasattr(self.model, "lm_head")
+        ):
+            raise InputError(
+                f"the LLM {self.source} is a {self.config.model_type}, which "
+                "has not LLaMA's interface; choose another (llama_hub)"
+            )
 
     def _require_end_token(self):
         self.end_token = self.tokenizer.eos_token_id
@@ -311,13 +329,13 @@ class EmotionLLaMA(LLaMA):
         """Parameters that are trained: the adapters, or none."""
         return {n: p for n, p in self.named_parameters() if p.requires_grad}
 
+    # In a checkpoint, SpeechBrain calls this on the main process only.
     @mark_as_saver
-    @main_process_only
     def save(self, path):
         """Write the adapters (not the LLM) as safetensors."""
-        save_file(
-            {n: p.detach().cpu() for n, p in self._trained().items()}, path
-        )
+        tensors = {n: p.detach().cpu() for n, p in self._trained().items()}
+        with atomic_path(path) as partial:
+            save_file(tensors, partial)
 
     @mark_as_loader
     def _load_checkpoint(self, path, end_of_epoch):
@@ -327,65 +345,31 @@ class EmotionLLaMA(LLaMA):
     @mark_as_transfer
     def load(self, path):
         """Read what `save` wrote."""
-        tensors = load_file(path)
+        try:
+            tensors = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{path}: not adapters ({error})") from None
         trained = self._trained()
-        if tensors.keys() != trained.keys():
+        # The shapes as well: copying would stretch rank 1 to any rank.
+        found, expected = (
+            {name: tuple(tensor.shape) for name, tensor in group.items()}
+            for group in (tensors, trained)
+        )
+        if found != expected:
             raise InputError(
-                f"{path}: adapters of another LLM or rank ({len(tensors)} "
-                f"tensors, {len(trained)} expected)"
+                f"{path}: adapters of another LLM or rank; it has "
+                f"{_shapes(found)}, lora_rank {self.lora_rank} here needs "
+                f"{_shapes(expected)}"
             )
         with torch.no_grad():
             for name, parameter in trained.items():
                 parameter.copy_(tensors[name])
 
 
-class _CandidateTree:
-    """Candidates side by side after one prefix: inputs, mask, positions.
-
-    Arguments
-    ---------
-    candidates : list of list of int
-        Token ids of each, its end token last.
-    prefix : int
-        Length of the shared prefix.
-    device : torch.device
-        Where the tensors go.
-    """
-
-    def __init__(self, candidates, prefix, device):
-        inputs, positions, owners = [], list(range(prefix)), []
-        asked_at, asked_for, asked_by = [], [], []
-        for number, tokens in enumerate(candidates):
-            # The first token is asked of the prefix's end (row 0), the
-            # others of the token before them.
-            rows = [0, *range(len(inputs) + 1, len(inputs) + len(tokens))]
-            asked_at += rows
-            asked_for += tokens
-            asked_by += [number] * len(tokens)
-            inputs += tokens[:-1]
-            positions += range(prefix, prefix + len(tokens) - 1)
-            owners += [number] * (len(tokens) - 1)
-        as_tensor = torch.tensor
-        self.prefix = prefix
-        self.inputs = as_tensor(inputs, device=device)
-        self.positions = as_tensor(positions, device=device)[None]
-        self.asked_at = as_tensor(asked_at, device=device)
-        self.asked_for = as_tensor(asked_for, device=device)
-        self.asked_by = as_tensor(asked_by, device=device)
-        self.owners = as_tensor(owners, device=device)
-
-    def mask(self, dtype):
-        """``[1, 1, length, length]``: 0 where seen, the minimum elsewhere."""
-        length = self.prefix + len(self.owners)
-        device = self.owners.device
-        seen = torch.ones(
-            length, length, dtype=torch.bool, device=device
-        ).tril()
-        seen[self.prefix :, self.prefix :] &= (
-            self.owners[:, None] == self.owners[None, :]
-        )
-        mask = torch.zeros(length, length, dtype=dtype, device=device)
-        return mask.masked_fill(~seen, torch.finfo(dtype).min)[None, None]
+def _shapes(shapes):
+    """How many tensors, and what the first one looks like."""
+    first = next(iter(shapes.items()), "none")
+    return f"{len(shapes)} tensors (first {first})"
 
 
 def _four_bits(dtype):
@@ -418,3 +402,7 @@ def _add_lora(model, rank):
         r=rank, lora_alpha=2 * rank, target_modules=["q_proj", "v_proj"]
     )
     inject_adapter_in_model(config, model)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            # In half precision, small steps would be rounded away.
+            parameter.data = parameter.data.float()

@@ -135,7 +135,9 @@ class EmotionQFormer(Connector):
         self.queries = nn.Parameter(torch.empty(1, n_queries, query_dim))
         nn.init.normal_(self.queries, std=0.02)
         self.lift = (
-            nn.Linear(query_dim, shape["hidden_size"])
+            # Without a bias: it would outweigh the small queries, and all of
+            # them would start nearly the same.
+            nn.Linear(query_dim, shape["hidden_size"], bias=False)
             if query_dim != shape["hidden_size"]
             else nn.Identity()
         )

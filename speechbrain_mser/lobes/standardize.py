@@ -2,7 +2,10 @@
 
 import torch
 from speechbrain.dataio.dataio import length_to_mask
+from speechbrain.utils.distributed import is_distributed_initialized
 from torch import nn
+
+from speechbrain_mser.errors import InputError
 
 
 class FeatureStandardizer(nn.Module):
@@ -87,13 +90,27 @@ class FeatureStandardizer(nn.Module):
 
     @torch.no_grad()
     def finish(self):
-        """Turn what was added into mean and standard deviation."""
-        if self._sums is None:
-            raise RuntimeError("no features were added before finish()")
-        count, total, squares = self._sums
-        if torch.distributed.is_initialized():
+        """Turn what was added, in all processes, into the statistics.
+
+        Raises
+        ------
+        InputError
+            Nothing was added.
+        """
+        nothing = torch.zeros_like(self.mean, dtype=torch.float64)
+        count, total, squares = self._sums or (
+            torch.zeros_like(self.frames),
+            nothing,
+            nothing.clone(),
+        )
+        if is_distributed_initialized():
             for part in (count, total, squares):
                 torch.distributed.all_reduce(part)
+        if count == 0:
+            raise InputError(
+                "no features to take the mean and deviation of: none of the "
+                "training utterances asked for could be read"
+            )
         mean = total / count
         variance = (squares / count - mean.square()).clamp(min=0)
         self.mean.copy_(mean)

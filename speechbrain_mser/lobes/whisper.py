@@ -4,7 +4,12 @@ import torch
 import torch.nn.functional as F
 from speechbrain.integrations.huggingface.whisper import Whisper
 
-from speechbrain_mser.lobes.hub import quiet_loading, require_model
+from speechbrain_mser.errors import InputError
+from speechbrain_mser.lobes.hub import (
+    quiet_loading,
+    require_dtype,
+    require_model,
+)
 
 SAMPLE_RATE = 16000
 # Mel frames are 10 ms, encoder frames (after the strided convolution) 20 ms.
@@ -71,6 +76,7 @@ class WhisperEncoder(Whisper):
         freeze=True,
         dtype="float32",
     ):
+        source = str(source)
         require_model(
             source,
             save_path,
@@ -78,9 +84,11 @@ class WhisperEncoder(Whisper):
             "whisper_hub",
             ("config.json", "preprocessor_config.json"),
         )
+        require_dtype(dtype)
         # Before the parent's constructor, which loads the model.
         self.dtype_name = dtype
         self.source = source
+        self.layers = layers
         super().__init__(source, save_path, encoder_only=True, freeze=freeze)
         config = self.model.config
         self.hidden_size = config.d_model
@@ -90,7 +98,6 @@ class WhisperEncoder(Whisper):
         # window than Whisper's 30 s.
         self.window = self.max_frames * SAMPLES_PER_FRAME
         self.several = not isinstance(layers, int)
-        self.layers = _layer_numbers(layers, config.encoder_layers)
         self.n_output_layers = len(self.layers)
 
     def _from_pretrained(self, source, **kwargs):
@@ -99,6 +106,16 @@ class WhisperEncoder(Whisper):
         # alone: a report about missing decoder weights says nothing here.
         with quiet_loading():
             super()._from_pretrained(source, dtype=self.dtype_name, **kwargs)
+
+    def override_config(self, config):
+        """Refuse another model or a wrong layer before anything is loaded."""
+        if config.model_type != "whisper":
+            raise InputError(
+                f"the encoder must be a Whisper; {self.source} is a "
+                f"{config.model_type} (whisper_hub)"
+            )
+        self.layers = _layer_numbers(self.layers, config.encoder_layers)
+        return config
 
     def freeze_model(self, model):
         """Freeze: no gradients, and evaluation mode unlike the parent's."""
@@ -113,7 +130,7 @@ class WhisperEncoder(Whisper):
 
     def describe(self):
         """The name and width that a connector's checkpoint remembers."""
-        return {"name": str(self.source), "width": self.hidden_size}
+        return {"name": self.source, "width": self.hidden_size}
 
     def forward(self, wavs, wav_lens=None):
         """Encode a batch of utterances.
@@ -167,17 +184,19 @@ class WhisperEncoder(Whisper):
     def _encode_pieces(self, pieces, frames):
         """``[batch, layers, frames, dim]`` of pieces that fit the window."""
         longest = self.max_frames if self.pad_to_30s else max(frames)
-        mel = self._log_mel(pieces, frames, longest)
+        # Half precision cannot hold the power of a quiet sound.
+        with torch.autocast(pieces[0].device.type, enabled=False):
+            mel = self._log_mel(pieces, frames, longest)
         encoder = self.model.encoder
         mel = mel.to(encoder.conv1.weight.dtype)
-        lengths = torch.tensor(frames, device=mel.device)
         # What lies beyond an utterance must look as its end does when it is
-        # alone: the convolutions' zero padding. The official encoder sees
-        # silence there instead.
-        mask = torch.arange(longest, device=mel.device) < lengths[:, None]
-        mask = None if self.pad_to_30s or mask.all() else mask
-        hidden = F.gelu(encoder.conv1(_silence(mel, mask, MEL_PER_FRAME)))
-        hidden = _silence(hidden, mask, MEL_PER_FRAME)
+        # alone: the convolutions' zero padding. (The second one, of stride 2,
+        # does not reach beyond.) The official encoder sees silence there.
+        mask = None
+        if not self.pad_to_30s and min(frames) < longest:
+            lengths = torch.tensor(frames, device=mel.device)
+            mask = torch.arange(longest, device=mel.device) < lengths[:, None]
+        hidden = F.gelu(encoder.conv1(_silence(mel, mask)))
         hidden = F.gelu(encoder.conv2(hidden)).transpose(1, 2)
         hidden = hidden + encoder.embed_positions.weight[:longest]
         attention_mask = None if mask is None else mask[:, None, None, :]
@@ -231,14 +250,18 @@ def _layer_numbers(layers, n_layers):
     if layers == "all":
         return list(range(n_layers + 1))
     numbers = [layers] if isinstance(layers, int) else list(layers)
+    if not numbers or not all(isinstance(n, int) for n in numbers):
+        raise InputError(
+            f"encoder_layers is {layers!r}: give a number, a list of numbers, "
+            "or 'all'"
+        )
     for number in numbers:
         if not -n_layers - 1 <= number <= n_layers:
-            raise ValueError(
-                f"layer {number} of an encoder with {n_layers}: hidden states "
-                f"are numbered 0 to {n_layers}"
+            raise InputError(
+                f"encoder_layers: there is no layer {number} in an encoder "
+                f"with {n_layers}; hidden states are numbered 0 (the "
+                f"convolutions' output) to {n_layers}, or -1 from the end"
             )
-    if not numbers:
-        raise ValueError("no layers: give a number, a list of them, or 'all'")
     return [number % (n_layers + 1) for number in numbers]
 
 
@@ -255,9 +278,9 @@ def _cut(wavs, lengths, window):
     return pieces, counts
 
 
-def _silence(hidden, mask, factor):
-    """Zero ``[batch, channel, time]`` beyond a mask of coarser steps."""
+def _silence(mel, mask):
+    """Zero ``[batch, mels, time]`` beyond a mask of encoder frames."""
     if mask is None:
-        return hidden
-    mask = mask.repeat_interleave(factor, dim=1)
-    return hidden * mask[:, None].to(hidden.dtype)
+        return mel
+    mask = mask.repeat_interleave(MEL_PER_FRAME, dim=1)
+    return mel * mask[:, None].to(mel.dtype)

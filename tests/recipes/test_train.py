@@ -272,9 +272,10 @@ def test_training_works_from_the_root_in_bf16(tiny_flags, tmp_path):
     assert (tmp_path / "recognizer" / "connector.safetensors").exists()
 
 
-def test_torchrun_launches_it_unchanged(tiny_flags, tmp_path):
+def test_torchrun_launches_stage2_unchanged(tiny_flags, trained, tmp_path):
     flags = {
         **tiny_flags,
+        "pretrained": trained / "recognizer",
         "output_folder": tmp_path,
         "distributed_backend": "gloo",
         "device": "cpu",
@@ -286,7 +287,7 @@ def test_torchrun_launches_it_unchanged(tiny_flags, tmp_path):
         "--nproc_per_node=2",
         "--master_port=29517",
         "recipes/M5SER/train.py",
-        "hparams/stage1.yaml",
+        "hparams/stage2.yaml",
     ]
     for name, value in flags.items():
         argv += [f"--{name}", str(value)]

@@ -1,0 +1,224 @@
+"""From manifest rows to batches: what is taken, left out, and reported."""
+
+import logging
+import pickle
+
+import pytest
+import soundfile
+import torch
+from torch.utils.data import DataLoader
+
+from speechbrain_mser.dataio.batching import (
+    BadUtterance,
+    UtteranceBatch,
+    make_dataset,
+    read_signal,
+    select_utterances,
+)
+from speechbrain_mser.dataio.manifest import read_manifest
+from speechbrain_mser.errors import InputError
+
+NAN = float("nan")
+
+
+@pytest.fixture(scope="module")
+def table(tiny_corpus):
+    """The tiny corpus: 5 speakers, 4 emotions, 2 languages."""
+    return read_manifest(
+        tiny_corpus / "manifests" / "tiny.csv",
+        tiny_corpus / "corpora" / "tiny",
+    )
+
+
+def item(name, sig):
+    return {"id": name, "sig": sig, "emotion": "happy", "duration": 1.0}
+
+
+# Batches
+
+
+def test_signals_are_padded_and_their_lengths_told():
+    batch = UtteranceBatch([item("a", torch.ones(2)), item("b", torch.ones(8))])
+    assert len(batch) == 2
+    assert batch.id == ["a", "b"]
+    assert batch.emotion == ["happy", "happy"]
+    assert batch.sig.data.tolist() == [[1] * 2 + [0] * 6, [1] * 8]
+    assert batch.sig.lengths.tolist() == [0.25, 1]
+    assert batch.bad == []
+
+
+def test_bad_utterances_are_set_aside_by_name():
+    gone = BadUtterance("b", "no such file")
+    batch = UtteranceBatch(
+        [item("a", torch.ones(2)), item("b", gone), item("c", torch.ones(4))]
+    )
+    assert len(batch) == 2
+    assert batch.id == ["a", "c"]
+    assert batch.sig.data.shape == (2, 4)
+    assert batch.bad == [gone]
+
+
+def test_a_batch_of_bad_utterances_is_empty_and_can_be_moved():
+    gone = [BadUtterance(name, "broken") for name in "ab"]
+    batch = UtteranceBatch([item(bad.utterance, bad) for bad in gone])
+    assert len(batch) == 0
+    assert batch.bad == gone
+    assert batch.to("cpu") is batch
+    assert batch.pin_memory() is batch
+
+
+def test_moving_a_batch_keeps_what_is_bad():
+    gone = BadUtterance("b", "broken")
+    batch = UtteranceBatch([item("a", torch.ones(2)), item("b", gone)])
+    moved = batch.to(dtype=torch.float64)
+    assert moved.sig.data.dtype == torch.float64
+    assert moved.bad == [gone]
+
+
+def test_a_batch_travels_between_processes():
+    gone = BadUtterance("b", "broken")
+    for examples in (
+        [item("a", torch.ones(2)), item("b", gone)],
+        [item("b", gone)],
+    ):
+        batch = pickle.loads(pickle.dumps(UtteranceBatch(examples)))
+        assert len(batch) == len(examples) - 1
+        assert batch.bad == [gone]
+
+
+# Signals
+
+
+def test_a_part_of_a_file_is_read(tmp_path):
+    path = tmp_path / "a.wav"
+    ramp = torch.linspace(-0.5, 0.5, 16000)
+    soundfile.write(path, ramp.numpy(), 16000, subtype="FLOAT")
+    for start, stop, expected in (
+        (NAN, NAN, ramp),
+        (0.25, NAN, ramp[4000:]),
+        (NAN, 0.5, ramp[:8000]),
+        (0.25, 0.5, ramp[4000:8000]),
+    ):
+        assert torch.equal(read_signal("a", str(path), start, stop), expected)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(None, "no such file"), (b"", "empty"), (b"no audio" * 99, "a.wav")],
+)
+def test_what_cannot_be_read_says_why(content, reason, tmp_path):
+    path = tmp_path / "a.wav"
+    if content is not None:
+        path.write_bytes(content)
+    bad = read_signal("utterance_7", str(path), NAN, NAN)
+    assert bad.utterance == "utterance_7"
+    assert str(path) in bad.reason
+    assert reason in bad.reason
+
+
+# Selection
+
+
+def test_only_utterances_with_an_emotion_are_taken(table):
+    table = table.copy()
+    table.loc[[3, 5], "emotion"] = ""
+    chosen = select_utterances(table)
+    assert set(table.ID) - set(chosen.ID) == set(table.ID[[3, 5]])
+
+
+@pytest.mark.parametrize(
+    ("split", "languages", "labels", "n"),
+    [
+        ("train", None, None, 3 * 2 * 4),
+        ("test", None, None, 1 * 2 * 4),
+        (None, ["deu"], None, 5 * 1 * 4),
+        (None, ["deu", "eng", "fra"], None, 5 * 2 * 4),
+        (None, None, ["sad", "angry", "fear"], 5 * 2 * 2),
+        ("valid", ["eng"], ["sad"], 1),
+    ],
+)
+def test_every_filter_takes_what_it_names(table, split, languages, labels, n):
+    expected = [
+        row.ID
+        for row in table.itertuples()
+        if (split is None or row.split == split)
+        and (languages is None or row.language in languages)
+        and (labels is None or row.emotion in labels)
+    ]
+    chosen = select_utterances(table, split, languages, labels)
+    assert chosen.ID.tolist() == expected
+    assert len(expected) == n
+
+
+@pytest.mark.parametrize(
+    ("filters", "message"),
+    [
+        (
+            {"split": "dev"},
+            "no utterance has split dev; the manifests have test, train, valid",
+        ),
+        (
+            {"languages": ["fra", "spa"]},
+            "no utterance has language fra, spa; the manifests have deu, eng",
+        ),
+        (
+            {"labels": ["fear", "calm"]},
+            "no utterance has an emotion among fear, calm",
+        ),
+    ],
+)
+def test_nothing_left_says_what_there_is(table, filters, message):
+    with pytest.raises(InputError) as error:
+        select_utterances(table, **filters)
+    assert str(error.value) == message
+
+
+def test_without_any_emotion_nothing_is_left(table):
+    table = table.assign(emotion="")
+    with pytest.raises(InputError, match="no utterance has an emotion"):
+        select_utterances(table)
+
+
+def test_what_is_left_out_is_counted(table, caplog):
+    table = table.copy()
+    table.loc[[0, 1], "emotion"] = ""
+    with caplog.at_level(logging.INFO):
+        select_utterances(table, labels=["sad", "angry", "neutral"])
+    assert "10 happy" in caplog.text
+    assert "2 (no emotion)" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        select_utterances(table.drop(index=[0, 1]))
+    assert "left out" not in caplog.text
+
+
+# Datasets
+
+
+def test_a_dataset_reads_each_utterance_when_it_is_asked_for(
+    table, tiny_corpus
+):
+    dataset = make_dataset(table)
+    assert len(dataset) == 40
+    for row in (0, 17, 39):
+        found = dataset[row]
+        expected = table.iloc[row]
+        assert found["id"] == expected.ID
+        assert found["emotion"] == expected.emotion
+        assert found["duration"] == expected.duration
+        samples, _ = soundfile.read(expected.wav, dtype="float32")
+        assert torch.equal(found["sig"], torch.from_numpy(samples))
+
+
+def test_a_missing_file_ends_up_in_its_batchs_bad_list(table):
+    table = table.copy()
+    table.loc[2, "wav"] = "/nowhere.wav"
+    loader = DataLoader(
+        make_dataset(table), batch_size=4, collate_fn=UtteranceBatch
+    )
+    batches = list(loader)
+    assert [len(batch) for batch in batches] == [3] + [4] * 9
+    (bad,) = batches[0].bad
+    assert bad == BadUtterance(table.ID[2], "/nowhere.wav: no such file")
+    read = [name for batch in batches for name in batch.id]
+    assert read == table.ID.drop(2).tolist()

@@ -1,0 +1,311 @@
+"""Checkpoints after a kill and on two processes; the folder training leaves."""
+
+import shutil
+
+import pytest
+import torch
+from hyperpyyaml import load_hyperpyyaml
+from safetensors.torch import load_file
+from speechbrain.utils.checkpoints import (
+    Checkpointer,
+    mark_as_loader,
+    mark_as_saver,
+    register_checkpoint_hooks,
+)
+
+from speechbrain_mser.checkpoints import (
+    AtomicCheckpointer,
+    RandomState,
+    SafetensorsPretrainer,
+    export_recognizer,
+)
+from speechbrain_mser.errors import InputError
+from speechbrain_mser.lobes.linear import LinearConnector
+
+MODELS = {"llm": {"name": "tiny", "width": 4}}
+
+
+@register_checkpoint_hooks
+class Killed:
+    """Ends the process that saves it, or so it seems to the rest."""
+
+    armed = False
+
+    @mark_as_saver
+    def save(self, path):
+        path.write_text("half of what should be h")
+        if self.armed:
+            raise KeyboardInterrupt
+
+    @mark_as_loader
+    def load(self, path, end_of_epoch):
+        assert path.read_text()
+
+
+# The checkpointer
+
+
+@pytest.mark.parametrize("order", [["killed", "value"], ["value", "killed"]])
+def test_a_kill_while_saving_leaves_the_previous_checkpoint(order, tmp_path):
+    objects = {"killed": Killed(), "value": LinearConnector(4, 4, 1)}
+    checkpointer = AtomicCheckpointer(
+        tmp_path, {name: objects[name] for name in order}
+    )
+    weight = objects["value"].output.weight
+    torch.nn.init.constant_(weight, 1.0)
+    checkpointer.save_and_keep_only({"UA": 0.5}, max_keys=["UA"])
+    torch.nn.init.constant_(weight, 2.0)
+    objects["killed"].armed = True
+    with pytest.raises(KeyboardInterrupt):
+        checkpointer.save_and_keep_only({"UA": 0.9}, max_keys=["UA"])
+    # a new process comes and sees what is there
+    again = AtomicCheckpointer(tmp_path, objects)
+    assert len(again.list_checkpoints()) == 1
+    assert again.find_checkpoint(max_key="UA").meta["UA"] == 0.5
+    again.recover_if_possible()
+    assert (weight == 1).all()
+    # and goes on
+    objects["killed"].armed = False
+    torch.nn.init.constant_(weight, 3.0)
+    again.save_and_keep_only({"UA": 0.8}, max_keys=["UA"])
+    assert again.find_checkpoint().meta["UA"] == 0.8
+    torch.nn.init.constant_(weight, 0.0)
+    again.recover_if_possible()
+    assert (weight == 3).all()
+
+
+def test_without_a_checkpoint_before_a_kill_leaves_none(tmp_path):
+    killed = Killed()
+    killed.armed = True
+    for kind, expected in ((Checkpointer, 1), (AtomicCheckpointer, 0)):
+        checkpointer = kind(tmp_path / kind.__name__, {"killed": killed})
+        with pytest.raises(KeyboardInterrupt):
+            checkpointer.save_checkpoint()
+        # SpeechBrain's counts what is half written: the trap is real
+        assert len(checkpointer.list_checkpoints()) == expected
+
+
+def test_a_checkpoint_keeps_its_meta(tmp_path):
+    checkpointer = AtomicCheckpointer(tmp_path, {"state": RandomState()})
+    saved = checkpointer.save_checkpoint({"UA": 0.25}, end_of_epoch=False)
+    found = checkpointer.find_checkpoint()
+    assert found.path == saved.path
+    assert found.meta == saved.meta
+    assert (found.meta["UA"], found.meta["end-of-epoch"]) == (0.25, False)
+    assert set(found.paramfiles) == {"state"}
+    assert sorted(p.name for p in found.path.iterdir()) == [
+        "CKPT.yaml",
+        "state.ckpt",
+    ]
+
+
+def test_random_numbers_go_on_where_they_were(tmp_path):
+    state = RandomState()
+    checkpointer = AtomicCheckpointer(tmp_path, {"state": state})
+    torch.rand(7)
+    checkpointer.save_checkpoint()
+    dropout = torch.nn.functional.dropout
+    expected = torch.rand(3), dropout(torch.ones(99)), torch.randperm(9)
+    torch.manual_seed(99)
+    checkpointer.recover_if_possible()
+    found = torch.rand(3), dropout(torch.ones(99)), torch.randperm(9)
+    for a, b in zip(found, expected, strict=True):
+        assert torch.equal(a, b)
+
+
+# Two processes
+
+SCRIPT = """
+from speechbrain_mser.checkpoints import AtomicCheckpointer, RandomState
+from speechbrain_mser.lobes.linear import LinearConnector
+from speechbrain_mser.lobes.standardize import FeatureStandardizer
+
+connector = LinearConnector(4, 4, 2)
+checkpointer = AtomicCheckpointer(
+    f"{folder}/save", {"connector": connector, "random": RandomState()}
+)
+torch.manual_seed(rank)
+checkpointer.save_checkpoint()
+torch.distributed.barrier()
+drawn = torch.rand(3)
+checkpointer.recover_if_possible()
+again = torch.rand(3)
+
+# On one process alone, as when the best model is exported
+if rank == 0:
+    connector.save(f"{folder}/exported.safetensors")
+total = torch.ones(1)
+torch.distributed.all_reduce(total)
+
+both = FeatureStandardizer(dim=4)
+for features in data[rank]:
+    both.update(features, torch.ones(len(features)))
+both.finish()
+first_only = FeatureStandardizer(dim=4)
+if rank == 0:
+    first_only.update(data[0][0], torch.ones(len(data[0][0])))
+first_only.finish()
+save({
+    "drawn": drawn, "again": again, "total": total,
+    "both": both.state_dict(), "first_only": first_only.state_dict(),
+})
+"""
+
+
+@pytest.fixture(scope="module")
+def two(in_two_processes):
+    """Features of two processes, unequal in number, and what became of them."""
+    generator = torch.Generator().manual_seed(0)
+    data = [
+        [3 + 5 * torch.randn(n, 6, 4, generator=generator) for n in sizes]
+        for sizes in ([2, 1, 3], [4])
+    ]
+    return data, in_two_processes(SCRIPT, data)
+
+
+def test_each_process_goes_on_with_its_own_random_numbers(two):
+    first, second = two[1]
+    assert torch.equal(first["again"], first["drawn"])
+    assert torch.equal(second["again"], second["drawn"])
+    assert not torch.equal(first["drawn"], second["drawn"])
+
+
+def test_one_process_can_save_alone(two):
+    # else the next thing that all processes do together never ends
+    assert [result["total"].item() for result in two[1]] == [2, 2]
+
+
+def test_statistics_are_those_of_all_processes_together(two):
+    data, results = two
+    for name, batches in (
+        ("both", data[0] + data[1]),
+        ("first_only", data[0][:1]),  # the second had nothing to add
+    ):
+        frames = torch.cat(batches).flatten(0, 1)
+        for result in results:
+            found = result[name]
+            torch.testing.assert_close(found["mean"][0], frames.mean(0))
+            torch.testing.assert_close(
+                found["std"][0], frames.std(0, correction=0)
+            )
+            assert found["frames"] == len(frames)
+
+
+# The pretrainer
+
+
+def test_the_pretrainer_reads_safetensors_files(tmp_path):
+    saved, loaded = LinearConnector(4, 4, 2), LinearConnector(4, 4, 2)
+    saved.bind(MODELS)
+    saved.save(tmp_path / "connector.safetensors")
+    pretrainer = SafetensorsPretrainer(
+        loadables={"connector": loaded, "llama": None},
+        conditions={"llama": 0},
+    )
+    pretrainer.collect_files(str(tmp_path))
+    pretrainer.load_collected()
+    assert torch.equal(loaded.output.weight, saved.output.weight)
+    assert loaded.frozen_models == MODELS
+
+
+@pytest.mark.parametrize(
+    "source", ["nowhere/results/recognizer", "/nowhere/recognizer", "no/hub"]
+)
+def test_a_missing_recognizer_is_named(source):
+    pretrainer = SafetensorsPretrainer(
+        loadables={"connector": LinearConnector(4, 4, 2)}
+    )
+    with pytest.raises(InputError) as error:
+        pretrainer.collect_files(source)
+    assert str(error.value).startswith(f"{source} is neither a folder")
+
+
+def test_a_folder_without_a_recognizer_is_named(tmp_path):
+    pretrainer = SafetensorsPretrainer(
+        loadables={"connector": LinearConnector(4, 4, 2)}
+    )
+    with pytest.raises(InputError, match=r"connector\.safetensors"):
+        pretrainer.collect_files(str(tmp_path))
+        pretrainer.load_collected()
+
+
+# The folder that training leaves
+
+
+def load(path, **overrides):
+    with open(path, encoding="utf-8") as file:
+        return load_hyperpyyaml(file, overrides)
+
+
+@pytest.fixture(scope="module")
+def settings(tiny_whisper, tiny_llama, tiny_bert):
+    """What the user gives for a tiny model."""
+    return {
+        "whisper_hub": str(tiny_whisper),
+        "llama_hub": str(tiny_llama),
+        "bert_hub": str(tiny_bert),
+        "label_words": ["happy", "sad"],
+        "prompt": 'Which emotion: "x", or #2?',
+        "n_queries": 3,
+        "query_dim": 16,
+        "qformer_layers": 2,
+        "encoder_layers": [1, -1],
+        "dropout": 1e-5,
+        "standardize": False,
+    }
+
+
+MODEL_YAML = "hparams/model.yaml"
+
+
+@pytest.mark.parametrize("connector_type", ["qformer", "linear"])
+def test_the_exported_folder_builds_the_same_model(
+    connector_type, settings, tmp_path, request
+):
+    model_yaml = request.config.rootpath / MODEL_YAML
+    settings = {**settings, "connector_type": connector_type}
+    model = load(model_yaml, **settings)
+    connector = model["connector"].eval()
+    connector.bind({"encoder": model["whisper"].describe()})
+    folder = tmp_path / "results" / "recognizer"
+    export_recognizer(folder, model_yaml, model, connector)
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "connector.safetensors",
+        "hyperparams.yaml",
+    ]
+    assert [p.name for p in folder.parent.iterdir()] == ["recognizer"]
+    # elsewhere the BERT is neither there nor needed
+    loaded = load(folder / "hyperparams.yaml", bert_hub="/nowhere")
+    for name, value in settings.items():
+        assert loaded[name] == (value if name != "bert_hub" else "/nowhere")
+    loaded["pretrainer"].collect_files(str(folder))
+    loaded["pretrainer"].load_collected()
+    again = loaded["connector"].eval()
+    assert again.frozen_models == connector.frozen_models
+    features = torch.randn(2, 2, 7, 32), torch.ones(2)
+    for a, b in zip(again(*features), connector(*features), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_an_export_replaces_the_one_before_as_a_whole(
+    settings, tmp_path, request
+):
+    pytest.importorskip("peft")
+    model_yaml = request.config.rootpath / MODEL_YAML
+    model = load(model_yaml, **settings, lora_rank=1)
+    folder = tmp_path / "recognizer"
+    export_recognizer(
+        folder, model_yaml, model, model["connector"], model["llama"]
+    )
+    adapters = load_file(folder / "llama.safetensors")
+    assert adapters and all("lora_" in name for name in adapters)
+    assert load(folder / "hyperparams.yaml")["lora_rank"] == 1
+    # left behind by a kill
+    shutil.copytree(folder, tmp_path / ".recognizer.partial")
+    shutil.copytree(folder, tmp_path / ".recognizer.old")
+    export_recognizer(folder, model_yaml, model, model["connector"])
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "connector.safetensors",
+        "hyperparams.yaml",
+    ]
+    assert [p.name for p in tmp_path.iterdir()] == ["recognizer"]

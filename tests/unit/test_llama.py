@@ -1,0 +1,611 @@
+"""The frozen LLM: every shortcut against transformers' plain causal LM."""
+
+import importlib.util
+import shutil
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
+
+from speechbrain_mser.errors import InputError
+from speechbrain_mser.lobes.llama import EmotionLLaMA
+
+# One token and several, "fear" the beginning of "fearful" (also in tokens),
+# and a phrase.
+WORDS = ["neutral", "happy", "fear", "fearful", "boredom", "sad", "sad or so"]
+PROMPT = "What is the emotion of the speaker? Answer with one word:"
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_llama, tmp_path_factory):
+    """The tiny LLaMA with larger weights, so that it hears what it reads.
+
+    A new one's answers hardly depend on its input, and neither would a test.
+    """
+    folder = tmp_path_factory.mktemp("llama")
+    shutil.copytree(tiny_llama, folder, dirs_exist_ok=True)
+    model = LlamaForCausalLM.from_pretrained(tiny_llama)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.mul_(8)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def llama(folder):
+    return EmotionLLaMA(folder, prompt=PROMPT)
+
+
+@pytest.fixture(scope="module")
+def plain(folder):
+    """The same model in transformers' hands."""
+    return LlamaForCausalLM.from_pretrained(folder).eval()
+
+
+@pytest.fixture(scope="module")
+def tokenizer(folder):
+    return AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.fixture
+def audio():
+    return torch.randn(3, 5, 48)
+
+
+def tokens_of(tokenizer, word, prompt=PROMPT):
+    """Tokens of a word after the prompt, and the end."""
+    ids = tokenizer(f"{prompt} {word}", add_special_tokens=False).input_ids
+    start = tokenizer(prompt, add_special_tokens=False).input_ids
+    assert ids[: len(start)] == start
+    return [*ids[len(start) :], tokenizer.eos_token_id]
+
+
+def read(plain, tokenizer, audio, after=(), prompt=PROMPT):
+    """Embeddings of ``[bos, audio, prompt, after]`` for one utterance."""
+    start = tokenizer(prompt, add_special_tokens=False).input_ids
+    embed = plain.get_input_embeddings()
+    bos = embed(torch.tensor([tokenizer.bos_token_id]))
+    rest = embed(torch.tensor([*start, *after], dtype=torch.long))
+    return torch.cat([bos, audio, rest])[None]
+
+
+def word_by_word(plain, tokenizer, audio, words, prompt=PROMPT):
+    """log p of each word from the logits of every position, one at a time."""
+    scores = torch.zeros(len(audio), len(words))
+    for i, utterance in enumerate(audio):
+        for j, word in enumerate(words):
+            ids = tokens_of(tokenizer, word, prompt)
+            inputs = read(plain, tokenizer, utterance, ids, prompt)
+            with torch.no_grad():
+                logits = plain(inputs_embeds=inputs).logits[0]
+            for k, token in enumerate(ids):
+                position = logits[len(logits) - len(ids) + k - 1]
+                scores[i, j] += position.log_softmax(-1)[token]
+    return scores
+
+
+# Scores
+
+
+def test_the_words_of_these_tests_are_of_many_kinds(tokenizer):
+    ids = {word: tokens_of(tokenizer, word)[:-1] for word in WORDS}
+    assert {len(tokens) for tokens in ids.values()} >= {1, 4}
+    assert ids["fearful"][: len(ids["fear"])] == ids["fear"]
+
+
+def test_scores_are_those_of_one_word_at_a_time(llama, plain, tokenizer, audio):
+    found = llama.score(audio, WORDS)
+    expected = word_by_word(plain, tokenizer, audio, WORDS)
+    assert found.shape == (3, 7)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
+    # and they do depend on what is heard
+    assert (expected[0] - expected[1]).abs().max() > 0.5
+
+
+def test_a_single_candidate_is_scored_too(llama, plain, tokenizer, audio):
+    for word in ("sad", "boredom"):
+        torch.testing.assert_close(
+            llama.score(audio, [word]),
+            word_by_word(plain, tokenizer, audio, [word]),
+            atol=2e-5,
+            rtol=0,
+        )
+
+
+def test_scores_do_not_depend_on_the_other_candidates(llama, audio):
+    scores = llama.score(audio, WORDS)
+    order = [6, 2, 0, 5, 3, 1, 4]
+    reordered = llama.score(audio, [WORDS[i] for i in order])
+    torch.testing.assert_close(reordered, scores[:, order], atol=2e-5, rtol=0)
+    few = llama.score(audio, ["fearful", "sad"])
+    torch.testing.assert_close(few, scores[:, [3, 5]], atol=2e-5, rtol=0)
+
+
+def test_scores_do_not_depend_on_batch_mates(llama, audio):
+    alone = torch.cat([llama.score(a[None], WORDS) for a in audio])
+    torch.testing.assert_close(
+        llama.score(audio, WORDS), alone, atol=2e-5, rtol=0
+    )
+
+
+def test_scoring_takes_one_pass_over_one_prefix(llama, audio, tokenizer):
+    lengths = []
+    hook = llama.model.model.register_forward_hook(
+        lambda module, args, kwargs, output: lengths.append(
+            kwargs["inputs_embeds"].shape[1]
+        ),
+        with_kwargs=True,
+    )
+    llama.score(audio, WORDS)
+    hook.remove()
+    prefix = read(llama.model, tokenizer, audio[0]).shape[1]
+    # the end of a word is asked for, not read
+    words = sum(len(tokens_of(tokenizer, word)) - 1 for word in WORDS)
+    assert lengths == [prefix + words]
+
+
+def test_label_sets_have_names(llama, audio):
+    named = llama.score(audio, "paper4")
+    listed = llama.score(audio, ["neutral", "happy", "sad", "angry"])
+    assert torch.equal(named, listed)
+
+
+def test_the_prompt_can_be_changed(llama, plain, tokenizer, audio):
+    before = llama.score(audio, ["sad", "happy"])
+    llama.prompt = "Emotion?"
+    try:
+        found = llama.score(audio, ["sad", "happy"])
+    finally:
+        llama.prompt = PROMPT
+    expected = word_by_word(
+        plain, tokenizer, audio, ["sad", "happy"], prompt="Emotion?"
+    )
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
+    assert not torch.allclose(found, before, atol=0.1)
+
+
+# The loss
+
+
+def full_loss(plain, tokenizer, audio, words):
+    """transformers' own loss over padded sequences, -100 but for the words."""
+    targets = [tokens_of(tokenizer, word) for word in words]
+    rows = [
+        read(plain, tokenizer, utterance, target)[0]
+        for utterance, target in zip(audio, targets, strict=True)
+    ]
+    longest = max(map(len, rows))
+    inputs = torch.stack([F.pad(r, (0, 0, 0, longest - len(r))) for r in rows])
+    labels = torch.full((len(rows), longest), -100)
+    mask = torch.zeros(len(rows), longest, dtype=torch.long)
+    for i, (row, target) in enumerate(zip(rows, targets, strict=True)):
+        labels[i, len(row) - len(target) : len(row)] = torch.tensor(target)
+        mask[i, : len(row)] = 1
+    return plain(inputs_embeds=inputs, attention_mask=mask, labels=labels).loss
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sad", "happy", "sad"],
+        ["fearful", "fear", "boredom"],
+        ["sad or so", "neutral", "fearful"],
+    ],
+)
+def test_the_loss_and_its_gradient_are_those_of_all_logits(
+    words, llama, plain, tokenizer, audio
+):
+    audio.requires_grad_()
+    loss = llama.loss(audio, words)
+    (found,) = torch.autograd.grad(loss, audio)
+    reference = full_loss(plain, tokenizer, audio, words)
+    (expected,) = torch.autograd.grad(reference, audio)
+    torch.testing.assert_close(loss, reference, atol=1e-5, rtol=1e-6)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-4)
+    assert (expected.abs().sum(-1) > 0).all()
+
+
+def test_the_loss_is_the_mean_score_per_token(llama, tokenizer, audio):
+    words = ["fearful", "sad", "boredom"]
+    scores = llama.score(audio, words).diagonal()
+    n_tokens = sum(len(tokens_of(tokenizer, word)) for word in words)
+    torch.testing.assert_close(
+        llama.loss(audio, words), -scores.sum() / n_tokens
+    )
+
+
+def test_forward_is_the_loss(llama, audio):
+    words = ["sad", "fearful", "happy"]
+    assert torch.equal(llama(audio, words), llama.loss(audio, words))
+
+
+def test_logits_are_computed_at_label_positions_only(llama, audio, tokenizer):
+    shapes = []
+    hook = llama.model.lm_head.register_forward_hook(
+        lambda module, args, output: shapes.append(tuple(output.shape))
+    )
+    words = ["sad", "fearful", "happy"]
+    llama.loss(audio, words)
+    hook.remove()
+    n_tokens = sum(len(tokens_of(tokenizer, word)) for word in words)
+    assert shapes == [(n_tokens, len(tokenizer))]
+
+
+def saved_bytes(compute, model):
+    """Bytes that autograd keeps for the backward pass, weights aside."""
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        result = compute()
+    assert result.requires_grad
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+def test_a_frozen_llm_keeps_less_for_the_backward_pass(folder, llama):
+    audio = torch.randn(8, 32, 48, requires_grad=True)
+    words = ["sad", "happy"] * 4
+    trained = EmotionLLaMA(folder, prompt=PROMPT).requires_grad_()
+    frozen_bytes, trained_bytes = (
+        saved_bytes(lambda model=model: model.loss(audio, words), model)
+        for model in (llama, trained)
+    )
+    assert frozen_bytes < 0.7 * trained_bytes
+
+
+# What is frozen
+
+
+def test_the_llm_stays_the_hubs_own(llama, folder, tokenizer):
+    stored = load_file(folder / "model.safetensors")
+    state = llama.model.state_dict()
+    for name, value in stored.items():
+        assert torch.equal(state[name], value), name
+    embeddings = llama.model.get_input_embeddings().weight
+    assert torch.equal(embeddings, stored["model.embed_tokens.weight"])
+    assert llama.model.config.vocab_size == len(embeddings) == len(tokenizer)
+    assert len(llama.tokenizer) == len(tokenizer)
+    assert llama.hidden_size == 48
+    assert llama.describe() == {"name": str(folder), "width": 48}
+    square = stored["model.embed_tokens.weight"].double().square()
+    assert llama.embedding_rms == pytest.approx(square.mean().sqrt().item())
+
+
+def test_nothing_is_trained_and_nothing_gets_a_gradient(llama, audio):
+    torch.nn.ModuleDict({"llama": llama}).train()  # as Brain does
+    assert not any(module.training for module in llama.modules())
+    llama.loss(audio.requires_grad_(), ["sad"] * 3).backward()
+    assert audio.grad.abs().sum() > 0
+    for parameter in llama.parameters():
+        assert not parameter.requires_grad
+        assert parameter.grad is None
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_weights_give_nearly_the_same(
+    dtype, folder, llama, audio
+):
+    half = EmotionLLaMA(folder, prompt=PROMPT, dtype=dtype)
+    kinds = {p.dtype for p in half.parameters()}
+    assert kinds == {getattr(torch, dtype)}
+    expected = llama.score(audio, WORDS)
+    found = half.score(audio, WORDS)
+    assert found.dtype == torch.float32
+    assert ((found - expected).abs() / expected.abs()).max() < 0.1
+    loss = half.loss(audio.requires_grad_(), ["sad", "fearful", "happy"])
+    loss.backward()
+    assert loss.dtype == audio.grad.dtype == torch.float32
+
+
+def test_scoring_works_in_mixed_precision(llama, audio):
+    expected = llama.score(audio, WORDS)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = llama.score(audio, WORDS)
+    assert ((found - expected).abs() / expected.abs()).max() < 0.1
+
+
+# Free decoding
+
+
+def greedy(plain, tokenizer, audio, max_new_tokens):
+    """Tokens by the largest logit, the whole sequence anew at each step."""
+    ids = []
+    while len(ids) < max_new_tokens:
+        inputs = read(plain, tokenizer, audio, ids)
+        with torch.no_grad():
+            best = plain(inputs_embeds=inputs).logits[0, -1].argmax().item()
+        if best == tokenizer.eos_token_id:
+            break
+        ids.append(best)
+    return ids
+
+
+def test_generation_is_greedy_and_ends_at_the_end_token(
+    folder, plain, tokenizer, tmp_path, audio
+):
+    # The end token is made to win where another was third to be said.
+    third = greedy(plain, tokenizer, audio[0], 3)[2]
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    model = LlamaForCausalLM.from_pretrained(folder).eval()
+    with torch.no_grad():
+        head = model.lm_head.weight
+        head[tokenizer.eos_token_id] = 1.1 * head[third]
+    model.save_pretrained(tmp_path)
+    expected = [greedy(model, tokenizer, a, 6) for a in audio]
+    assert len(expected[0]) < 6
+    assert max(map(len, expected)) == 6
+    llama = EmotionLLaMA(tmp_path, prompt=PROMPT)
+    assert llama.generate(audio, max_new_tokens=6) == [
+        tokenizer.decode(ids).strip() for ids in expected
+    ]
+
+
+def test_generation_is_transformers_own(llama, plain, tokenizer, audio):
+    for row, text in zip(audio, llama.generate(audio, 5), strict=True):
+        ids = plain.generate(
+            inputs_embeds=read(plain, tokenizer, row),
+            max_new_tokens=5,
+            do_sample=False,
+            pad_token_id=tokenizer.eos_token_id,
+        )
+        assert text == tokenizer.decode(ids[0], True).strip()
+
+
+# What cannot be used
+
+
+def with_tokenizer(folder, destination, tokenizer, **special):
+    """The model with another tokenizer."""
+    shutil.copytree(folder, destination, dirs_exist_ok=True)
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, **special
+    ).save_pretrained(destination)
+    return destination
+
+
+@pytest.mark.parametrize("word", ["", "  "])
+def test_an_empty_word_is_refused(llama, audio, word):
+    with pytest.raises(InputError, match="has no token"):
+        llama.loss(audio, ["sad", word, "sad"])
+    with pytest.raises(InputError, match="is empty"):
+        llama.score(audio, ["sad", word])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["sad", "happy", "sad"], "'sad' is given twice"),
+        (["sad", " sad "], "'sad' is given twice"),
+        ([], "no labels"),
+        ("paper5", "unknown label set 'paper5'"),
+    ],
+)
+def test_bad_candidates_are_refused(llama, audio, words, message):
+    with pytest.raises(InputError, match=message):
+        llama.score(audio, words)
+
+
+def test_a_word_without_a_known_token_is_refused(folder, tmp_path, audio):
+    vocabulary = {"<s>": 0, "</s>": 1, "?": 2, "Emotion": 3, "sad": 4}
+    words = Tokenizer(models.WordLevel(vocabulary, unk_token="?"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    llama = EmotionLLaMA(
+        with_tokenizer(
+            folder,
+            tmp_path / "unknown",
+            words,
+            bos_token="<s>",
+            eos_token="</s>",
+            unk_token="?",
+        ),
+        prompt="Emotion",
+    )
+    assert llama.word_tokens("sad") == [4, 1]
+    with pytest.raises(InputError, match="'jealous' is unknown to this LLM"):
+        llama.score(audio, ["sad", "jealous"])
+    # without a token for what is unknown, nothing is left of it
+    letters = Tokenizer(models.BPE({"<s>": 0, "</s>": 1, "a": 2}, []))
+    llama = EmotionLLaMA(
+        with_tokenizer(
+            folder,
+            tmp_path / "nothing",
+            letters,
+            bos_token="<s>",
+            eos_token="</s>",
+        ),
+        prompt="a",
+    )
+    with pytest.raises(InputError, match="'日' has no token in this LLM"):
+        llama.score(audio, ["a", "日"])
+
+
+def test_a_tokenizer_needs_an_end_but_no_beginning(
+    folder, plain, tokenizer, tmp_path, audio
+):
+    backend = tokenizer.backend_tokenizer
+    with pytest.raises(InputError, match=r"no end-of-text token.*llama_hub"):
+        EmotionLLaMA(
+            with_tokenizer(
+                folder, tmp_path / "no_end", backend, bos_token="<s>"
+            )
+        )
+    llama = EmotionLLaMA(
+        with_tokenizer(
+            folder, tmp_path / "no_beginning", backend, eos_token="</s>"
+        ),
+        prompt=PROMPT,
+    )
+    ids = tokens_of(tokenizer, "fearful")
+    inputs = read(plain, tokenizer, audio[0], ids)[:, 1:]
+    with torch.no_grad():
+        logits = plain(inputs_embeds=inputs).logits[0, -len(ids) - 1 : -1]
+    expected = logits.log_softmax(-1)[range(len(ids)), ids].sum()
+    torch.testing.assert_close(
+        llama.score(audio, ["fearful"])[0, 0], expected, atol=2e-5, rtol=0
+    )
+
+
+def test_a_word_is_taken_by_itself_where_its_space_joins_the_prompt(
+    folder, tmp_path
+):
+    pieces = ["</s>", "a", "b", "c", " ", "a ", " b"]
+    tokenizer = Tokenizer(
+        models.BPE(
+            {piece: number for number, piece in enumerate(pieces)},
+            [("a", " "), (" ", "b")],
+        )
+    )
+    with_tokenizer(folder, tmp_path, tokenizer, eos_token="</s>")
+    for prompt in ("c", "a"):  # "c| b" and "a |b"
+        llama = EmotionLLaMA(tmp_path, prompt=prompt)
+        assert llama.word_tokens("b") == [pieces.index(" b"), 0]
+
+
+@pytest.mark.parametrize("method", ["score", "loss", "generate"])
+def test_audio_of_another_width_is_refused(llama, method):
+    arguments = {"score": [WORDS], "loss": [["sad"] * 3], "generate": []}
+    with pytest.raises(InputError, match="width 40 for an LLM of width 48"):
+        getattr(llama, method)(torch.randn(3, 5, 40), *arguments[method])
+
+
+@pytest.mark.parametrize(
+    "missing", ["config.json", "tokenizer_config.json", "model.safetensors"]
+)
+def test_a_missing_file_is_named_with_its_setting(missing, folder, tmp_path):
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    (tmp_path / missing).unlink()
+    with pytest.raises(InputError, match="llama_hub") as error:
+        EmotionLLaMA(tmp_path)
+    assert missing in str(error.value)
+
+
+def test_a_hub_name_without_network_says_what_to_do(tmp_path):
+    name = "meta-llama/Meta-Llama-3-8B-Instruct"
+    with pytest.raises(InputError) as error:
+        EmotionLLaMA(name, save_path=str(tmp_path))
+    for part in (name, "config.json", "point llama_hub to a folder"):
+        assert part in str(error.value)
+
+
+def test_a_model_without_llamas_interface_is_refused(folder, tmp_path):
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    GPT2LMHeadModel(
+        GPT2Config(vocab_size=9, n_embd=8, n_layer=1, n_head=1)
+    ).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"is a gpt2.*llama_hub"):
+        EmotionLLaMA(tmp_path)
+
+
+def test_an_unknown_dtype_is_named(folder):
+    with pytest.raises(InputError, match="frozen_dtype is 'int4', expected"):
+        EmotionLLaMA(folder, dtype="int4")
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("bitsandbytes") is not None,
+    reason="bitsandbytes is installed",
+)
+def test_four_bits_without_bitsandbytes_say_what_to_install(folder):
+    with pytest.raises(InputError) as error:
+        EmotionLLaMA(folder, load_in_4bit=True)
+    assert "pip install 'speechbrain-mser[quantized]'" in str(error.value)
+
+
+# Adapters
+
+
+def with_adapters(folder, rank=2, dtype="float32"):
+    pytest.importorskip("peft")
+    return EmotionLLaMA(folder, prompt=PROMPT, lora_rank=rank, dtype=dtype)
+
+
+def train(llama, audio):
+    """A few steps on one batch."""
+    trained = [p for p in llama.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-3)
+    for _ in range(3):
+        optimizer.zero_grad()
+        llama(audio, ["sad", "fearful", "happy"]).backward()
+        optimizer.step()
+    return llama
+
+
+def test_adapters_alone_are_trained_and_start_without_effect(
+    folder, llama, audio
+):
+    adapted = with_adapters(folder).train()
+    before = {n: p.detach().clone() for n, p in adapted.named_parameters()}
+    trained = {n for n, p in adapted.named_parameters() if p.requires_grad}
+    # two projections in each of two layers, two factors each
+    assert len(trained) == 8
+    assert all("lora_" in name for name in trained)
+    assert not any(module.training for module in adapted.modules())
+    scores = llama.score(audio, WORDS)
+    torch.testing.assert_close(adapted.score(audio, WORDS), scores)
+    train(adapted, audio)
+    for name, parameter in adapted.named_parameters():
+        unchanged = torch.equal(parameter, before[name])
+        assert unchanged == (name not in trained), name
+    assert (adapted.score(audio, WORDS) - scores).abs().max() > 1e-3
+
+
+def test_adapters_of_a_half_precision_llm_are_trained_in_float32(folder, audio):
+    # A step of 1e-5 on a weight of 0.1 is nothing in bfloat16.
+    adapted = with_adapters(folder, dtype="bfloat16")
+    for name, parameter in adapted.named_parameters():
+        is_adapter = "lora_" in name
+        assert (parameter.dtype == torch.float32) == is_adapter
+    train(adapted, audio)
+    assert adapted.score(audio, WORDS).isfinite().all()
+
+
+def test_adapters_are_saved_and_loaded_and_nothing_else(
+    folder, audio, tmp_path
+):
+    path = tmp_path / "llama.safetensors"
+    saved = train(with_adapters(folder), audio)
+    saved.save(path)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    assert len(load_file(path)) == 8
+    loaded = with_adapters(folder)
+    expected = saved.score(audio, WORDS)
+    assert not torch.allclose(loaded.score(audio, WORDS), expected)
+    loaded.load(path)
+    assert torch.equal(loaded.score(audio, WORDS), expected)
+
+
+@pytest.mark.parametrize(("there", "here"), [(1, 3), (3, 1), (2, 0)])
+def test_adapters_of_another_rank_are_refused(folder, there, here, tmp_path):
+    path = tmp_path / "llama.safetensors"
+    with_adapters(folder, there).save(path)
+    other = with_adapters(folder, here)
+    with pytest.raises(InputError, match="adapters of another LLM or rank"):
+        other.load(path)
+
+
+def test_what_are_no_adapters_is_refused(folder, tmp_path):
+    path = tmp_path / "llama.safetensors"
+    adapted = with_adapters(folder)
+    for content in (None, b"half a file"):
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(InputError, match="not adapters"):
+            adapted.load(path)
