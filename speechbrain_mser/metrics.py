@@ -249,13 +249,16 @@ def _normalised(log_probs, shape):
     return log_probs - best - np.log(total)
 
 
-def metrics_table(results):
+def metrics_table(results, names=("set",)):
     """Several evaluations as a Markdown table.
 
     Arguments
     ---------
     results : dict
-        Name of the evaluation set to what `emotion_metrics` returned.
+        Name of the evaluation set to what `emotion_metrics` returned; a
+        tuple where several columns name it.
+    names : tuple of str
+        Headings of the columns that name a set.
 
     Returns
     -------
@@ -272,22 +275,26 @@ def metrics_table(results):
     | RESD |   3 |      2 |  1.000 | 1.000 | 1.000 | 1.000 |     1.000 |
     """
     fractions = ("chance", "WA", "UA", "WF1", "precision")
-    rows = [("set", "n", "labels", *fractions)]
+    rows = [(*names, "n", "labels", *fractions)]
     for name, metrics in results.items():
         numbers = (f"{metrics[key]:.3f}" for key in fractions)
+        cells = name if isinstance(name, tuple) else (name,)
         # A bar would begin a new cell.
-        name = str(name).replace("|", "\\|")
+        cells = (str(cell).replace("|", "\\|") for cell in cells)
         counts = (str(metrics["n"]), str(len(metrics["labels"])))
-        rows.append((name, *counts, *numbers))
+        rows.append((*cells, *counts, *numbers))
     # At least three: the rule under the heading has no fewer characters.
     widths = [max(3, *map(len, column)) for column in zip(*rows, strict=True)]
-    rule = [":" + "-" * (widths[0] - 1)]
-    rule += ["-" * (width - 1) + ":" for width in widths[1:]]
+    # Names to the left, numbers to the right.
+    left = len(names)
+    rule = [":" + "-" * (width - 1) for width in widths[:left]]
+    rule += ["-" * (width - 1) + ":" for width in widths[left:]]
     lines = [
-        [row[0].ljust(widths[0])]
-        + [
-            cell.rjust(width)
-            for cell, width in zip(row[1:], widths[1:], strict=True)
+        [
+            cell.ljust(width) if column < left else cell.rjust(width)
+            for column, (cell, width) in enumerate(
+                zip(row, widths, strict=True)
+            )
         ]
         for row in rows
     ]

@@ -220,6 +220,7 @@ def main():
             raise InputError(f"{name}: no utterance could be read")
         results[name] = write_set(folder / name, name, rows, labels, ua_over)
         results[name]["unreadable"] = len(bad)
+        results[name]["languages"] = sorted(set(table.language))
         write_results(folder, results)
     print(metrics_table(results))
 

@@ -110,13 +110,15 @@ def summarize(folder, zero_shot):
     str
         The table in Markdown, and mean UAs under it.
     """
-    results, means = {}, []
+    results, rows, means = {}, {}, []
     for stage, unseen in zero_shot.items():
         path = folder / stage / "evaluation" / "metrics.json"
         groups = {"seen": [], "zero-shot": []}
         for name, metrics in json.loads(path.read_text()).items():
             kind = "zero-shot" if name in unseen else "seen"
-            results[f"{stage} {name} ({kind})"] = metrics
+            results[f"{stage}/{name}"] = metrics
+            languages = " ".join(metrics["languages"])
+            rows[stage, name, languages, kind] = metrics
             groups[kind].append(metrics["UA"])
         means += [
             f"{stage}: mean UA of {len(uas)} {kind} sets "
@@ -124,7 +126,8 @@ def summarize(folder, zero_shot):
             for kind, uas in groups.items()
             if uas
         ]
-    table = "\n".join([metrics_table(results), "", *means])
+    table = metrics_table(rows, ("stage", "set", "language", "corpus"))
+    table = "\n".join([table, "", *means])
     for name, text in (
         ("metrics.json", json.dumps(results, indent=2)),
         ("table.md", table),

@@ -1,10 +1,11 @@
 """The frozen LLM that hears audio tokens and says the emotion word."""
 
+import warnings
+
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from speechbrain.integrations.huggingface.llama import LLaMA
 from speechbrain.utils.checkpoints import (
     mark_as_loader,
     mark_as_saver,
@@ -17,6 +18,11 @@ from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.lobes.candidates import CandidateTree
 from speechbrain_mser.lobes.hub import require_dtype, require_model
+
+with warnings.catch_warnings():
+    # SpeechBrain's file imports its own parent from a deprecated place.
+    warnings.simplefilter("ignore")
+    from speechbrain.integrations.huggingface.llama import LLaMA
 
 
 @register_checkpoint_hooks
