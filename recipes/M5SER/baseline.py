@@ -16,6 +16,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import torch
 from corpora import prepare_manifests
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -28,6 +29,7 @@ from speechbrain_mser.dataio.batching import select_utterances
 from speechbrain_mser.dataio.manifest import read_manifests
 from speechbrain_mser.emotions import CANONICAL, candidate_labels
 from speechbrain_mser.errors import exits_on_input_error
+from speechbrain_mser.inference import pad_batch
 from speechbrain_mser.lobes.whisper import WhisperEncoder
 from speechbrain_mser.metrics import emotion_metrics
 
@@ -44,14 +46,22 @@ TRAINING = {
 TEST, LABELS = "urdu", "urdu4"
 
 
-def pooled_features(whisper, table):
+def pooled_features(whisper, table, batch=16):
     """``[utterances, layers, 2 dim]``: mean and deviation over time."""
-    rows = []
-    for wav in tqdm(table.wav, "pooled features"):
-        features, _ = whisper(load_audio(wav)[None])  # [1, layers, time, dim]
-        mean, std = features[0].mean(1), features[0].std(1)
-        rows.append(np.concatenate([mean.numpy(), std.numpy()], axis=-1))
-    return np.stack(rows)
+    # Neighbours of like length: little is computed for padding.
+    order = np.argsort(table.duration.to_numpy(), kind="stable")
+    wavs = table.wav.to_numpy()
+    rows = {}
+    for first in tqdm(range(0, len(order), batch), "pooled features"):
+        chosen = order[first : first + batch]
+        signals = [load_audio(wav) for wav in wavs[chosen]]
+        features, lens = whisper(*pad_batch(signals))
+        frames = (lens * features.shape[2]).round().long().tolist()
+        for row, hidden, count in zip(chosen, features, frames, strict=True):
+            hidden = hidden[:, :count]  # [layers, time, dim]
+            pooled = torch.cat([hidden.mean(1), hidden.std(1)], dim=-1)
+            rows[row] = pooled.numpy()
+    return np.stack([rows[row] for row in range(len(order))])
 
 
 def standardize_each(features, corpora):
