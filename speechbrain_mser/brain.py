@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from speechbrain_mser.checkpoints import RandomState
 from speechbrain_mser.dataio.batching import UtteranceBatch
+from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.metrics import emotion_metrics
 
@@ -27,8 +28,9 @@ class EmotionBrain(Brain):
     contrastive_loss : EmotionContrastiveLoss
     ce_weight : float
         lambda.
-    label_words : list of str
-        The emotions of the data, and the candidates in validation.
+    label_words : str or list of str
+        The emotions of the data, and the candidates in validation: words, or
+        the name of a set.
     lr, warmup, cooldown : float
         Learning rate, and the parts of the training over which it rises from
         zero and falls back to it.
@@ -50,6 +52,7 @@ class EmotionBrain(Brain):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         _check_precision(self.precision, self.modules)
+        self.label_words = list(candidate_labels(self.hparams.label_words))
         self.bad_utterances = {}
         self._train_set = None
         self._schedule = None
@@ -91,7 +94,7 @@ class EmotionBrain(Brain):
     def compute_objectives(self, predictions, batch, stage):
         """Eq. 2 and 3: the contrastive loss plus lambda times the LLM's."""
         tokens, pooled = predictions
-        label_words = list(self.hparams.label_words)
+        label_words = self.label_words
         emotions = torch.tensor(
             [label_words.index(word) for word in batch.emotion],
             device=tokens.device,
@@ -252,7 +255,9 @@ class EmotionBrain(Brain):
 
     def on_fit_batch_start(self, batch, should_step):
         """Set the learning rate of this step."""
-        del batch, should_step
+        del batch
+        if not should_step:
+            return
         # Counted from 1: a warm-up's first step should not be for nothing.
         self._schedule(self.optimizer, self.optimizer_step + 1)
 
@@ -269,7 +274,7 @@ class EmotionBrain(Brain):
         if not self.references:
             raise InputError("no utterance of the validation set can be read")
         metrics = emotion_metrics(
-            self.references, self.predictions, list(self.hparams.label_words)
+            self.references, self.predictions, self.label_words
         )
         stats |= {name: metrics[name] for name in ("WA", "UA", "WF1")}
         meta = {

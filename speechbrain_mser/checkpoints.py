@@ -27,9 +27,34 @@ class AtomicCheckpointer(Checkpointer):
     The parent writes a checkpoint's meta file first, and a folder counts as a
     checkpoint as soon as that is there; a job killed a moment later cannot be
     resumed. Here it is written last: what is half written is no checkpoint.
+    One that cannot be loaded is refused with what to do about it.
 
     Takes the parent's arguments.
     """
+
+    def load_checkpoint(self, checkpoint):
+        """Load as the parent does.
+
+        Arguments
+        ---------
+        checkpoint : speechbrain.utils.checkpoints.Checkpoint
+            One of `list_checkpoints`.
+
+        Raises
+        ------
+        InputError
+            A file is broken, or of a training with other settings.
+        """
+        try:
+            super().load_checkpoint(checkpoint)
+        # Every recoverable has its own loader with errors of its own.
+        except Exception as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise InputError(
+                f"cannot go on from {checkpoint.path}: {reason}; if it is of "
+                "a training with other settings, give another output_folder; "
+                "if it is broken, delete it"
+            ) from error
 
     def _save_checkpoint_metafile(self, fpath, meta_to_include=None, *args):
         partial = Path(f"{fpath}.partial")
@@ -44,6 +69,9 @@ class AtomicCheckpointer(Checkpointer):
         if checkpoint is not None:
             meta = checkpoint.path / METAFNAME
             os.replace(f"{meta}.partial", meta)
+        # All processes list the checkpoints next, and must see the same ones:
+        # deleting takes all of them, and would wait forever otherwise.
+        ddp_barrier()
         return checkpoint
 
 
@@ -138,6 +166,9 @@ def export_recognizer(folder, model_yaml, settings, connector, llama=None):
     yaml.width = 1000  # one setting, one line
     tree = yaml.load(Path(model_yaml))
     for name, value in settings.items():
+        if name.endswith("_hub") and value and Path(value).is_dir():
+            # The recogniser may be loaded from another working directory.
+            value = str(Path(value).resolve())
         if isinstance(value, (str, int, float, list, type(None))):
             tree[name] = value
     # All of the connector's parameters are in its file: nothing is taken

@@ -151,10 +151,15 @@ def included_files(path):
 
 @contextmanager
 def _explained(path):
-    """Turn HyperPyYAML's complaint about a placeholder into advice."""
+    """Turn HyperPyYAML's complaints about what is given into advice."""
     try:
         yield
     except ValueError as error:
+        if "structure of the overrides" in str(error):
+            raise InputError(
+                f"{path}: a setting that is a mapping there is none in the "
+                "flags, or the other way round"
+            ) from None
         if "!PLACEHOLDER" not in str(error):
             raise
         name = str(error).split("'")[1]

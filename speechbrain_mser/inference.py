@@ -1,10 +1,14 @@
 """Recognise emotions with a trained system."""
 
-import re
+import io
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+import yaml
+from hyperpyyaml import resolve_references
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 from speechbrain.inference.interfaces import Pretrained
 from speechbrain.utils.fetching import fetch
 
@@ -12,13 +16,19 @@ from speechbrain_mser.dataio.audio import check_signal, load_audio
 from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import InputError
 
-# What a recogniser's hyperparameters may name. HyperPyYAML can call anything
+# What a recogniser's hyperparameters may build. HyperPyYAML can call anything
 # that Python can import, so a file from a stranger is code; the files that
-# training writes need no more than this.
-_ALLOWED_TAGS = re.compile(
-    r"!(?:ref|(?:new|apply|name):speechbrain_mser\.(?:[a-z_]+\.)*[A-Za-z_]+)$"
-)
-_TAG = re.compile(r"(?:^|[\s\[{,:-])(![^\s,\[\]{}]*)", re.MULTILINE)
+# training writes need no more than this. Whole names: with a prefix alone,
+# "speechbrain_mser.atomic.os.system" would be a part of this package.
+_ALLOWED_TAGS = {
+    "!ref",
+    "!new:speechbrain_mser.lobes.whisper.WhisperEncoder",
+    "!new:speechbrain_mser.lobes.llama.EmotionLLaMA",
+    "!apply:speechbrain_mser.lobes.build_connector",
+    "!new:speechbrain_mser.checkpoints.SafetensorsPretrainer",
+}
+# What HyperPyYAML makes of "!ref <whisper.hidden_size>".
+_RESOLVED_TAGS = _ALLOWED_TAGS | {"!apply:getattr"}
 
 
 class EmotionRecognizer(Pretrained):
@@ -56,20 +66,24 @@ class EmotionRecognizer(Pretrained):
         )
 
     @classmethod
-    def from_hparams(cls, source, *args, trusted=False, **kwargs):
+    def from_hparams(
+        cls, source, hparams_file="hyperparams.yaml", trusted=False, **kwargs
+    ):
         """Load a folder that training left, or its copy on the hub.
 
         Arguments
         ---------
         source : str or path-like
             The folder, or a hub name.
-        *args, **kwargs
-            As for `speechbrain.inference.interfaces.Pretrained.from_hparams`;
-            ``overrides={"whisper_hub": ..., "llama_hub": ...}`` says where
-            the frozen models are on this machine.
+        hparams_file : str
+            The file in it that says what the system is made of.
         trusted : bool
             Load hyperparameters that name code outside this package. They
             can run anything: only for files that you wrote yourself.
+        **kwargs : dict
+            As for `speechbrain.inference.interfaces.Pretrained.from_hparams`;
+            ``overrides={"whisper_hub": ..., "llama_hub": ...}`` says where
+            the frozen models are on this machine.
 
         Returns
         -------
@@ -83,11 +97,10 @@ class EmotionRecognizer(Pretrained):
             or the hyperparameters are not trusted.
         """
         source = str(source)
-        hparams_file = kwargs.get("hparams_file", "hyperparams.yaml")
+        text = _fetch_text(source, hparams_file)
         if not trusted:
-            _refuse_foreign_code(_fetch_text(source, hparams_file))
-        kwargs.setdefault("overrides_must_match", True)
-        return super().from_hparams(source, *args, **kwargs)
+            _refuse_foreign_code(text, kwargs.get("overrides"))
+        return super().from_hparams(source, hparams_file, **kwargs)
 
     def encode_batch(self, wavs, wav_lens=None):
         """Embeddings of utterances: what the contrastive loss compares.
@@ -195,7 +208,7 @@ class EmotionRecognizer(Pretrained):
     def labels(self, labels=None):
         """The candidates, checked; the words of training by default."""
         if labels is None:
-            labels = list(self.hparams.label_words)
+            labels = self.hparams.label_words
         return list(candidate_labels(labels))
 
     def load_audio(self, path, savedir=None):
@@ -206,15 +219,41 @@ class EmotionRecognizer(Pretrained):
     @torch.no_grad()
     def _connect(self, wavs, wav_lens):
         """The connector's tokens and embeddings of a batch."""
-        wavs = wavs.to(self.device).float()
         if wav_lens is None:
             wav_lens = torch.ones(len(wavs))
+        _check_batch(wavs, wav_lens)
+        wavs = wavs.to(self.device).float()
         wav_lens = wav_lens.to(self.device).float()
         for wav, length in zip(wavs, wav_lens, strict=True):
             check_signal(wav[: round(float(length) * len(wav))].cpu())
         with self.inference_ctx:
             features, lens = self.mods.whisper(wavs, wav_lens)
             return self.mods.connector(features, lens)
+
+
+def _check_batch(wavs, wav_lens):
+    """Refuse what is not a batch of signals and relative lengths."""
+    for name, value in (("wavs", wavs), ("wav_lens", wav_lens)):
+        if not isinstance(value, torch.Tensor):
+            raise InputError(
+                f"{name} is a {type(value).__name__}, not a torch.Tensor"
+            )
+    if wavs.ndim != 2 or len(wavs) == 0 or not wavs.is_floating_point():
+        raise InputError(
+            f"wavs is {wavs.dtype} of shape {list(wavs.shape)}; a batch is "
+            "[batch, time], of floating point, with one utterance at least "
+            "(wav[None] for one)"
+        )
+    if wav_lens.shape != wavs.shape[:1]:
+        raise InputError(
+            f"wav_lens has shape {list(wav_lens.shape)}; {len(wavs)} "
+            f"utterances need [{len(wavs)}]"
+        )
+    if not ((wav_lens > 0) & (wav_lens <= 1)).all():
+        raise InputError(
+            f"wav_lens are {wav_lens.tolist()}; they are relative to the "
+            "longest utterance, above 0 and up to 1"
+        )
 
 
 def pad_batch(signals):
@@ -265,13 +304,47 @@ def _fetch_text(source, name):
                 f"had from the hub; without a network, give the folder that "
                 f"holds it ({reason})"
             ) from None
-    return Path(path).read_text(encoding="utf-8")
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not a text file in UTF-8") from None
 
 
-def _refuse_foreign_code(text):
-    """Refuse hyperparameters that call anything but this package."""
-    for tag in _TAG.findall(text):
-        if not _ALLOWED_TAGS.match(tag):
+def _refuse_foreign_code(text, overrides):
+    """Refuse hyperparameters that call anything but this package's lobes.
+
+    The parsers that will load the file are asked for its tags: first
+    ruamel.yaml for the file as written, since resolving it can include other
+    files and call functions, then PyYAML for what comes of that.
+    """
+    try:
+        _check_events(YAML(pure=True).parse(io.StringIO(text)), _ALLOWED_TAGS)
+        if not isinstance(YAML(pure=True).load(text), dict):
+            raise InputError("the hyperparameters are not a YAML mapping")
+        resolved = resolve_references(text, overrides, False)
+        resolved = getattr(resolved, "getvalue", lambda: resolved)()
+        _check_events(yaml.parse(resolved), _RESOLVED_TAGS)
+    except (YAMLError, yaml.YAMLError) as error:
+        problem = getattr(error, "problem", None) or error
+        raise InputError(
+            f"the hyperparameters are not valid YAML: {problem}"
+        ) from None
+
+
+def _check_events(events, allowed):
+    """Refuse the first node of a YAML file that may run foreign code."""
+    for event in events:
+        tag = getattr(event, "tag", None)
+        value = getattr(event, "value", None) or ""
+        # HyperPyYAML reads a plain "(...)" as a tuple, with a loader that
+        # obeys every tag inside.
+        if (
+            tag is None
+            and not getattr(event, "style", None)
+            and value[:1] == "("
+        ):
+            tag = value
+        if tag is not None and str(tag) not in allowed:
             raise InputError(
                 f"the hyperparameters use {tag}, which can run code from "
                 "outside this package; read the file, and pass trusted=True "

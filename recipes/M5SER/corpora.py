@@ -17,7 +17,7 @@ def prepare_manifests(
 
     Arguments
     ---------
-    corpora : list of str
+    corpora : str or list of str
         Names, each that of a script ``<name>_prepare.py`` beside this file.
     data_root : str
         The folder that holds the corpora.
@@ -44,7 +44,7 @@ def prepare_manifests(
             "the one that holds the corpora"
         )
     manifests = {}
-    for name in corpora:
+    for name in [corpora] if isinstance(corpora, str) else corpora or []:
         folder = Path(data_root) / corpus_folders.get(name, name)
         manifest = Path(manifest_folder) / f"{name}.csv"
         if not skip_prep:

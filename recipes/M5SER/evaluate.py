@@ -56,6 +56,8 @@ KEYS = {
 def read_sets(settings):
     """The utterances and candidate labels of every set, all checked."""
     sets = {}
+    if not settings["sets"]:
+        raise InputError("no sets: there is nothing to evaluate")
     for entry in settings["sets"]:
         name = _check_entry(entry, sets)
         if "manifest" in entry:
@@ -83,6 +85,11 @@ def read_sets(settings):
 def _check_entry(entry, sets):
     """A set's name, if its description can be used."""
     required = {"name", "labels"}
+    if not isinstance(entry, dict):
+        raise InputError(
+            f"set {entry!r}: a set is described as {{name: ..., corpus: ..., "
+            "labels: ...}"
+        )
     if not required <= set(entry) <= KEYS or ("corpus" in entry) == (
         "manifest" in entry
     ):
@@ -93,7 +100,7 @@ def _check_entry(entry, sets):
     name = str(entry["name"])
     if name in sets:
         raise InputError(f"the set {name!r} is there twice")
-    if Path(name).name != name:
+    if Path(name).name != name or name == "..":
         raise InputError(
             f"the set's name {name!r} becomes a folder and cannot be a path"
         )

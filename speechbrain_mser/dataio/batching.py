@@ -111,8 +111,8 @@ def select_utterances(table, split=None, languages=None, labels=None):
         As `dataio.manifest.read_manifest` returns.
     split : str, optional
         Only this split.
-    languages : list of str, optional
-        Only these languages (ISO 639-3).
+    languages : str or list of str, optional
+        Only this language or these (ISO 639-3).
     labels : list of str, optional
         Only these emotions; an utterance without an emotion is never taken.
 
@@ -134,6 +134,8 @@ def select_utterances(table, split=None, languages=None, labels=None):
     >>> len(select_utterances(table, split="train"))
     1
     """
+    if isinstance(languages, str):
+        languages = [languages]
     kept = table
     for name, wanted in (
         ("split", None if split is None else [split]),

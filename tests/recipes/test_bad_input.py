@@ -226,6 +226,14 @@ def test_evaluate_with_a_wrong_recognizer(run_script, tiny_corpus, capsys):
         ("[{name: a, corpus: tiny, labels: [calm]}]", "calm"),
         ("[{name: ../a, corpus: tiny, labels: paper4}]", "../a"),
         ("[{name: a, labels: paper4}]", "corpus"),
+        ("[{name: .., corpus: tiny, labels: paper4}]", ".."),
+        ("{name: a, corpus: tiny, labels: paper4}", "mapping"),
+        ("[tiny]", "a set is described as"),
+        ("[]", "nothing to evaluate"),
+        (
+            "[{name: a, corpus: tiny, labels: paper4, languages: xxx}]",
+            "language xxx",
+        ),
         (
             "[{name: a, corpus: tiny, labels: paper4}, "
             "{name: a, corpus: tiny, labels: paper7}]",
@@ -244,3 +252,40 @@ def test_bad_sets(run_script, tiny_corpus, capsys, sets, reason):
     yaml = RECIPES / "hparams" / "evaluate.yaml"
     assert run_script("evaluate", yaml, flags=flags) == 2
     assert reason in capsys.readouterr().err
+
+
+def test_one_name_stands_for_a_list_of_one(run_script, tiny_flags, corpus):
+    flags = {
+        **tiny_flags,
+        **corpus,
+        "corpora": "tiny",
+        "languages": "eng",
+        "label_words": "paper4",
+    }
+    assert run_script("train", STAGE1, flags=flags) == 0
+    assert (corpus["output_folder"] / "recognizer").is_dir()
+
+
+@pytest.mark.parametrize("broken", ["connector", "optimizer", "random_state"])
+def test_resuming_from_a_broken_checkpoint(
+    run_script, tiny_flags, corpus, capsys, broken
+):
+    flags = {**tiny_flags, **corpus}
+    assert run_script("train", STAGE1, flags=flags) == 0
+    (path,) = (corpus["output_folder"] / "save").glob(f"CKPT*/{broken}.ckpt")
+    path.write_bytes(path.read_bytes()[:10])
+    assert run_script("train", STAGE1, flags={**flags, "lr": 1e-2}) == 2
+    message = capsys.readouterr().err
+    assert str(path.parent) in message and "delete it" in message
+
+
+@pytest.mark.parametrize("setting", ["n_queries", "lora_rank"])
+def test_resuming_with_another_model(
+    run_script, tiny_flags, corpus, capsys, setting
+):
+    if setting == "lora_rank":
+        pytest.importorskip("peft")
+    flags = {**tiny_flags, **corpus}
+    assert run_script("train", STAGE1, flags=flags) == 0
+    assert run_script("train", STAGE1, flags={**flags, setting: 2}) == 2
+    assert "give another output_folder" in capsys.readouterr().err

@@ -276,13 +276,89 @@ def test_hyperparameters_that_name_foreign_code_are_refused(folder, tmp_path):
         "!apply:os.system [touch pwned]",
         "!new:subprocess.Popen",
         "[!name:builtins.exec]",
-        "{a: !module:os}",
+        "{a: !module:os }",
         "!!python/object/apply:os.system [ls]",
         "!include:/etc/passwd",
+        # Reached through this package's own imports
+        "!apply:speechbrain_mser.atomic.os.system [touch pwned]",
+        "!apply:speechbrain_mser.checkpoints.shutil.rmtree [/no/where]",
+        "!apply:speechbrain_mser.checkpoints.export_recognizer []",
+        # Tags where a pattern would not look for them
+        "[?!apply:os.system [touch pwned]]",
+        "!<!apply:os.system> [touch pwned]",
+        # HyperPyYAML's tuples are loaded without any safety
+        '(!!python/object/apply:os.system ["touch pwned"])',
     ):
         (copy / "hyperparams.yaml").write_text(f"{text}\nx: {tag}\n")
         with pytest.raises(InputError, match="outside this package"):
             EmotionRecognizer.from_hparams(copy)
+
+
+@pytest.mark.parametrize("mark", ["\ufeff", ""])
+def test_foreign_code_at_the_top_is_refused(folder, tmp_path, mark):
+    yaml = f"{mark}!apply:os.system {{command: 'touch {tmp_path}/pwned'}}\n"
+    (tmp_path / "hyperparams.yaml").write_text(yaml, encoding="utf-8")
+    with pytest.raises(InputError, match="outside this package"):
+        EmotionRecognizer.from_hparams(tmp_path)
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_a_redefined_tag_is_refused(folder, tmp_path):
+    text = (folder / "hyperparams.yaml").read_text()
+    yaml = f"%TAG ! !apply:os.\n---\n{text}\nx: !system [true]\n"
+    (tmp_path / "hyperparams.yaml").write_text(yaml)
+    with pytest.raises(InputError, match="outside this package"):
+        EmotionRecognizer.from_hparams(tmp_path)
+
+
+def test_the_file_that_is_loaded_is_the_one_that_is_checked(folder, tmp_path):
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    text = (folder / "hyperparams.yaml").read_text()
+    (tmp_path / "other.yaml").write_text(f"{text}\nx: !apply:os.getcwd []\n")
+    with pytest.raises(InputError, match="outside this package"):
+        EmotionRecognizer.from_hparams(tmp_path, "other.yaml")
+    EmotionRecognizer.from_hparams(tmp_path, "other.yaml", trusted=True)
+
+
+def test_exclamation_marks_in_a_prompt_are_no_tags(folder, tmp_path):
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    text = (folder / "hyperparams.yaml").read_text()
+    (tmp_path / "hyperparams.yaml").write_text(
+        text.replace("prompt: ", "prompt: 'Listen! !Now: ' # ", 1)
+    )
+    recognizer = EmotionRecognizer.from_hparams(tmp_path)
+    assert recognizer.mods.llama.prompt == "Listen! !Now: "
+
+
+@pytest.mark.parametrize("text", ["", "a: [1", "- a", b"\xff\xfe\x00"])
+def test_hyperparameters_that_are_none(tmp_path, text):
+    text = text if isinstance(text, bytes) else text.encode()
+    (tmp_path / "hyperparams.yaml").write_bytes(text)
+    with pytest.raises(InputError, match="hyperparam"):
+        EmotionRecognizer.from_hparams(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("wavs", "lens", "reason"),
+    [
+        (np.ones((2, 8000)), None, "wavs is a ndarray"),
+        (torch.ones(8000), None, r"\[batch, time\]"),
+        (torch.ones(2, 1, 8000), None, r"\[batch, time\]"),
+        (torch.ones(0, 8000), None, "one utterance at least"),
+        (torch.ones(2, 8000, dtype=torch.int16), None, "floating point"),
+        (torch.ones(2, 8000), [1.0, 0.5], "wav_lens is a list"),
+        (torch.ones(2, 8000), torch.ones(1), r"need \[2\]"),
+        (torch.ones(2, 8000), torch.tensor([8000, 4000]), "relative"),
+        (torch.ones(2, 8000), torch.tensor([1.0, 0.0]), "relative"),
+        (torch.ones(2, 8000), torch.tensor([1.0, torch.nan]), "relative"),
+    ],
+)
+def test_what_is_no_batch_is_refused(recognizer, wavs, lens, reason):
+    for method in (recognizer.recognize_batch, recognizer.encode_batch):
+        with pytest.raises(InputError, match=reason):
+            method(wavs, lens)
 
 
 def test_missing_folder_says_what_to_give(tmp_path):

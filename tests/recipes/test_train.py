@@ -192,27 +192,29 @@ def test_resumed_training_equals_uninterrupted(
 def test_gradient_accumulation_equals_the_larger_batch(
     run_script, tiny_flags, tmp_path
 ):
-    # The cross entropy is a mean, so two batches of 4 make one of 8; the
+    # The cross entropy is a mean, so two batches of 3 make one of 6; the
     # contrastive loss is about pairs within a batch and is left out.
     results = []
-    for batch, factor in ((8, 1), (4, 2)):
-        folder = tmp_path / str(batch)
+    for batch, factor, lr in ((6, 1, 1e-3), (3, 2, 1e-3), (6, 1, 0.0)):
+        folder = tmp_path / f"{batch}-{lr}"
         flags = {
             **tiny_flags,
             "output_folder": folder,
             "batch_size": batch,
             "grad_accumulation_factor": factor,
-            "lr": 1e-3,
+            "lr": lr,
             "w1": 0.0,
             "w2": 0.0,
             "dropout": 0.0,
             "label_words": "[sad, happy]",
             "languages": "[eng, deu]",
-            "max_grad_norm": 0.0,
+            "max_grad_norm": 1e9,
         }
         assert run_script("train", STAGE1, flags=flags) == 0
         results.append(connector(folder))
-    one, other = results
+    one, other, untrained = results
+    name = "output.weight"
+    assert (one[name] - untrained[name]).abs().max() > 1e-3
     for name, value in one.items():
         assert torch.allclose(value, other[name], atol=1e-5), name
 
