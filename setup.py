@@ -53,11 +53,17 @@ setup(
         # espeakng-loader carries eSpeak NG, which is GPL-3: never required
         "demo": ["espeakng-loader>=0.2.4"],
         "containers": ["av>=18.0"],
+        # RESD, which comes as parquet files
+        "parquet": ["av>=18.0", "pyarrow>=26.0"],
+        # CMU-MOSEI, whose labels come as HDF5
+        "mosei": ["h5py>=3.16"],
         "lora": ["peft>=0.21"],
         "quantized": ["bitsandbytes>=0.50"],
         "dev": [
             "av>=18.0",
+            "h5py>=3.16",
             "peft>=0.21",
+            "pyarrow>=26.0",
             "pytest>=9.0",
             "ruff>=0.17",
             "yamllint>=1.38",

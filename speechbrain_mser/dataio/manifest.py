@@ -2,7 +2,8 @@
 
 The columns are SpeechBrain's habit extended by what emotion recognition
 needs; `manifests/README.md` explains them. Paths begin with ``$data_root``,
-so that a manifest can move between machines.
+so that a manifest can move between machines, or with ``$manifest_folder``
+where a preparation script made the audio (from films) beside its manifest.
 """
 
 import csv
@@ -33,6 +34,8 @@ COLUMNS = (
 )
 
 DATA_ROOT = "$data_root/"
+# The folder that holds the manifest itself.
+MANIFEST_FOLDER = "$manifest_folder/"
 # How many examples of a fault an error message shows.
 SHOWN = 5
 # A file that is no manifest may have anything for its first line.
@@ -91,7 +94,8 @@ def read_manifest(path, data_root=None):
         The CSV file.
     data_root : str or path-like, optional
         What ``$data_root`` stands for. When given, ``wav`` holds the resolved
-        paths and every file must exist.
+        paths (``$manifest_folder`` is the manifest's own folder) and every
+        file must exist.
 
     Returns
     -------
@@ -105,7 +109,7 @@ def read_manifest(path, data_root=None):
     ManifestError
         The file or a column is missing, an ID is empty or there twice, an
         emotion is unknown, a time is no number, a path is outside
-        ``$data_root`` or not there.
+        ``$data_root`` and ``$manifest_folder`` or not there.
     """
     path = Path(path)
     table = _read_table(path)
@@ -271,10 +275,11 @@ def _check_times(path, table):
 
 
 def _inside(wav):
-    """Whether a path begins with ``$data_root/`` and stays inside it."""
-    parts = wav.removeprefix(DATA_ROOT).split("/")
+    """Whether a path begins with one of the roots and stays inside it."""
+    root, slash, rest = wav.partition("/")
+    parts = rest.split("/")
     return (
-        wav.startswith(DATA_ROOT)
+        root + slash in (DATA_ROOT, MANIFEST_FOLDER)
         and parts[0] != ""  # $data_root//etc/passwd
         and parts[-1] not in ("", ".")
         and ".." not in parts
@@ -282,14 +287,14 @@ def _inside(wav):
 
 
 def _resolve(path, table, data_root):
-    """The ``wav`` column, with ``$data_root`` replaced when it is given."""
+    """The ``wav`` column, with the roots replaced when one is given."""
     wavs = table.wav
     outside = [(line, wav) for line, wav in wavs.items() if not _inside(wav)]
     if outside:
         line, wav = outside[0]
         raise ManifestError(
             f"{path}, line {line}: wav {wav!r} must begin with "
-            f"{DATA_ROOT} and stay inside it"
+            f"{DATA_ROOT} or {MANIFEST_FOLDER} and stay inside it"
         )
     if data_root is None:
         return wavs
@@ -299,7 +304,13 @@ def _resolve(path, table, data_root):
             f"{path}: the data root {root} is not a folder; give the folder "
             "that the manifest's $data_root stands for"
         )
-    resolved = wavs.str[len(DATA_ROOT) :].map(lambda wav: str(root / wav))
+    roots = {DATA_ROOT: root, MANIFEST_FOLDER: path.parent}
+
+    def resolve(wav):
+        start, slash, rest = wav.partition("/")
+        return str(roots[start + slash] / rest)
+
+    resolved = wavs.map(resolve)
     gone = [wav for wav in resolved.unique() if not os.path.isfile(wav)]
     if gone:
         raise ManifestError(

@@ -8,12 +8,13 @@ import csv
 import hashlib
 import io
 import json
+import os
 import sys
 import tempfile
 from collections import Counter
 
 from speechbrain_mser.atomic import atomic_path
-from speechbrain_mser.dataio.manifest import write_manifest
+from speechbrain_mser.dataio.manifest import MANIFEST_FOLDER, write_manifest
 from speechbrain_mser.emotions import CANONICAL, FURTHER
 from speechbrain_mser.errors import InputError
 
@@ -94,6 +95,27 @@ def is_done(outputs, record):
         return found == {**record, "outputs": _digests(*written)}
     except (OSError, ValueError):
         return False
+
+
+def audio_is_there(manifest):
+    """Whether the audio that was made beside a manifest is still there.
+
+    Arguments
+    ---------
+    manifest : pathlib.Path
+        One that can be read.
+
+    Returns
+    -------
+    bool
+        True also when the manifest names audio in the corpus only.
+    """
+    with open(manifest, newline="", encoding="utf-8") as file:
+        return all(
+            os.path.isfile(manifest.parent / wav.removeprefix(MANIFEST_FOLDER))
+            for wav in (row["wav"] for row in csv.DictReader(file))
+            if wav.startswith(MANIFEST_FOLDER)
+        )
 
 
 def report(manifest, rows, dropped, ignored, counts, excluded):

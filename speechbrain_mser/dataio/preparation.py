@@ -15,8 +15,9 @@ from pathlib import Path, PurePosixPath
 
 from speechbrain_mser import __version__
 from speechbrain_mser.dataio.limits import MAX_SECONDS, MIN_SECONDS
-from speechbrain_mser.dataio.manifest import DATA_ROOT
+from speechbrain_mser.dataio.manifest import DATA_ROOT, MANIFEST_FOLDER
 from speechbrain_mser.dataio.outcome import (
+    audio_is_there,
     check_writable,
     is_done,
     report,
@@ -51,7 +52,8 @@ class Corpus:
     language : str
         ISO 639-3; a row may say otherwise.
     layout : str
-        A pattern that its folder matches, e.g. ``Actor_[0-9][0-9]``.
+        A pattern that its folder matches, e.g. ``Actor_[0-9][0-9]``, or
+        several with ``|`` between them.
     counts : dict
         Label to number of utterances in the release.
     speakers : tuple of str
@@ -131,7 +133,11 @@ def prepare_corpus(
     collect : callable
         From the folder and the relative paths of its audio files to a list
         of rows and a list of (item, reason). A row is a dict of the
-        manifest's columns, its ``ID`` without prefix, ``wav`` relative.
+        manifest's columns, its ``ID`` without prefix, ``wav`` relative to
+        the data folder. Where audio was made from it (see `extraction`), it
+        lies under ``<save_folder>/<corpus>_audio`` and ``wav`` begins with
+        ``$manifest_folder/``. A row may bring its ``problem`` (``kind:
+        detail``) when the script knows already that it cannot be used.
     data_folder : str or path-like
         The corpus as distributed; what ``$data_root`` will stand for.
     save_folder : str or path-like
@@ -164,7 +170,9 @@ def prepare_corpus(
         save_folder / f"{corpus.name}{ending}"
         for ending in (".csv", "_dropped.csv", ".json")
     ]
-    listing = list_files(data_folder, corpus.companions, skip=outputs)
+    # The save folder may lie in the data folder
+    made = [*outputs, save_folder / f"{corpus.name}_audio"]
+    listing = list_files(data_folder, corpus.companions, skip=made)
     record = {
         "version": __version__,
         "fingerprint": listing.fingerprint,
@@ -176,7 +184,7 @@ def prepare_corpus(
             **options,
         },
     }
-    if is_done(outputs, record):
+    if is_done(outputs, record) and audio_is_there(outputs[0]):
         print(
             f"{outputs[0]} is complete and the corpus has not changed: nothing "
             f"to do (to prepare it again, delete {outputs[-1].name})"
@@ -192,8 +200,7 @@ def _prepare(corpus, collect, data_folder, listing, outputs, record):
     options = record["options"]
     rows, dropped = collect(data_folder, listing.audio)
     dropped = [*listing.dropped, *dropped]
-    paths = sorted({row["wav"] for row in rows})
-    probed = probe_all(data_folder, paths, options["decode"])
+    probed = _probe(rows, data_folder, outputs[0].parent, options["decode"])
     rows, excluded = _usable(
         corpus, rows, probed, record["exclusions"], dropped
     )
@@ -211,7 +218,9 @@ def _prepare(corpus, collect, data_folder, listing, outputs, record):
     report(outputs[0], rows, dropped, listing.ignored, corpus.counts, excluded)
 
 
-def argument_parser(corpus, about, valid_speakers=(), test_speakers=()):
+def argument_parser(
+    corpus, about, valid_speakers=(), test_speakers=(), speaker_options=True
+):
     """The command line that every preparation script has.
 
     Arguments
@@ -222,6 +231,8 @@ def argument_parser(corpus, about, valid_speakers=(), test_speakers=()):
         The script's docstring.
     valid_speakers, test_speakers : tuple of str
         The script's defaults.
+    speaker_options : bool
+        False for a script with options of its own for its splits.
 
     Returns
     -------
@@ -240,7 +251,7 @@ def argument_parser(corpus, about, valid_speakers=(), test_speakers=()):
         help=f"the corpus as distributed: the folder with {corpus.layout}",
     )
     add("--save_folder", required=True, help="where the manifest goes")
-    if not corpus.official_splits:
+    if speaker_options and not corpus.official_splits:
         add(
             "--valid_speakers",
             nargs="*",
@@ -291,12 +302,27 @@ def _names(speakers):
     return [speakers] if isinstance(speakers, str) else [*map(str, speakers)]
 
 
+def _probe(rows, data_folder, manifest_folder, decode):
+    """Path to (seconds, problem), for the audio of both roots."""
+    paths = sorted({row["wav"] for row in rows if not row.get("problem")})
+    made = [path for path in paths if path.startswith(MANIFEST_FOLDER)]
+    given = [path for path in paths if not path.startswith(MANIFEST_FOLDER)]
+    inside = [path.removeprefix(MANIFEST_FOLDER) for path in made]
+    probed = probe_all(manifest_folder, inside, decode) if made else {}
+    return {
+        **{path: probed[name] for path, name in zip(made, inside, strict=True)},
+        **probe_all(data_folder, given, decode),
+    }
+
+
 def _usable(corpus, rows, probed, exclusions, dropped):
     """The rows to write; the labels of those on the exclusion list."""
     usable, excluded = {}, {}
     for row in rows:
         item, path = row["ID"], row["wav"]
-        seconds, problem = probed[path]
+        seconds, problem = 0.0, row.pop("problem", "")
+        if not problem:
+            seconds, problem = probed[path]
         if item in exclusions:
             excluded[item] = row["label"]
             problem = f"excluded: {exclusions[item]}"
@@ -340,7 +366,9 @@ def _complete(corpus, row):
         **row,
         "emotion": emotion,
         "ID": f"{corpus.name}_{row['ID']}",
-        "wav": DATA_ROOT + row["wav"],
+        "wav": row["wav"]
+        if row["wav"].startswith(MANIFEST_FOLDER)
+        else DATA_ROOT + row["wav"],
         "corpus": corpus.name,
         "text": text,
     }

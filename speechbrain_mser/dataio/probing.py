@@ -54,7 +54,8 @@ def find_data_folder(data_folder, layout):
     data_folder : str or path-like
         What the user gave.
     layout : str
-        A pattern (`glob`) that the corpus's own folder matches.
+        A pattern (`glob`) that the corpus's own folder matches, or several
+        with ``|`` between them, one of which it matches.
 
     Returns
     -------
@@ -102,7 +103,10 @@ def find_data_folder(data_folder, layout):
 
 
 def _matches(folder, layout):
-    return next(folder.glob(layout), None) is not None
+    return any(
+        next(folder.glob(pattern), None) is not None
+        for pattern in layout.split("|")
+    )
 
 
 def list_files(folder, companions=(), skip=()):
@@ -116,7 +120,7 @@ def list_files(folder, companions=(), skip=()):
         Patterns (`fnmatch`, on the relative path) of files that the release
         holds beside the audio; they are counted, not listed.
     skip : iterable of str or path-like
-        Files to pass over, such as our own output.
+        Files and folders to pass over, such as our own output.
 
     Returns
     -------
@@ -137,7 +141,7 @@ def list_files(folder, companions=(), skip=()):
     """
     skip = {os.path.realpath(path) for path in skip}
     audio, dropped, ignored, digest = [], [], Counter(), hashlib.sha256()
-    for path in _walk(folder, dropped, ignored):
+    for path in _walk(folder, skip, dropped, ignored):
         full = os.path.join(folder, path)
         if skip and os.path.realpath(full) in skip:
             continue
@@ -239,7 +243,7 @@ def probe_all(folder, paths, decode=False, title="reading headers"):
         return dict(zip(paths, found, strict=True))
 
 
-def _walk(folder, dropped, ignored):
+def _walk(folder, skip, dropped, ignored):
     """Every file below, shallow folders first, then by name."""
     paths, seen = [], set()
 
@@ -251,10 +255,11 @@ def _walk(folder, dropped, ignored):
         folder, onerror=note, followlinks=True
     ):
         # A link to a folder above it would otherwise never end
-        if os.path.realpath(parent) in seen:
+        real = os.path.realpath(parent)
+        if real in seen or real in skip:
             folders.clear()
             continue
-        seen.add(os.path.realpath(parent))
+        seen.add(real)
         # .git and the like
         hidden = [name for name in folders if name.startswith(".")]
         if hidden:

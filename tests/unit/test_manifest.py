@@ -276,11 +276,45 @@ def test_times_that_enclose_no_audio_are_refused(path, start, stop):
         "$data_root",
         "a.wav",
         "",
+        "$manifest_folder/../a.flac",
+        "$manifest_folder/a/../../b.flac",
+        "$manifest_folder//etc/passwd",
+        "$manifest_folder/",
+        "$manifest_folder",
+        "$manifest_folder_b/a.flac",
+        "$manifest_folder/$data_root/../../a.flac",
+        "$home/a.wav",
     ],
 )
-def test_a_path_outside_the_data_root_is_refused(path, wav, tmp_path):
+def test_a_path_outside_the_roots_is_refused(path, wav, tmp_path):
     message = error_of(path, [row(wav=wav)], data_root=tmp_path)
     assert f"line 2: wav {wav!r} must begin with $data_root/" in message
+    assert "or $manifest_folder/ and stay inside it" in message
+
+
+def test_a_path_may_be_relative_to_the_manifests_own_folder(tmp_path):
+    data, out = tmp_path / "data", tmp_path / "out"
+    for file in (data / "a.wav", out / "meld_audio/b.flac"):
+        file.parent.mkdir(parents=True)
+        file.touch()
+    rows = [
+        row(ID="a", wav="$data_root/a.wav"),
+        row(ID="b", wav="$manifest_folder/meld_audio/b.flac"),
+    ]
+    write_manifest(out / "manifest.csv", rows)
+    assert read_manifest(out / "manifest.csv").wav.tolist() == [
+        "$data_root/a.wav",
+        "$manifest_folder/meld_audio/b.flac",
+    ]
+    # Both move along
+    moved = out.rename(tmp_path / "moved")
+    assert read_manifest(moved / "manifest.csv", data).wav.tolist() == [
+        str(data / "a.wav"),
+        str(moved / "meld_audio/b.flac"),
+    ]
+    (moved / "meld_audio/b.flac").unlink()
+    with pytest.raises(ManifestError, match="1 of 2 audio files are not the"):
+        read_manifest(moved / "manifest.csv", data)
 
 
 def test_two_dots_inside_a_name_are_a_name(path):

@@ -128,6 +128,12 @@ def test_the_right_folder_one_level_off_is_named(root):
     assert find_data_folder(root, "speech") == root
 
 
+def test_a_folder_may_look_in_one_of_several_ways(root):
+    assert find_data_folder(root, "singing|speech") == root
+    with pytest.raises(InputError, match=rf"holds a\|speech; give {root}$"):
+        find_data_folder(root / "speech", "a|speech")
+
+
 def test_a_file_in_place_of_the_folder_is_named(root):
     with pytest.raises(InputError, match=r"1\.wav: a file, not a folder"):
         find_data_folder(root / "speech/anna-happy-1.wav", "speech")
@@ -382,3 +388,68 @@ def test_nothing_usable_is_an_error_with_an_example(root, out):
     with pytest.raises(InputError, match=r"none of 4 .*\(empty 4\); for ex"):
         prepare(root, out)
     assert list(out.iterdir()) == []
+
+
+# Audio that a script makes
+
+
+def extracting(out, calls):
+    """A collect that makes one file beside the manifest, and takes another."""
+
+    def collect(folder, paths):
+        calls.append(len(paths))
+        write_noise(out / "toy_audio/x/made.wav", 0.4)
+        common = {"label": "happy", "speaker": "anna"}
+        return [
+            {"ID": "made", "wav": "$manifest_folder/toy_audio/x/made.wav"}
+            | common,
+            {"ID": "given", "wav": paths[0], **common},
+            {"ID": "bad", "wav": "films/bad.mp4", "problem": "silent: all"}
+            | common,
+        ], []
+
+    return collect
+
+
+def test_audio_made_beside_the_manifest_has_a_root_of_its_own(root, out):
+    manifest = prepare(root, out, collect=extracting(out, []))
+    table = read_manifest(manifest, root)
+    assert dict(zip(table.ID, table.duration, strict=True)) == {
+        "toy_made": 0.4,
+        "toy_given": 0.3,
+    }
+    assert set(table.wav) == {
+        str(out / "toy_audio/x/made.wav"),
+        str(root / "speech/anna-happy-1.wav"),
+    }
+
+
+def test_a_problem_that_the_script_knows_is_taken_as_it_is(root, out):
+    prepare(root, out, collect=extracting(out, []))
+    assert dropped(out) == {"films/bad.mp4": "silent: all"}
+
+
+def test_audio_made_in_the_corpuss_own_folder_is_not_taken_for_corpus(root):
+    calls = []
+    collect = extracting(root / "out", calls)
+    for _ in range(2):
+        prepare(root, root / "out", collect=collect)
+    assert calls == [4]
+    # Gone audio is made again
+    (root / "out/toy_audio/x/made.wav").unlink()
+    prepare(root, root / "out", collect=collect)
+    assert calls == [4, 4]
+    assert len(read_manifest(root / "out/toy.csv", root)) == 2
+
+
+def test_folders_can_be_passed_over(root):
+    write_noise(root / "other/b.wav")
+    assert list_files(root, skip=[root / "speech"]).audio == ["other/b.wav"]
+
+
+def test_a_script_may_have_split_options_of_its_own():
+    parser = argument_parser(TOY, "", speaker_options=False)
+    with pytest.raises(SystemExit):
+        parser.parse_args(
+            ["--data_folder", "a", "--save_folder", "b", "--test_speakers", "c"]
+        )

@@ -1,0 +1,397 @@
+"""MELD: dialogues of the series Friends, one manifest with official splits.
+
+Multi-party scenes with seven emotions: 13,708 utterances, 12 hours, films with
+AAC sound of two or six (5.1) channels. The sound is extracted once, to 16 kHz
+mono FLAC in `meld_audio` beside the manifest (about 1 GB).
+
+Where: https://huggingface.co/datasets/declare-lab/MELD, MELD.Raw.tar.gz
+Licence: GPL-3.0, as its repository says; the films are of a TV series
+
+    MELD.Raw/dev_sent_emo.csv, test_sent_emo.csv
+    MELD.Raw/train.tar.gz, dev.tar.gz, test.tar.gz: read packed or unpacked
+        train/train_sent_emo.csv
+        train/train_splits/dia0_utt0.mp4
+        dev/dev_splits_complete/dia0_utt0.mp4
+        test/output_repeated_splits_test/dia0_utt0.mp4
+        test/output_repeated_splits_test/final_videos_testdia0_utt0.mp4
+
+Dialogue numbers restart in every split, so IDs hold the split. The `final_`
+films are corrected cuts of the test film with the same number and take its
+place. The splits share speakers: a result on MELD is not one of unseen voices.
+
+Usage: python meld_prepare.py --data_folder MELD.Raw --save_folder manifests
+"""
+
+import csv
+import io
+import math
+import re
+import sys
+import tarfile
+import zlib
+from collections import defaultdict
+from itertools import chain
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from speechbrain_mser.dataio.extraction import Packed, extract_each
+from speechbrain_mser.dataio.limits import CONTAINERS
+from speechbrain_mser.dataio.manifest import MANIFEST_FOLDER
+from speechbrain_mser.dataio.preparation import (
+    Corpus,
+    argument_parser,
+    prepare_corpus,
+)
+from speechbrain_mser.dataio.probing import probe_all
+from speechbrain_mser.emotions import canonical
+from speechbrain_mser.errors import InputError, exits_on_input_error
+
+# The folder of films to the split, as the release names both
+FOLDERS = {
+    "train_splits": "train",
+    "dev_splits_complete": "dev",
+    "output_repeated_splits_test": "test",
+}
+SPLITS = {"train": "train", "dev": "valid", "test": "test"}
+COLUMNS = ("Utterance", "Speaker", "Emotion", "Dialogue_ID", "Utterance_ID")
+
+# The longest correct clip has 29 s; mis-cut ones have minutes.
+MAX_CLIP_SECONDS = 60.0
+# The largest film of the release has some tens of megabytes.
+MAX_PACKED_BYTES = 256 * 2**20
+
+# Not through the link beside this file: a checkout may be without links.
+MANIFESTS = Path(__file__).resolve().parents[2] / "manifests"
+
+MELD = Corpus(
+    name="meld",
+    language="eng",
+    layout="*_sent_emo.csv|train/train_splits|dev/dev_splits_complete|"
+    "test/output_repeated_splits_test",
+    counts={
+        "neutral": 6436,
+        "joy": 2308,
+        "surprise": 1636,
+        "anger": 1607,
+        "sadness": 1002,
+        "disgust": 361,
+        "fear": 358,
+    },
+    companions=("*.csv", "*.txt", "*.tar.gz", "*.md"),
+    exclusions=MANIFESTS / "exclusions/meld.csv",
+    official_splits=True,
+)
+AUDIO_FOLDER = f"{MELD.name}_audio"
+
+# Example: final_videos_testdia93_utt6 -> a corrected cut
+NAME = re.compile(r"(final_videos_test)?dia(\d+)_utt(\d+)")
+
+
+class Clip(NamedTuple):
+    """A film, or audio that someone extracted before."""
+
+    # As in the column `wav`
+    wav: str
+    # As the user knows it
+    source: str
+    corrected: bool
+    problem: str
+
+
+def prepare_meld(data_folder, save_folder, keep_excluded=False, decode=False):
+    """Write ``meld.csv``, ``meld_dropped.csv`` and the folder ``meld_audio``.
+
+    Arguments
+    ---------
+    data_folder : str or path-like
+        The folder ``MELD.Raw``, its tarballs unpacked or not.
+    save_folder : str or path-like
+        Where the manifest and the audio go.
+    keep_excluded : bool
+        Keep the items of the exclusion list that can be read, and clips of
+        more than a minute, as results over all utterances do.
+    decode : bool
+        Decode the extracted files once more.
+
+    Returns
+    -------
+    pathlib.Path
+        The manifest.
+
+    Raises
+    ------
+    InputError
+        An annotation file is missing or is none, a tarball is damaged, or as
+        `prepare_corpus`.
+
+    Example
+    -------
+    >>> prepare_meld("MELD.Raw", "manifests")  # doctest: +SKIP
+    PosixPath('manifests/meld.csv')
+    """
+    audio_folder = Path(save_folder).expanduser() / AUDIO_FOLDER
+    longest = math.inf if keep_excluded else MAX_CLIP_SECONDS
+
+    def collect(folder, paths):
+        return _collect(folder, paths, audio_folder, longest)
+
+    return prepare_corpus(
+        MELD,
+        collect,
+        data_folder,
+        save_folder,
+        keep_excluded=keep_excluded,
+        decode=decode,
+    )
+
+
+def _collect(folder, paths, audio_folder, longest):
+    """Extract every film, then join clips and annotations."""
+    tables = _find_tables(folder)
+    films, audio, dropped = _find_clips(paths)
+    unpacked = {key[0] for key, *_ in [*films, *audio]}
+    # Before the work of extracting
+    _check_annotated(folder, unpacked, tables)
+    tarballs = _find_tarballs(folder, unpacked)
+    items = [(path, _target(key, path)) for key, path in films]
+    if tarballs:
+        packed = _read_tarballs(folder, tarballs, tables, dropped)
+        items = chain(items, packed)
+    clips = defaultdict(list)
+    for wav, source, seconds, problem in chain(
+        _extracted(folder, items, audio_folder), _given(folder, audio)
+    ):
+        if seconds > longest and not problem:
+            problem = f"miscut: {seconds:.0f} s, where an utterance has seconds"
+        key, corrected = _key(source)
+        clips[key].append(Clip(wav, source, corrected, problem))
+    rows = _join(folder, tables, clips, dropped)
+    return rows, dropped
+
+
+def _key(path):
+    """(split, dialogue, utterance) of a clip, and whether it is corrected."""
+    path = PurePosixPath(path)
+    split, name = FOLDERS.get(path.parent.name), NAME.fullmatch(path.stem)
+    if split is None or name is None or (name[1] and split != "test"):
+        return None, False
+    return (split, int(name[2]), int(name[3])), bool(name[1])
+
+
+def _target(key, path):
+    return f"{key[0]}/{PurePosixPath(path).stem}.flac"
+
+
+def _find_clips(paths):
+    """Films and audio as (key, path); what is neither."""
+    films, audio, dropped, targets = [], [], [], {}
+    for path in paths:
+        key, _ = _key(path)
+        if key is None:
+            problem = "misnamed: not like train_splits/dia0_utt0"
+            dropped.append((path, problem))
+        elif not path.lower().endswith(CONTAINERS):
+            audio.append((key, path))
+        elif _target(key, path) in targets:
+            first = targets[_target(key, path)]
+            dropped.append((path, f"duplicate: has the name of {first}"))
+        else:
+            targets[_target(key, path)] = path
+            films.append((key, path))
+    return films, audio, dropped
+
+
+def _find_tables(folder):
+    """Split to the rows of its annotation file, where it is unpacked."""
+    tables = {}
+    for split in SPLITS:
+        name = f"{split}_sent_emo.csv"
+        for path in _find(folder, name)[:1]:
+            tables[split] = _read_table(path, path.read_bytes())
+    return tables
+
+
+def _find_tarballs(folder, unpacked):
+    """Split to its tarball, unless it is unpacked."""
+    tarballs = {}
+    for split in SPLITS:
+        if split not in unpacked:
+            for path in _find(folder, f"{split}.tar.gz")[:1]:
+                tarballs[split] = path
+    return tarballs
+
+
+def _find(folder, name):
+    """Files of that name down to three folders below, shallow ones first."""
+    # Not rglob, which does not follow links to folders
+    return [
+        path
+        for above in ("", "*/", "*/*/", "*/*/*/")
+        for path in sorted(folder.glob(above + name))
+        if path.is_file()
+    ]
+
+
+def _read_tarballs(folder, tarballs, tables, dropped):
+    """Films and targets, one after the other; nothing is unpacked to disk."""
+    for split, path in tarballs.items():
+        inside = path.relative_to(folder).as_posix()
+        try:
+            with tarfile.open(path, "r|gz") as tarball:
+                for member in tarball:
+                    name = f"{inside}/{member.name}"
+                    film = _member(tarball, member, split, name, tables)
+                    if isinstance(film, str):
+                        dropped.append((name, film))
+                    elif film is not None:
+                        yield film, _target(_key(name)[0], name)
+        except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+            raise InputError(
+                f"{path}: broken off or damaged ({error}); download it again, "
+                "or unpack what can be unpacked and delete it"
+            ) from None
+
+
+def _member(tarball, member, split, name, tables):
+    """A film, a reason why not, or None for what needs no mention."""
+    path = PurePosixPath(member.name)
+    if path.name.startswith(".") or member.isdir():
+        return None
+    if path.is_absolute() or ".." in path.parts:
+        return "unsafe: a path that leaves its folder"
+    if not member.isfile():
+        return "unreadable: not a regular file"
+    if member.size > MAX_PACKED_BYTES:
+        return f"too large: {member.size} bytes"
+    if path.name == f"{split}_sent_emo.csv":
+        if split not in tables:
+            data = tarball.extractfile(member).read()
+            tables[split] = _read_table(name, data)
+        return None
+    key, _ = _key(member.name)
+    if path.suffix.lower() not in CONTAINERS:
+        return f"not audio: {path.suffix.lower() or 'no extension'}"
+    if key is None or key[0] != split:
+        return "misnamed: not like train_splits/dia0_utt0"
+    return Packed(name, tarball.extractfile(member).read(), member.mtime)
+
+
+def _extracted(folder, items, audio_folder):
+    """Wav, source, seconds and problem of all films."""
+    for source, target, seconds, problem in extract_each(
+        folder, items, audio_folder
+    ):
+        wav = f"{MANIFEST_FOLDER}{AUDIO_FOLDER}/{target}"
+        yield wav, source, seconds, problem
+
+
+def _given(folder, audio):
+    """The same of audio that lies in the place of films."""
+    probed = probe_all(folder, [path for _, path in audio])
+    for path, (seconds, problem) in probed.items():
+        yield path, path, seconds, problem
+
+
+def _join(folder, tables, clips, dropped):
+    """A row per annotation; adds clips without one to what is dropped."""
+    here = {split for split, *_ in clips}
+    _check_annotated(folder, here, tables)
+    rows = []
+    for split, table in tables.items():
+        if split not in here:
+            name = f"{split}_sent_emo.csv"
+            print(f"warning: {name} is here, no clip is", file=sys.stderr)
+            dropped.append((name, "missing: none of its clips is here"))
+            continue
+        for row in table:
+            dialogue, utterance = row.pop("dialogue"), row.pop("utterance")
+            key = split, dialogue, utterance
+            rows.append(row | _choose(key, clips.pop(key, []), dropped))
+    for key, left in clips.items():
+        problem = f"unlabelled: no row in {key[0]}_sent_emo.csv"
+        dropped += [(clip.source, clip.problem or problem) for clip in left]
+    return rows
+
+
+def _check_annotated(folder, here, tables):
+    absent = sorted(here - set(tables))
+    if absent:
+        raise InputError(
+            f"{folder}: no {absent[0]}_sent_emo.csv for the clips of "
+            f"{absent[0]}; it comes in MELD.Raw.tar.gz, for the training "
+            "split in train.tar.gz"
+        )
+
+
+def _choose(key, clips, dropped):
+    """The clip of an annotation: corrected if there is one, and readable."""
+    name = f"dia{key[1]}_utt{key[2]}"
+    item = {"ID": f"{key[0]}_{name}", "split": SPLITS[key[0]]}
+    if not clips:
+        folder = {split: folder for folder, split in FOLDERS.items()}[key[0]]
+        problem = "missing: an annotation without a clip"
+        return {**item, "wav": f"{folder}/{name}.mp4", "problem": problem}
+    clips = sorted(
+        clips, key=lambda clip: (not clip.corrected, clip.problem != "")
+    )
+    best, *others = clips
+    for other in others:
+        kind = "duplicate" if best.corrected == other.corrected else "replaced"
+        problem = f"{kind}: {best.source} is taken"
+        dropped.append((other.source, problem))
+    wav = best.source if best.problem else best.wav
+    return {**item, "wav": wav, "problem": best.problem}
+
+
+def _read_table(path, content):
+    """The rows of an annotation file."""
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = content.decode("cp1252", "replace")
+    rows = []
+    try:
+        lines = io.StringIO(_mend(text), newline="")
+        reader = csv.DictReader(lines, strict=True)
+        if not set(COLUMNS) <= set(reader.fieldnames or ()):
+            raise ValueError(f"the columns {', '.join(COLUMNS)} are needed")
+        for row in reader:
+            if None in row.values():
+                raise ValueError("too few fields")
+            canonical(row["Emotion"])
+            rows.append(
+                {
+                    "dialogue": int(row["Dialogue_ID"]),
+                    "utterance": int(row["Utterance_ID"]),
+                    "label": row["Emotion"].strip(),
+                    "speaker": row["Speaker"].strip(),
+                    "gender": "",
+                    "text": row["Utterance"],
+                }
+            )
+    except (csv.Error, ValueError) as error:
+        raise InputError(
+            f"{path}: row {len(rows) + 1} cannot be read ({error}); is the "
+            "file cut off?"
+        ) from None
+    return rows
+
+
+def _mend(text):
+    """Windows' quotes, which the release holds as control characters."""
+    return re.sub(
+        "[\x80-\x9f]",
+        lambda found: found[0].encode("latin-1").decode("cp1252", "replace"),
+        text,
+    )
+
+
+@exits_on_input_error
+def main():
+    """Read the command line and prepare."""
+    parser = argument_parser(MELD, __doc__)
+    prepare_meld(**vars(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,292 @@
+"""What `m5ser_prepare.py` makes of translations and their sources."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+RECIPES = Path(__file__).parents[2] / "recipes/M5SER"
+sys.path.insert(0, str(RECIPES))
+
+from m5ser_prepare import prepare_m5ser  # noqa: E402
+
+from speechbrain_mser.dataio.manifest import (  # noqa: E402
+    read_manifest,
+    write_manifest,
+)
+from speechbrain_mser.errors import InputError  # noqa: E402
+
+HAPPY = "iemocap_Ses01F_impro01_F000"
+ANGRY = "iemocap_Ses05M_script01_1b_M003"
+XXX = "iemocap_Ses02F_impro02_M001"
+SAD = "meld_train_dia0_utt0"
+TEST = "meld_test_dia0_utt0"
+MEAD = "mead_M003_fear_level_1_001"
+
+
+def write_noise(path, seconds=1.0, rate=24000, subtype="FLOAT"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(0).normal(0, 0.1, round(rate * seconds))
+    soundfile.write(path, noise, rate, subtype)
+
+
+def read_csv(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.reader(file))
+
+
+def dropped(out):
+    return dict(read_csv(out / "m5ser_dropped.csv")[1:])
+
+
+def run(*arguments):
+    return subprocess.run(
+        [sys.executable, str(RECIPES / "m5ser_prepare.py"), *arguments],
+        capture_output=True,
+        text=True,
+    )
+
+
+def source(corpus, item, split, speaker, gender, emotion, label):
+    return {
+        "ID": item,
+        "duration": 2.0,
+        "wav": f"$data_root/{item}.wav",
+        "corpus": corpus,
+        "split": split,
+        "language": "eng",
+        "speaker": speaker,
+        "gender": gender,
+        "emotion": emotion,
+        "label": label,
+        "text": "Excuse me.",
+    }
+
+
+@pytest.fixture
+def out(tmp_path):
+    """The save folder, with the manifests of three sources."""
+    tables = {
+        "iemocap": [
+            (HAPPY, "train", "1F", "female", "excited", "exc"),
+            (ANGRY, "test", "5M", "male", "angry", "ang"),
+            (XXX, "train", "2M", "male", "", "xxx"),
+        ],
+        "meld": [
+            (SAD, "train", "Joey", "", "sad", "sadness"),
+            (TEST, "test", "", "", "sad", "sadness"),
+        ],
+        "mead": [(MEAD, "valid", "M003", "male", "fear", "fear")],
+    }
+    for corpus, rows in tables.items():
+        write_manifest(
+            tmp_path / f"out/{corpus}.csv",
+            [source(corpus, *row) for row in rows],
+        )
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def release(tmp_path):
+    """Translations of six utterances."""
+    root = tmp_path / "M5SER"
+    for name in (
+        *(f"fra/iemocap/{HAPPY}", f"cmn/iemocap/{HAPPY}"),
+        *(f"deu/iemocap/{ANGRY}", f"spa/iemocap/{XXX}"),
+        # Without the leading corpus
+        *("ita/meld/train_dia0_utt0", f"fra/meld/{TEST}", f"spa/mead/{MEAD}"),
+    ):
+        write_noise(root / f"{name}.wav")
+    (root / "plan.jsonl").write_text("{}\n")
+    return root
+
+
+def test_labels_speakers_and_splits_are_the_sources(release, out):
+    table = read_manifest(prepare_m5ser(release, out), release)
+    columns = ["ID", "split", "language", "speaker", "gender", "emotion"]
+    assert table[[*columns, "label"]].values.tolist() == [
+        [f"m5ser_cmn_{HAPPY}", "train", "cmn", *FEMALE, "excited", "exc"],
+        [f"m5ser_deu_{ANGRY}", "test", "deu", *MALE, "angry", "ang"],
+        [f"m5ser_fra_{HAPPY}", "train", "fra", *FEMALE, "excited", "exc"],
+        [f"m5ser_fra_{TEST}", "test", "fra", "", "", "sad", "sadness"],
+        [f"m5ser_ita_{SAD}", "train", "ita", *JOEY, "sad", "sadness"],
+        [f"m5ser_spa_{XXX}", "train", "spa", "iemocap_2M", "male", "", "xxx"],
+        [
+            *(f"m5ser_spa_{MEAD}", "valid", "spa", "mead_M003", "male"),
+            *("fear", "fear"),
+        ],
+    ]
+
+
+FEMALE = ["iemocap_1F", "female"]
+MALE = ["iemocap_5M", "male"]
+JOEY = ["meld_Joey", ""]
+
+
+def test_a_row_is_complete_and_has_no_english_text(release, out):
+    assert read_csv(prepare_m5ser(release, out))[1] == [
+        *(f"m5ser_cmn_{HAPPY}", "1.0"),
+        f"$data_root/cmn/iemocap/{HAPPY}.wav",
+        *("", "", "m5ser", "train", "cmn", "iemocap_1F", "female"),
+        *("excited", "exc", ""),
+    ]
+    assert dropped(out) == {}
+
+
+def test_a_source_that_is_held_out_is_held_out_in_every_language(out, tmp_path):
+    root = tmp_path / "M5SER"
+    for language in ("fra", "deu", "ita", "cmn", "spa"):
+        write_noise(root / f"{language}/meld/{TEST}.wav")
+    table = read_manifest(prepare_m5ser(root, out))
+    assert set(table.split) == {"test"} and len(table) == 5
+
+
+def test_other_splits_of_a_source_are_taken_over_at_the_next_run(
+    release, out, capsys
+):
+    prepare_m5ser(release, out)
+    path = out / "meld.csv"
+    path.write_text(path.read_text().replace("train,eng", "valid,eng"))
+    table = read_manifest(prepare_m5ser(release, out)).set_index("ID")
+    assert table.split[f"m5ser_ita_{SAD}"] == "valid"
+    capsys.readouterr()
+    prepare_m5ser(release, out)
+    assert "nothing to do" in capsys.readouterr().out
+
+
+def test_filters_are_by_duration_and_by_reference_size(release, out, capsys):
+    # 96 bytes per millisecond: 50 KB are 0.521 s, 20 KB are 0.208 s
+    write_noise(release / f"fra/mead/{MEAD}.wav", seconds=0.51)
+    write_noise(release / f"fra/iemocap/{HAPPY}.wav", seconds=0.51)
+    write_noise(release / f"ita/meld/{SAD}.wav", seconds=0.5)
+    write_noise(release / f"deu/meld/{SAD}.wav", seconds=0.499)
+    write_noise(release / f"cmn/meld/{SAD}.wav", seconds=0.2)
+    (release / "ita/meld/train_dia0_utt0.wav").unlink()
+    table = read_manifest(prepare_m5ser(release, out))
+    assert dropped(out) == {
+        f"fra/mead/{MEAD}.wav": "too small: 49.0 KB of 50 KB",
+        f"deu/meld/{SAD}.wav": "too short: 0.499 s of 0.5 s",
+        f"cmn/meld/{SAD}.wav": "too short: 0.200 s of 0.5 s; too small: "
+        "19.2 KB of 20 KB",
+    }
+    assert {f"m5ser_fra_{HAPPY}", f"m5ser_ita_{SAD}"} <= set(table.ID)
+    assert (
+        "filters: too short 1, too short and too small 1, too small 1\n"
+    ) in capsys.readouterr().out
+
+
+def test_how_a_file_is_stored_does_not_change_its_size(release, out):
+    for path in release.rglob("*.wav"):
+        path.unlink()
+        write_noise(path.with_suffix(".flac"), 0.6, 16000, "PCM_16")
+    assert len(read_manifest(prepare_m5ser(release, out))) == 7
+
+
+def test_another_reference_encoding_drops_more(release, out):
+    sixteen_bit = {"reference_rate": 16000, "reference_bytes": 2}
+    table = read_manifest(prepare_m5ser(release, out, **sixteen_bit))
+    assert dropped(out) == {
+        f"spa/mead/{MEAD}.wav": "too small: 32.0 KB of 50 KB"
+    }
+    assert len(table) == 6
+    # 48 KB are 47 KB of 1024 bytes
+    with pytest.raises(InputError, match="too small 7"):
+        prepare_m5ser(
+            *(release, out),
+            reference_bytes=2,
+            min_kilobytes=47,
+            min_kilobytes_of=[],
+            kilobyte=1024,
+        )
+
+
+def test_without_filters_everything_is_kept(release, out):
+    write_noise(release / f"fra/mead/{MEAD}.wav", seconds=0.15)
+    table = read_manifest(
+        prepare_m5ser(release, out, min_seconds=0, min_kilobytes=0)
+    )
+    assert len(table) == 8
+
+
+def test_what_has_no_source_or_no_place_is_dropped(release, out):
+    write_noise(release / "fra/iemocap/Ses09F_impro01_F000.wav")
+    write_noise(release / f"eng/iemocap/{HAPPY}.wav")
+    write_noise(release / f"jpn/other/{HAPPY}.wav")
+    write_noise(release / f"fra/{HAPPY}.wav")
+    write_noise(release / f"{HAPPY}.wav")
+    write_noise(
+        release / "fra/iemocap/Ses01F_impro01_F000.flac", 1, 16000, None
+    )
+    (release / f"ita/mead/{MEAD}.wav").parent.mkdir()
+    (release / f"ita/mead/{MEAD}.wav").touch()
+    prepare_m5ser(release, out)
+    misplaced = "misplaced: not like fra/iemocap/ID.wav"
+    assert dropped(out) == {
+        "fra/iemocap/Ses09F_impro01_F000.wav": "no source: not in iemocap.csv",
+        f"eng/iemocap/{HAPPY}.wav": "language: eng is none of M5SER's",
+        f"jpn/other/{HAPPY}.wav": "language: jpn is none of M5SER's",
+        f"fra/{HAPPY}.wav": misplaced,
+        f"{HAPPY}.wav": misplaced,
+        f"fra/iemocap/{HAPPY}.wav": "duplicate: has the name of "
+        "fra/iemocap/Ses01F_impro01_F000.flac",
+        f"ita/mead/{MEAD}.wav": "empty: 0 bytes",
+    }
+
+
+# Bad input
+
+
+def test_a_source_without_a_manifest_ends_with_what_to_do(release, out):
+    (out / "mead.csv").unlink()
+    result = run("--data_folder", release, "--save_folder", out)
+    assert result.returncode == 2
+    assert f"{out / 'mead.csv'}: the manifest of mead" in result.stderr
+    assert "prepare mead first" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (out / "m5ser.csv").exists()
+
+
+def test_sources_may_lie_elsewhere(release, out, tmp_path):
+    manifest = tmp_path / "new/m5ser.csv"
+    result = run(
+        *("--data_folder", release, "--save_folder", manifest.parent),
+        *("--source_folder", out, "--min_kilobytes_of", "meld=200"),
+    )
+    assert result.returncode == 0, result.stderr
+    assert len(read_manifest(manifest, release)) == 5
+
+
+def test_a_broken_source_manifest_is_named(release, out):
+    (out / "mead.csv").write_text("ID,durat")
+    with pytest.raises(InputError, match=r"mead\.csv: column duration"):
+        prepare_m5ser(release, out)
+    assert not (out / "m5ser.csv").exists()
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"min_kilobytes_of": ["meld"]}, "'meld' is not of the form meld=20"),
+        (
+            {"min_kilobytes_of": ["meld=-1"]},
+            "meld is -1; it must be 0 or above",
+        ),
+        ({"min_seconds": float("nan")}, "min_seconds is nan; it must be 0 or"),
+        ({"reference_rate": 0}, "reference_rate is 0; it must be above 0"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_named(release, out, options, message):
+    with pytest.raises(InputError, match=message):
+        prepare_m5ser(release, out, **options)
+
+
+def test_a_folder_inside_ends_with_the_right_one(release, out):
+    result = run("--data_folder", release / "fra", "--save_folder", out)
+    assert result.returncode == 2
+    assert f"give {release}" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (out / "m5ser.csv").exists()
