@@ -1,6 +1,7 @@
 """The corpora of an experiment: prepared where needed, found by name."""
 
 import importlib
+import inspect
 from pathlib import Path
 
 from speechbrain.utils.distributed import run_on_main
@@ -11,7 +12,12 @@ HERE = Path(__file__).parent
 
 
 def prepare_manifests(
-    corpora, data_root, corpus_folders, manifest_folder, skip_prep=False
+    corpora,
+    data_root,
+    corpus_folders,
+    manifest_folder,
+    skip_prep=False,
+    corpus_options=None,
 ):
     """Run the corpora's preparation scripts and say where the manifests are.
 
@@ -27,6 +33,9 @@ def prepare_manifests(
         Where the manifests are written.
     skip_prep : bool
         Take the manifests as they are.
+    corpus_options : dict, optional
+        Corpus to options of its script, e.g. ``{"iemocap": {"test_session":
+        1}}``.
 
     Returns
     -------
@@ -36,7 +45,8 @@ def prepare_manifests(
     Raises
     ------
     InputError
-        No such folder, or a corpus that has neither script nor manifest.
+        No such folder, a corpus that has neither script nor manifest, or an
+        option that its script does not have.
     """
     if not Path(data_root).is_dir():
         raise InputError(
@@ -54,11 +64,15 @@ def prepare_manifests(
                     f'"{{{name}: ...}}" says where it is, --corpora which '
                     "corpora to take"
                 )
+            prepare = _script(name)
+            options = dict((corpus_options or {}).get(name) or {})
+            _check_options(name, prepare, options)
             run_on_main(
-                _script(name),
+                prepare,
                 kwargs={
                     "data_folder": str(folder),
                     "save_folder": str(manifest_folder),
+                    **options,
                 },
             )
         manifests[str(manifest)] = str(folder)
@@ -80,3 +94,18 @@ def _script(name):
     return getattr(
         importlib.import_module(f"{name}_prepare"), f"prepare_{name}"
     )
+
+
+def _check_options(name, prepare, options):
+    """Refuse options that a corpus's script does not have."""
+    known = [
+        option
+        for option in inspect.signature(prepare).parameters
+        if option not in ("data_folder", "save_folder")
+    ]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise InputError(
+            f"corpus_options: {name} has no option {', '.join(unknown)}; it "
+            f"has {', '.join(known)}"
+        )

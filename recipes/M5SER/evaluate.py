@@ -70,6 +70,7 @@ def read_sets(settings):
                 settings["corpus_folders"],
                 settings["manifest_folder"],
                 settings["skip_prep"],
+                settings["corpus_options"],
             )
         labels = list(candidate_labels(entry["labels"]))
         table = select_utterances(

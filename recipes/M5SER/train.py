@@ -38,6 +38,7 @@ def make_datasets(settings):
         settings["corpus_folders"],
         settings["manifest_folder"],
         settings["skip_prep"],
+        settings["corpus_options"],
     )
     table = read_manifests(manifests)
     labels = candidate_labels(settings["model"]["label_words"])

@@ -65,6 +65,16 @@ def test_corpus_folder_that_is_not_there(refuse):
     assert "RAVDESS" in message and "--corpus_folders" in message
 
 
+def test_option_that_a_corpus_does_not_have(refuse, corpus):
+    (corpus["data_root"] / "RAVDESS").mkdir()
+    message = refuse(
+        corpora="[ravdess]",
+        skip_prep=False,
+        corpus_options="{ravdess: {test_session: 1}}",
+    )
+    assert "no option test_session" in message and "valid_speakers" in message
+
+
 def test_corpus_without_a_script_or_manifest(refuse):
     assert "no preparation script for tiny" in refuse(skip_prep=False)
     assert "no such manifest" in refuse(corpora="[nothing]")
@@ -289,3 +299,24 @@ def test_resuming_with_another_model(
     assert run_script("train", STAGE1, flags=flags) == 0
     assert run_script("train", STAGE1, flags={**flags, setting: 2}) == 2
     assert "give another output_folder" in capsys.readouterr().err
+
+
+def test_corpus_options_reach_the_preparation_script(
+    run_script, tiny_flags, corpus, tmp_path
+):
+    audio = corpus["data_root"] / "EmoDB" / "wav"
+    audio.mkdir(parents=True)
+    source = corpus["data_root"] / "tiny" / "tiny_eng_1_sad.wav"
+    for name in ("03a01Ta", "08a01Wa", "03a02Wa", "08a02Ta"):
+        (audio / f"{name}.wav").write_bytes(source.read_bytes())
+    flags = {
+        **tiny_flags,
+        **corpus,
+        "corpora": "emodb",
+        "languages": "deu",
+        "skip_prep": False,
+        "corpus_options": "{emodb: {valid_speakers: ['08']}}",
+    }
+    assert run_script("train", STAGE1, flags=flags) == 0
+    manifest = (corpus["manifest_folder"] / "emodb.csv").read_text()
+    assert "emodb,valid,deu,08" in manifest and "emodb,train,deu,03" in manifest
