@@ -32,7 +32,8 @@ def read_table(path, columns):
     Raises
     ------
     InputError
-        The file cannot be read as such, or a column is missing.
+        The file cannot be read as such, a column is missing, or a row has
+        more fields than there are columns.
 
     Example
     -------
@@ -57,6 +58,13 @@ def read_table(path, columns):
             f"{path}: column {', '.join(missing)} is missing; found "
             f"{', '.join(header)[:_SHOWN] or 'an empty file'}"
         )
+    for row in rows:
+        if any(row[len(header) :]):
+            raise InputError(
+                f"{path}: a row has {len(row)} fields for {len(header)} "
+                f"columns: {', '.join(row)[:_SHOWN]}; a comma within a field "
+                "needs quotes around it"
+            )
     blank = [""] * len(header)
     return [
         dict(zip(header, [*row, *blank[len(row) :]], strict=False))
