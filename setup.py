@@ -62,6 +62,7 @@ setup(
         "dev": [
             "av>=18.0",
             "h5py>=3.16",
+            "hypothesis>=6.170",
             "peft>=0.21",
             "pyarrow>=26.0",
             "pytest>=9.0",

@@ -69,7 +69,8 @@ AESDD = Corpus(
 VALID_SPEAKERS = ()
 TEST_SPEAKERS = (ALL,)
 
-NAME = re.compile(r"([adfhs])(\d\d) \((\d+)\)[ab]?")
+# ASCII: \d takes the digits of all scripts
+NAME = re.compile(r"([adfhs])(\d\d) \((\d{1,2})\)[ab]?", re.ASCII)
 
 
 def prepare_aesdd(

@@ -196,9 +196,11 @@ def _item(video, start, stop):
     The order of the label file is not that of the transcript's clips, nor
     the same in every edition.
     """
-    if not math.isfinite(start + stop):
+    times = 1000 * start, 1000 * stop
+    # Of the products: a damaged time may be finite and they not
+    if not all(map(math.isfinite, times)):
         return f"{video}_without_times"
-    return f"{video}_{round(start * 1000):06d}_{round(stop * 1000):06d}"
+    return "_".join([video, *(f"{round(time):06d}" for time in times)])
 
 
 def _times(start, stop, seconds, unreadable):

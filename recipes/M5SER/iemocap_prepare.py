@@ -73,8 +73,10 @@ IEMOCAP = Corpus(
 TEST_SESSION = 5
 
 # Example: Ses03M_script01_1b_F011 -> session 3, a woman
+# ASCII: \d takes the digits of all scripts
 NAME = re.compile(
-    r"Ses0([1-5])[FM]_(?:impro\d\d[ab]?|script\d\d_\db?)_([FM])\d{3}"
+    r"Ses0([1-5])[FM]_(?:impro\d\d[ab]?|script\d\d_\db?)_([FM])\d{3}",
+    re.ASCII,
 )
 # Example: [6.2901 - 8.2357]<tab>Ses01F_impro01_F000<tab>neu<tab>[2.5, ...]
 TURN = re.compile(r"\[[\d.]+ - [\d.]+\]\s+(\w+)\s+(\w+)\s+\[.*\]")

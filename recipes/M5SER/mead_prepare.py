@@ -74,10 +74,12 @@ MEAD = Corpus(
 VALID_SPEAKERS = ("M041", "M042", "W038", "W040")
 TEST_SPEAKERS = ("M003", "M005", "W009", "W011")
 
+# ASCII: \d takes the digits of all scripts
 NAME = re.compile(
     r"([MW]\d{3})/audio/"
     r"(neutral|angry|contempt|disgusted|fear|happy|sad|surprised)/"
-    r"level_([123])/(\d{3})\.\w+"
+    r"level_([123])/(\d{3})\.\w+",
+    re.ASCII,
 )
 
 

@@ -84,7 +84,8 @@ MELD = Corpus(
 AUDIO_FOLDER = f"{MELD.name}_audio"
 
 # Example: final_videos_testdia93_utt6 -> a corrected cut
-NAME = re.compile(r"(final_videos_test)?dia(\d+)_utt(\d+)")
+# Names in a tarball have any length, and int() takes no 4,301 digits
+NAME = re.compile(r"(final_videos_test)?dia(\d{1,6})_utt(\d{1,6})", re.ASCII)
 
 
 class Clip(NamedTuple):

@@ -73,7 +73,8 @@ ENTHUSIASM = ("keep", "drop", "happy")
 AUDIO = f"{RESD.name}_audio"
 # In a shard's path: data/train-00000-of-00001.parquet, default/test/0000...
 SPLIT = re.compile(r"(?<![a-z])(train|test)(?![a-z])")
-NAME = re.compile(r"(\d\d)_([a-z]+)_([a-z]+)[ _]([a-z])_(\d{3})")
+# ASCII: \d takes the digits of all scripts
+NAME = re.compile(r"(\d\d)_([a-z]+)_([a-z]+)[ _]([a-z])_(\d{3})", re.ASCII)
 
 
 def prepare_resd(
@@ -188,13 +189,15 @@ def _row(entry, split, enthusiasm):
     """A row and why it cannot be used."""
     # Example: 32_happiness_enthusiasm_h_120 -> dialogue 32, speaker h
     name = NAME.fullmatch(entry["name"] or "")
-    label = entry["emotion"] or "none"
+    label = entry["emotion"] or ""
     if name is None:
         return {}, "misnamed: not like 32_happiness_enthusiasm_h_120"
     dialogue, _, _, letter, _ = name.groups()
-    if letter != label[0]:
+    # No label at all begins with no letter, and is refused too
+    if not label.startswith(letter):
         # One of the two is wrong, and nothing says which
-        return {}, f"misnamed: {label} in the table, {letter} by its name"
+        found = label or "none"
+        return {}, f"misnamed: {found} in the table, {letter} by its name"
     if label == "enthusiasm" and enthusiasm == "drop":
         return {}, "enthusiasm: left out by choice"
     item = entry["name"].replace(" ", "_")

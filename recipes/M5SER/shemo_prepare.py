@@ -82,7 +82,8 @@ SHEMO = Corpus(
 VALID_SPEAKERS = ()
 TEST_SPEAKERS = (ALL,)
 
-NAME = re.compile(r"([FM])(\d\d)([AFHNSW])(\d\d)")
+# ASCII: \d takes the digits of all scripts
+NAME = re.compile(r"([FM])(\d\d)([AFHNSW])(\d\d)", re.ASCII)
 
 
 def prepare_shemo(

@@ -45,7 +45,8 @@ URDU = Corpus(
 VALID_SPEAKERS = ()
 TEST_SPEAKERS = (ALL,)
 
-NAME = re.compile(r"(S([MF])\d+)_F\d+_([AHNS])\d+")
+# ASCII: \d takes the digits of all scripts
+NAME = re.compile(r"(S([MF])\d+)_F\d+_([AHNS])\d+", re.ASCII)
 
 
 def prepare_urdu(
