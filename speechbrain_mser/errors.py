@@ -30,6 +30,7 @@ def exits_on_input_error(main):
     """Decorate a script's ``main`` to turn `InputError` into exit code 2.
 
     A full disk or a read-only folder (`OSError` on writing) ends the same way.
+    An interrupt (Ctrl-C) ends with a line and exit code 130, as in shells.
 
     Arguments
     ---------
@@ -59,6 +60,10 @@ def exits_on_input_error(main):
             return main(*args, **kwargs)
         except InputError as error:
             message = str(error)
+        except KeyboardInterrupt:
+            # What is done is kept, everywhere: nothing to explain in length.
+            print("interrupted; run it again to go on", file=sys.stderr)
+            sys.exit(130)
         except OSError as error:
             if not isinstance(error, _USERS) and error.errno not in _FULL:
                 raise

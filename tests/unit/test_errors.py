@@ -69,3 +69,21 @@ def test_a_main_that_works_returns_what_it_returns():
     process = run("print('done')")
     assert (process.returncode, process.stdout) == (0, "done\n")
     assert process.stderr == ""
+
+
+def test_an_interrupt_ends_without_a_traceback(tmp_path):
+    script = tmp_path / "slow.py"
+    script.write_text(
+        "import os, signal\n"
+        "from speechbrain_mser.errors import exits_on_input_error\n"
+        "@exits_on_input_error\n"
+        "def main():\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    signal.pause()\n"
+        "main()\n"
+    )
+    run = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 130
+    assert run.stderr == "interrupted; run it again to go on\n"
