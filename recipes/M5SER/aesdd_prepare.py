@@ -25,10 +25,10 @@ Usage: python aesdd_prepare.py --data_folder AESDD --save_folder manifests
 import re
 from pathlib import Path
 
+from speechbrain_mser.dataio.command_line import argument_parser
 from speechbrain_mser.dataio.preparation import (
     Corpus,
     NotAnUtterance,
-    argument_parser,
     by_name,
     prepare_corpus,
 )
@@ -53,6 +53,7 @@ FILES = "anger/a[0-9][0-9] ([0-9]*"
 AESDD = Corpus(
     name="aesdd",
     language="ell",
+    script=__file__,
     layout="|".join(FOLDER * nested + FILES for nested in range(3)),
     counts={
         "anger": 121,
@@ -64,10 +65,8 @@ AESDD = Corpus(
     speakers=SPEAKERS,
     companions=("*Tools and Documentation/*",),
     exclusions=MANIFESTS / "exclusions/aesdd.csv",
+    test_speakers=(ALL,),
 )
-
-VALID_SPEAKERS = ()
-TEST_SPEAKERS = (ALL,)
 
 # ASCII: \d takes the digits of all scripts
 NAME = re.compile(r"([adfhs])(\d\d) \((\d{1,2})\)[ab]?", re.ASCII)
@@ -76,9 +75,9 @@ NAME = re.compile(r"([adfhs])(\d\d) \((\d{1,2})\)[ab]?", re.ASCII)
 def prepare_aesdd(
     data_folder,
     save_folder,
-    valid_speakers=VALID_SPEAKERS,
-    test_speakers=TEST_SPEAKERS,
-    keep_excluded=False,
+    valid_speakers=AESDD.valid_speakers,
+    test_speakers=AESDD.test_speakers,
+    drop_known_bad=False,
     decode=False,
 ):
     """Write ``aesdd.csv`` and ``aesdd_dropped.csv``.
@@ -93,8 +92,8 @@ def prepare_aesdd(
     valid_speakers, test_speakers : list of str
         Of 1 to 6; ``all`` for test_speakers means all others. To train on
         this corpus, give an empty list.
-    keep_excluded : bool
-        Keep the item of the exclusion list, should your copy hold it whole.
+    drop_known_bad : bool
+        Drop the item of the exclusion list also where it can be read.
     decode : bool
         Decode every file, to find silent and broken-off ones too.
 
@@ -120,7 +119,7 @@ def prepare_aesdd(
         save_folder,
         valid_speakers,
         test_speakers,
-        keep_excluded,
+        drop_known_bad,
         decode,
     )
 
@@ -145,7 +144,7 @@ def _parse_name(path):
 @exits_on_input_error
 def main():
     """Read the command line and prepare."""
-    parser = argument_parser(AESDD, __doc__, VALID_SPEAKERS, TEST_SPEAKERS)
+    parser = argument_parser(AESDD, __doc__)
     prepare_aesdd(**vars(parser.parse_args()))
 
 

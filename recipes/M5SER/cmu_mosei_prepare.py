@@ -29,18 +29,15 @@ Usage: python cmu_mosei_prepare.py --data_folder CMU_MOSEI
        --save_folder manifests
 """
 
+import hashlib
 import json
 import math
 import sys
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from speechbrain_mser.dataio.preparation import (
-    Corpus,
-    argument_parser,
-    prepare_corpus,
-)
-from speechbrain_mser.dataio.probing import probe_all
+from speechbrain_mser.dataio.command_line import argument_parser
+from speechbrain_mser.dataio.preparation import Corpus, prepare_corpus
 from speechbrain_mser.dataio.tables import read_table, read_text
 from speechbrain_mser.emotions import ALIASES, canonical
 from speechbrain_mser.errors import InputError, exits_on_input_error
@@ -73,6 +70,7 @@ WAVS = "WAV_16000"
 CMU_MOSEI = Corpus(
     name="cmu_mosei",
     language="eng",
+    script=__file__,
     layout=f"Raw/Audio/Full/{WAVS}|Audio/Full/{WAVS}",
     companions=(
         *("*Videos/*", "*Transcript/*", "*Labels/*", "*COVAREP/*"),
@@ -130,8 +128,10 @@ def prepare_cmu_mosei(
         data_folder,
         save_folder,
         decode=decode,
+        refuse=_refuse,
         labels=_signature(labels),
         all_zero=all_zero,
+        folds=hashlib.sha256(FOLDS.read_bytes()).hexdigest(),
     )
 
 
@@ -159,7 +159,6 @@ def _collect(folder, paths, labels, all_zero):
             dropped.append((str(path), problem))
         else:
             audio[path.stem] = str(path)
-    lengths = probe_all(folder, [*audio.values()], title="measuring videos")
     folds = {
         row["video"]: row["split"]
         for row in read_table(FOLDS, ("video", "split"))
@@ -183,9 +182,8 @@ def _collect(folder, paths, labels, all_zero):
                     "speaker": video,
                     "text": _text(transcript, start, stop),
                 }
-                times = _times(start, stop, *lengths[audio[video]])
                 label = _label(intensities, all_zero)
-                rows.append({**row, **times, **label})
+                rows.append({**row, **_times(start, stop), **label})
     _check_counts(segments)
     return rows, dropped
 
@@ -203,15 +201,19 @@ def _item(video, start, stop):
     return "_".join([video, *(f"{round(time):06d}" for time in times)])
 
 
-def _times(start, stop, seconds, unreadable):
+def _times(start, stop):
     """Start and stop of a segment, and why it cannot be used."""
     times = {"start": round(start, 4), "stop": round(stop, 4)}
     if not stop > start:
         return {**times, "problem": f"mislabelled: from {start} s to {stop} s"}
-    if stop > seconds + BEYOND and not unreadable:
-        problem = f"outside: ends at {stop:g} s of a file of {seconds:g} s"
-        return {**times, "problem": problem}
     return times
+
+
+def _refuse(row, seconds):
+    """Why a segment is not within the audio of its video."""
+    if row["stop"] > seconds + BEYOND:
+        return f"outside: ends at {row['stop']:g} s of a file of {seconds:g} s"
+    return ""
 
 
 def _label(intensities, all_zero):
@@ -265,7 +267,7 @@ def _read_labels(path):
     # What h5py meets in a file that is broken off, or another one
     except (
         *(OSError, KeyError, IndexError, ValueError),
-        *(TypeError, AttributeError, StopIteration),
+        *(TypeError, AttributeError, RuntimeError, StopIteration),
     ) as error:
         raise InputError(
             f"{path}: not {LABELS} as released ({error})"
@@ -302,7 +304,8 @@ def _transcript(folder, video):
     found = []
     for root in ("Raw/", ""):
         path = folder / f"{root}Transcript/Segmented/Combined/{video}.txt"
-        for line in read_text(path).splitlines():
+        # Not splitlines, which breaks lines at U+0085 and others too
+        for line in read_text(path).split("\n"):
             # Example: -3g5yACwYnA___10___82.7645___100.5552___Key is part ...
             parts = line.split("___", 4)
             try:

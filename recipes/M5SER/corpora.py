@@ -6,6 +6,9 @@ from pathlib import Path
 
 from speechbrain.utils.distributed import run_on_main
 
+from speechbrain_mser.dataio.batching import select_utterances
+from speechbrain_mser.dataio.manifest import read_manifests
+from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import InputError
 
 HERE = Path(__file__).parent
@@ -56,7 +59,9 @@ def prepare_manifests(
     manifests = {}
     for name in [corpora] if isinstance(corpora, str) else corpora or []:
         folder = Path(data_root) / corpus_folders.get(name, name)
-        manifest = Path(manifest_folder) / f"{name}.csv"
+        options = dict((corpus_options or {}).get(name) or {})
+        # One's own recordings may have a name of their own
+        manifest = Path(manifest_folder) / f"{options.get('name', name)}.csv"
         if not skip_prep:
             if not folder.is_dir():
                 raise InputError(
@@ -65,7 +70,6 @@ def prepare_manifests(
                     "corpora to take"
                 )
             prepare = _script(name)
-            options = dict((corpus_options or {}).get(name) or {})
             _check_options(name, prepare, options)
             run_on_main(
                 prepare,
@@ -77,6 +81,35 @@ def prepare_manifests(
             )
         manifests[str(manifest)] = str(folder)
     return manifests
+
+
+def read_tables(settings):
+    """The utterances of a stage's training and validation sets.
+
+    Arguments
+    ---------
+    settings : dict
+        Of stage1.yaml or stage2.yaml, as `read_settings` returns them.
+
+    Returns
+    -------
+    list of pandas.DataFrame
+        Training, validation.
+    """
+    manifests = prepare_manifests(
+        settings["corpora"],
+        settings["data_root"],
+        settings["corpus_folders"],
+        settings["manifest_folder"],
+        settings["skip_prep"],
+        settings["corpus_options"],
+    )
+    table = read_manifests(manifests)
+    labels = candidate_labels(settings["model"]["label_words"])
+    return [
+        select_utterances(table, split, settings["languages"], labels)
+        for split in (settings["train_split"], settings["valid_split"])
+    ]
 
 
 def _script(name):
@@ -91,9 +124,15 @@ def _script(name):
             f"{', '.join(known)}; for a manifest of your own, put it into "
             "manifest_folder and pass --skip_prep True"
         )
-    return getattr(
-        importlib.import_module(f"{name}_prepare"), f"prepare_{name}"
-    )
+    module = importlib.import_module(f"{name}_prepare")
+    prepare = getattr(module, f"prepare_{name}")
+    if "data_folder" not in inspect.signature(prepare).parameters:
+        raise InputError(
+            f"{name}_prepare.py makes its corpus and reads none: run it by "
+            "itself, then pass its folder as manifest_folder and --skip_prep "
+            "True"
+        )
+    return prepare
 
 
 def _check_options(name, prepare, options):

@@ -21,10 +21,10 @@ Usage: python emodb_prepare.py --data_folder EmoDB --save_folder manifests
 
 import re
 
+from speechbrain_mser.dataio.command_line import argument_parser
 from speechbrain_mser.dataio.preparation import (
     Corpus,
     NotAnUtterance,
-    argument_parser,
     by_name,
     prepare_corpus,
 )
@@ -70,6 +70,7 @@ TEXTS = {
 EMODB = Corpus(
     name="emodb",
     language="deu",
+    script=__file__,
     layout="wav/[0-9][0-9][ab]*",
     counts={
         "anger": 127,
@@ -82,11 +83,9 @@ EMODB = Corpus(
     },
     speakers=tuple(SPEAKERS),
     companions=("*.txt", "lablaut/*", "labsilb/*", "silb/*"),
+    # A woman and a man who have all seven emotions (08 has no disgust).
+    valid_speakers=("09", "10"),
 )
-
-# A woman and a man who have all seven emotions (08 has no disgust).
-VALID_SPEAKERS = ("09", "10")
-TEST_SPEAKERS = ()
 
 NAME = re.compile(r"(\d\d)([ab]\d\d)([WLEAFTN])[a-z]")
 
@@ -94,8 +93,8 @@ NAME = re.compile(r"(\d\d)([ab]\d\d)([WLEAFTN])[a-z]")
 def prepare_emodb(
     data_folder,
     save_folder,
-    valid_speakers=VALID_SPEAKERS,
-    test_speakers=TEST_SPEAKERS,
+    valid_speakers=EMODB.valid_speakers,
+    test_speakers=EMODB.test_speakers,
     decode=False,
 ):
     """Write ``emodb.csv`` and ``emodb_dropped.csv``.
@@ -154,7 +153,7 @@ def _parse_name(path):
 @exits_on_input_error
 def main():
     """Read the command line and prepare."""
-    parser = argument_parser(EMODB, __doc__, VALID_SPEAKERS, TEST_SPEAKERS)
+    parser = argument_parser(EMODB, __doc__)
     prepare_emodb(**vars(parser.parse_args()))
 
 

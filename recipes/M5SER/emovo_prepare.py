@@ -17,10 +17,10 @@ Usage: python emovo_prepare.py --data_folder EMOVO --save_folder manifests
 
 import re
 
+from speechbrain_mser.dataio.command_line import argument_parser
 from speechbrain_mser.dataio.preparation import (
     Corpus,
     NotAnUtterance,
-    argument_parser,
     by_name,
     prepare_corpus,
 )
@@ -64,15 +64,14 @@ TEXTS = {
 EMOVO = Corpus(
     name="emovo",
     language="ita",
+    script=__file__,
     layout="[fm][1-3]/*-[fm][1-3]-*",
     counts=dict.fromkeys(EMOTIONS.values(), 84),
     speakers=tuple(SPEAKERS),
     companions=("*.pdf",),
+    # One woman, one man.
+    valid_speakers=("f3", "m3"),
 )
-
-# One woman, one man.
-VALID_SPEAKERS = ("f3", "m3")
-TEST_SPEAKERS = ()
 
 NAME = re.compile(r"([a-z]{3})-([fm]\d)-([a-z]\d)")
 
@@ -80,8 +79,8 @@ NAME = re.compile(r"([a-z]{3})-([fm]\d)-([a-z]\d)")
 def prepare_emovo(
     data_folder,
     save_folder,
-    valid_speakers=VALID_SPEAKERS,
-    test_speakers=TEST_SPEAKERS,
+    valid_speakers=EMOVO.valid_speakers,
+    test_speakers=EMOVO.test_speakers,
     decode=False,
 ):
     """Write ``emovo.csv`` and ``emovo_dropped.csv``.
@@ -144,7 +143,7 @@ def _parse_name(path):
 @exits_on_input_error
 def main():
     """Read the command line and prepare."""
-    parser = argument_parser(EMOVO, __doc__, VALID_SPEAKERS, TEST_SPEAKERS)
+    parser = argument_parser(EMOVO, __doc__)
     prepare_emovo(**vars(parser.parse_args()))
 
 

@@ -25,28 +25,27 @@ import glob
 import hashlib
 import os
 import re
-import sys
 import unicodedata
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from speechbrain_mser.dataio.preparation import (
-    Corpus,
-    argument_parser,
-    prepare_corpus,
-)
-from speechbrain_mser.dataio.splits import ALL, check_speakers_disjoint
+from speechbrain_mser.dataio.command_line import argument_parser
+from speechbrain_mser.dataio.preparation import Corpus, prepare_corpus
+from speechbrain_mser.dataio.splits import ALL
 from speechbrain_mser.dataio.tables import read_table
 from speechbrain_mser.emotions import canonical
 from speechbrain_mser.errors import InputError, exits_on_input_error
 
-FOLDER = Corpus(name="folder", language="und", layout="*")
+FOLDER = Corpus(
+    name="folder",
+    language="und",
+    script=__file__,
+    layout="*",
+    test_speakers=(ALL,),
+)
 
 # Looked for in the data folder
 TABLE = "labels.csv"
-
-VALID_SPEAKERS = ()
-TEST_SPEAKERS = (ALL,)
 
 SPLITS = {
     **{"train": "train", "test": "test", "valid": "valid"},
@@ -65,8 +64,8 @@ def prepare_folder(
     name=FOLDER.name,
     language=FOLDER.language,
     emotions=(),
-    valid_speakers=VALID_SPEAKERS,
-    test_speakers=TEST_SPEAKERS,
+    valid_speakers=FOLDER.valid_speakers,
+    test_speakers=FOLDER.test_speakers,
     decode=False,
 ):
     """Write ``<name>.csv`` and ``<name>_dropped.csv``.
@@ -117,6 +116,7 @@ def prepare_folder(
             f"name is {name!r}; lower case letters, digits, _ and - are for "
             "names"
         )
+    _check_name_is_free(name)
     _check_language("language", language)
     meanings = dict(map(_meaning, emotions))
     table = _find_table(folder, table)
@@ -165,6 +165,16 @@ def _check_folder(folder):
         raise InputError(f"{folder}: {what}; give the one with the recordings")
     if not any(folder.iterdir()):
         raise InputError(f"{folder}: the folder is empty")
+
+
+def _check_name_is_free(name):
+    """Not to write over the manifest of a corpus that has a script."""
+    script = Path(__file__).with_name(f"{name}_prepare.py")
+    if name != FOLDER.name and script.is_file():
+        raise InputError(
+            f"name is {name!r}, and {name}.csv is what {script.name} writes; "
+            "give another name"
+        )
 
 
 def _check_language(where, language):
@@ -255,10 +265,7 @@ def _by_table(folder, paths, table, entries, meanings):
         for path in paths
         if path not in mentioned
     ]
-    rows = [*rows.values()]
-    if rows and "split" in rows[0]:
-        _warn_of_shared_speakers(rows)
-    return rows, dropped
+    return [*rows.values()], dropped
 
 
 def _relative(folder, path):
@@ -307,18 +314,10 @@ def _row(path, entry, meanings, where):
     return row
 
 
-def _warn_of_shared_speakers(rows):
-    named = [{**row, "corpus": "table"} for row in rows if row["speaker"]]
-    try:
-        check_speakers_disjoint(named)
-    except InputError as error:
-        print(f"warning: {error}", file=sys.stderr)
-
-
 @exits_on_input_error
 def main():
     """Read the command line and prepare."""
-    parser = argument_parser(FOLDER, __doc__, VALID_SPEAKERS, TEST_SPEAKERS)
+    parser = argument_parser(FOLDER, __doc__)
     add = parser.add_argument
     add(
         "--table",

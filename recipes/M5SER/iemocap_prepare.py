@@ -19,22 +19,20 @@ Licence: academic research only; cite Busso et al., LREC 2008
 
 A speaker is the session and the turn's letter: 1F, 1M ... 5M. Splits are
 sessions, since the two speakers of one are heard in each other's recordings.
-All labels are kept; `xxx` (no agreement) and `oth` have no emotion. The usual
-four classes (5,531 utterances) and the paper's seven count excited as happy:
-`--merge_excited`.
+All labels are kept; `xxx` (no agreement) and `oth` have no emotion. The emotion
+of `exc` is happy, as in the usual four classes (5,531 utterances) and in the
+paper's seven (5,680); `--excited keep` gives it a word of its own.
 
 Usage: python iemocap_prepare.py --data_folder IEMOCAP_full_release \\
            --save_folder manifests
 """
 
 import re
+from functools import partial
 from pathlib import PurePosixPath
 
-from speechbrain_mser.dataio.preparation import (
-    Corpus,
-    argument_parser,
-    prepare_corpus,
-)
+from speechbrain_mser.dataio.command_line import argument_parser
+from speechbrain_mser.dataio.preparation import Corpus, prepare_corpus
 from speechbrain_mser.errors import InputError, exits_on_input_error
 
 COUNTS = {
@@ -57,6 +55,7 @@ NONE = 0
 IEMOCAP = Corpus(
     name="iemocap",
     language="eng",
+    script=__file__,
     layout="Session[1-5]",
     counts=COUNTS,
     speakers=tuple(f"{session}{sex}" for session in SESSIONS for sex in "FM"),
@@ -71,6 +70,8 @@ IEMOCAP = Corpus(
 )
 
 TEST_SESSION = 5
+MERGE = "happy"
+EXCITED = (MERGE, "keep")
 
 # Example: Ses03M_script01_1b_F011 -> session 3, a woman
 # ASCII: \d takes the digits of all scripts
@@ -89,7 +90,7 @@ def prepare_iemocap(
     save_folder,
     test_session=TEST_SESSION,
     valid_session=None,
-    merge_excited=False,
+    excited=MERGE,
     decode=False,
 ):
     """Write ``iemocap.csv`` and ``iemocap_dropped.csv``.
@@ -105,9 +106,9 @@ def prepare_iemocap(
     valid_session : int, optional
         Another session, or 0 for none. By default the one before the test
         session (for 1: 5), and 5 when there is no test session.
-    merge_excited : bool
-        Write happy as the emotion of ``exc``, as the four-class protocol
-        does; the label stays.
+    excited : str
+        What the emotion of ``exc`` is: ``happy``, as in the four-class
+        protocol, or ``keep`` for excited. The label stays.
     decode : bool
         Decode every file, to find silent and broken-off ones too.
 
@@ -119,7 +120,8 @@ def prepare_iemocap(
     Raises
     ------
     InputError
-        A session that does not exist, or as `prepare_corpus`.
+        A session that does not exist, an unknown choice, or as
+        `prepare_corpus`.
 
     Example
     -------
@@ -138,22 +140,17 @@ def prepare_iemocap(
             f"session {test_session} is both test_session and valid_session"
         )
 
-    def collect(folder, paths):
-        rows, dropped = _collect(folder, paths)
-        for row in rows:
-            if merge_excited and row["label"] == "exc":
-                row["emotion"] = "happy"
-        return rows, dropped
-
+    if excited not in EXCITED:
+        raise InputError(f"excited is {excited!r}, not {' or '.join(EXCITED)}")
     return prepare_corpus(
         IEMOCAP,
-        collect,
+        partial(_collect, excited=excited),
         data_folder,
         save_folder,
         _speakers(valid_session),
         _speakers(test_session),
         decode=decode,
-        merge_excited=merge_excited,
+        excited=excited,
     )
 
 
@@ -161,7 +158,7 @@ def _speakers(session):
     return () if session == NONE else (f"{session}F", f"{session}M")
 
 
-def _collect(folder, paths):
+def _collect(folder, paths, excited):
     """A row per labelled turn that has a recording."""
     labels, dropped = _read_labels(folder)
     texts = _read_texts(folder)
@@ -186,6 +183,8 @@ def _collect(folder, paths):
                     "text": texts.get(turn, ""),
                 }
             )
+            if excited == MERGE and labels[turn] == "exc":
+                rows[-1]["emotion"] = "happy"
     dropped += [
         (turn, "missing: a label without a recording")
         for turn in labels
@@ -262,9 +261,10 @@ def main():
         help="0 for none; default: the one before the test session",
     )
     parser.add_argument(
-        "--merge_excited",
-        action="store_true",
-        help="count excited as happy, as the four-class protocol does",
+        "--excited",
+        choices=EXCITED,
+        default=MERGE,
+        help=f"what excited is; default: {MERGE}, as in the usual four classes",
     )
     prepare_iemocap(**vars(parser.parse_args()))
 

@@ -27,16 +27,12 @@ Usage: python m5ser_prepare.py --data_folder M5SER --save_folder manifests
 """
 
 import hashlib
-from collections import Counter
+from functools import partial
 from pathlib import Path, PurePosixPath
 
+from speechbrain_mser.dataio.command_line import argument_parser
 from speechbrain_mser.dataio.manifest import read_manifest
-from speechbrain_mser.dataio.preparation import (
-    Corpus,
-    argument_parser,
-    prepare_corpus,
-)
-from speechbrain_mser.dataio.probing import probe_all
+from speechbrain_mser.dataio.preparation import Corpus, prepare_corpus
 from speechbrain_mser.errors import InputError, exits_on_input_error
 
 LANGUAGES = ("fra", "deu", "ita", "cmn", "spa")
@@ -45,6 +41,7 @@ M5SER = Corpus(
     name="m5ser",
     # Every row has its own
     language="mul",
+    script=__file__,
     layout="|".join(f"{language}/*/*" for language in LANGUAGES),
     companions=("*.csv", "*.json", "*.jsonl", "*.txt", "*.md"),
     official_splits=True,
@@ -127,28 +124,26 @@ def prepare_m5ser(
         _check_number(name, value, zero=name.startswith("min_"))
     sources = _find_sources(folder, Path(source_folder or save_folder))
 
-    def problem(corpus, seconds):
+    def refuse(row, seconds):
         """Why the paper's filters drop it, if they do."""
         size = seconds * reference_rate * reference_bytes / kilobyte
-        least = sizes.get(corpus, min_kilobytes)
-        reasons = []
+        least = sizes.get(row["wav"].split("/")[1], min_kilobytes)
+        reasons = {}
         if seconds < min_seconds:
-            reasons.append(f"too short: {seconds:.3f} s of {min_seconds:g} s")
+            reasons["too short"] = f"{seconds:.3f} s of {min_seconds:g} s"
         if size < least:
-            reasons.append(f"too small: {size:.1f} KB of {least:g} KB")
-        return "; ".join(reasons)
-
-    def collect(folder, paths):
-        rows, dropped = _collect(paths, sources)
-        _filter(folder, rows, problem)
-        return rows, dropped
+            reasons["too small"] = f"{size:.1f} KB of {least:g} KB"
+        if not reasons:
+            return ""
+        return f"{' and '.join(reasons)}: {', '.join(reasons.values())}"
 
     return prepare_corpus(
         M5SER,
-        collect,
+        partial(_collect, sources=sources),
         folder,
         save_folder,
         decode=decode,
+        refuse=refuse,
         min_kilobytes_of=sizes,
         sources={
             corpus: hashlib.sha256(path.read_bytes()).hexdigest()
@@ -202,7 +197,7 @@ def _find_sources(folder, source_folder):
     return sources
 
 
-def _collect(paths, sources):
+def _collect(_, paths, sources):
     """Rows joined to their sources."""
     tables = {
         corpus: read_manifest(path).set_index("ID").to_dict("index")
@@ -238,24 +233,6 @@ def _collect(paths, sources):
             }
         )
     return rows, dropped
-
-
-def _filter(folder, rows, problem):
-    """Mark what the paper's filters drop, and say how many each does."""
-    lengths = probe_all(folder, [row["wav"] for row in rows])
-    rules = Counter()
-    for row in rows:
-        seconds, unreadable = lengths[row["wav"]]
-        corpus = row["wav"].split("/")[1]
-        row["problem"] = unreadable or problem(corpus, seconds)
-        if not unreadable and row["problem"]:
-            rules[" and ".join(_kinds(row["problem"]))] += 1
-    found = ", ".join(f"{kind} {n}" for kind, n in sorted(rules.items()))
-    print(f"filters: {found or 'nothing dropped'}")
-
-
-def _kinds(problem):
-    return [reason.split(":")[0] for reason in problem.split("; ")]
 
 
 @exits_on_input_error

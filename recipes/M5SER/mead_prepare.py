@@ -4,7 +4,7 @@ Sentences spoken by 48 actors in eight emotions, seven of them at three levels
 of intensity: 31,729 utterances, 37 hours, m4a 48 kHz (a few 44.1 kHz).
 
 Where: https://wywu.github.io/projects/MEAD/MEAD.html (Part 0), one folder per
-       actor; unpack audio.tar in each, the video is not needed
+       actor; of what is in it audio.tar is needed, packed or unpacked
 Licence: non-commercial research; cite Wang et al., ECCV 2020
 
     M003/audio/angry/level_1/001.m4a
@@ -13,9 +13,10 @@ Licence: non-commercial research; cite Wang et al., ECCV 2020
     |          emotion
     actor: M man, W woman
 
-Contempt stays in the manifest; it is none of the paper's seven emotions. There
-is no text: the release only numbers its sentences, and those of M003 are
-shifted, because one clip was lost.
+An actor who has no folder `audio` is read out of `audio.tar`. Contempt stays in
+the manifest; it is none of the paper's seven emotions. There is no text: the
+release only numbers its sentences, and those of M003 are shifted, because one
+clip was lost.
 
 The audio is decoded once to FLAC, 16 kHz mono, under the save folder
 (`mead_audio`, about 2 GB); an interrupted run goes on where it stopped.
@@ -28,15 +29,16 @@ import re
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from speechbrain_mser.dataio.extraction import extract_audio
+from speechbrain_mser.dataio.command_line import argument_parser
+from speechbrain_mser.dataio.extraction import extract_each
 from speechbrain_mser.dataio.limits import CONTAINERS
 from speechbrain_mser.dataio.manifest import MANIFEST_FOLDER
 from speechbrain_mser.dataio.preparation import (
     Corpus,
     NotAnUtterance,
-    argument_parser,
     prepare_corpus,
 )
+from speechbrain_mser.dataio.tarballs import read_tarball
 from speechbrain_mser.errors import exits_on_input_error
 
 GENDERS = {"M": "male", "W": "female"}
@@ -54,7 +56,8 @@ ACTORS = (
 MEAD = Corpus(
     name="mead",
     language="eng",
-    layout="[MW][0-9][0-9][0-9]/audio",
+    script=__file__,
+    layout="[MW][0-9][0-9][0-9]/audio|[MW][0-9][0-9][0-9]/audio.tar",
     counts={
         "sad": 4306,
         "happy": 4294,
@@ -66,13 +69,13 @@ MEAD = Corpus(
         "neutral": 1916,
     },
     speakers=ACTORS,
-    companions=("*/video/*", "*.tar", "*.txt", "*.pdf"),
+    companions=("*/video/*", "*/video.tar", "*/audio.tar", "*.txt", "*.pdf"),
+    # No split by speaker is published: two men and two women for either split.
+    # M003 is the identity that the authors test on themselves.
+    valid_speakers=("M041", "M042", "W038", "W040"),
+    test_speakers=("M003", "M005", "W009", "W011"),
 )
-
-# No split by speaker is published: two men and two women for either split.
-# M003 is the identity that the authors test on themselves.
-VALID_SPEAKERS = ("M041", "M042", "W038", "W040")
-TEST_SPEAKERS = ("M003", "M005", "W009", "W011")
+AUDIO_FOLDER = f"{MEAD.name}_audio"
 
 # ASCII: \d takes the digits of all scripts
 NAME = re.compile(
@@ -86,8 +89,8 @@ NAME = re.compile(
 def prepare_mead(
     data_folder,
     save_folder,
-    valid_speakers=VALID_SPEAKERS,
-    test_speakers=TEST_SPEAKERS,
+    valid_speakers=MEAD.valid_speakers,
+    test_speakers=MEAD.test_speakers,
     decode=False,
 ):
     """Write ``mead.csv``, ``mead_dropped.csv`` and the folder ``mead_audio``.
@@ -111,7 +114,7 @@ def prepare_mead(
     Raises
     ------
     InputError
-        See `prepare_corpus` and `extract_audio`.
+        A tarball is damaged, or see `prepare_corpus` and `extract_audio`.
 
     Example
     -------
@@ -120,7 +123,9 @@ def prepare_mead(
     """
     return prepare_corpus(
         MEAD,
-        partial(_collect, save_folder=Path(save_folder).expanduser()),
+        partial(
+            _collect, audio_folder=Path(save_folder).expanduser() / AUDIO_FOLDER
+        ),
         data_folder,
         save_folder,
         valid_speakers,
@@ -129,32 +134,64 @@ def prepare_mead(
     )
 
 
-def _collect(folder, paths, save_folder):
+def _collect(folder, paths, audio_folder):
     """Rows by name; what is in m4a is extracted first."""
-    rows, dropped = [], []
+    rows, dropped = {}, []
     for path in paths:
-        try:
-            rows.append({"wav": path, **_parse_path(path)})
-        except NotAnUtterance as reason:
-            dropped.append((path, str(reason)))
-    targets = {
-        path: f"{PurePosixPath(path).with_suffix('')}.flac"
-        for path in (row["wav"] for row in rows)
+        _add_row(rows, dropped, path, path)
+    # The whole name is in the target's: 001.m4a may lie beside 001.mp4
+    films = [
+        (path, f"{path}.flac")
+        for path in rows
         if path.lower().endswith(CONTAINERS)
-    }
-    audio = f"{MEAD.name}_audio"
-    problems = {}
-    if targets:
-        _, problems = extract_audio(
-            folder, [*targets.items()], save_folder / audio
-        )
-    for row in rows:
-        path = row["wav"]
-        if path in problems:
-            row["problem"] = problems[path]
-        elif path in targets:
-            row["wav"] = f"{MANIFEST_FOLDER}{audio}/{targets[path]}"
-    return rows, dropped
+    ]
+    extracted = [*extract_each(folder, films, audio_folder)]
+    packed = _find_packed(folder, paths)
+    if packed:
+        films = _read_packed(folder, packed, rows, dropped)
+        extracted += extract_each(folder, films, audio_folder)
+    for source, target, _, problem in extracted:
+        rows[source]["problem"] = problem
+        if not problem:
+            wav = f"{MANIFEST_FOLDER}{AUDIO_FOLDER}/{target}"
+            rows[source]["wav"] = wav
+    return [*rows.values()], dropped
+
+
+def _find_packed(folder, paths):
+    """The tarballs of actors who have nothing unpacked."""
+    unpacked = {path.split("/")[0] for path in paths if "/audio/" in path}
+    return [
+        f"{actor}/audio.tar"
+        for actor in ACTORS
+        if actor not in unpacked and (folder / actor / "audio.tar").is_file()
+    ]
+
+
+def _read_packed(folder, tarballs, rows, dropped):
+    """Films and targets; adds to rows and to what is dropped."""
+    for tarball in tarballs:
+        actor = PurePosixPath(tarball).parent
+        for packed in read_tarball(folder, tarball, dropped):
+            # Example: ./audio/angry/level_1/001.m4a
+            inside = PurePosixPath(packed.name).parts[-3:]
+            path = str(actor.joinpath("audio", *inside))
+            kind = PurePosixPath(path).suffix.lower()
+            if kind not in CONTAINERS:
+                dropped.append(
+                    (packed.name, f"not audio: {kind or 'no extension'}")
+                )
+            elif _add_row(rows, dropped, packed.name, path):
+                yield packed, f"{path}.flac"
+
+
+def _add_row(rows, dropped, source, path):
+    """Whether the path is an utterance's, as it would be unpacked."""
+    try:
+        rows[source] = {"wav": source, **_parse_path(path)}
+    except NotAnUtterance as reason:
+        dropped.append((source, str(reason)))
+    return source in rows
 
 
 def _parse_path(path):
@@ -174,7 +211,7 @@ def _parse_path(path):
 @exits_on_input_error
 def main():
     """Read the command line and prepare."""
-    parser = argument_parser(MEAD, __doc__, VALID_SPEAKERS, TEST_SPEAKERS)
+    parser = argument_parser(MEAD, __doc__)
     prepare_mead(**vars(parser.parse_args()))
 
 

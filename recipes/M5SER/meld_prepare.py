@@ -24,25 +24,21 @@ Usage: python meld_prepare.py --data_folder MELD.Raw --save_folder manifests
 
 import csv
 import io
-import math
 import re
 import sys
-import tarfile
-import zlib
 from collections import defaultdict
+from functools import partial
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from speechbrain_mser.dataio.extraction import Packed, extract_each
+from speechbrain_mser.dataio.command_line import argument_parser
+from speechbrain_mser.dataio.extraction import extract_each
 from speechbrain_mser.dataio.limits import CONTAINERS
 from speechbrain_mser.dataio.manifest import MANIFEST_FOLDER
-from speechbrain_mser.dataio.preparation import (
-    Corpus,
-    argument_parser,
-    prepare_corpus,
-)
-from speechbrain_mser.dataio.probing import probe_all
+from speechbrain_mser.dataio.preparation import Corpus, prepare_corpus
+from speechbrain_mser.dataio.probing import find_files
+from speechbrain_mser.dataio.tarballs import read_tarball
 from speechbrain_mser.emotions import canonical
 from speechbrain_mser.errors import InputError, exits_on_input_error
 
@@ -55,17 +51,13 @@ FOLDERS = {
 SPLITS = {"train": "train", "dev": "valid", "test": "test"}
 COLUMNS = ("Utterance", "Speaker", "Emotion", "Dialogue_ID", "Utterance_ID")
 
-# The longest correct clip has 29 s; mis-cut ones have minutes.
-MAX_CLIP_SECONDS = 60.0
-# The largest film of the release has some tens of megabytes.
-MAX_PACKED_BYTES = 256 * 2**20
-
 # Not through the link beside this file: a checkout may be without links.
 MANIFESTS = Path(__file__).resolve().parents[2] / "manifests"
 
 MELD = Corpus(
     name="meld",
     language="eng",
+    script=__file__,
     layout="*_sent_emo.csv|train/train_splits|dev/dev_splits_complete|"
     "test/output_repeated_splits_test",
     counts={
@@ -99,7 +91,7 @@ class Clip(NamedTuple):
     problem: str
 
 
-def prepare_meld(data_folder, save_folder, keep_excluded=False, decode=False):
+def prepare_meld(data_folder, save_folder, drop_known_bad=False, decode=False):
     """Write ``meld.csv``, ``meld_dropped.csv`` and the folder ``meld_audio``.
 
     Arguments
@@ -108,9 +100,9 @@ def prepare_meld(data_folder, save_folder, keep_excluded=False, decode=False):
         The folder ``MELD.Raw``, its tarballs unpacked or not.
     save_folder : str or path-like
         Where the manifest and the audio go.
-    keep_excluded : bool
-        Keep the items of the exclusion list that can be read, and clips of
-        more than a minute, as results over all utterances do.
+    drop_known_bad : bool
+        Drop also the clips that are cut wrongly (two of the test split) and
+        the scenes that the training split has twice.
     decode : bool
         Decode the extracted files once more.
 
@@ -131,22 +123,17 @@ def prepare_meld(data_folder, save_folder, keep_excluded=False, decode=False):
     PosixPath('manifests/meld.csv')
     """
     audio_folder = Path(save_folder).expanduser() / AUDIO_FOLDER
-    longest = math.inf if keep_excluded else MAX_CLIP_SECONDS
-
-    def collect(folder, paths):
-        return _collect(folder, paths, audio_folder, longest)
-
     return prepare_corpus(
         MELD,
-        collect,
+        partial(_collect, audio_folder=audio_folder),
         data_folder,
         save_folder,
-        keep_excluded=keep_excluded,
+        drop_known_bad=drop_known_bad,
         decode=decode,
     )
 
 
-def _collect(folder, paths, audio_folder, longest):
+def _collect(folder, paths, audio_folder):
     """Extract every film, then join clips and annotations."""
     tables = _find_tables(folder)
     films, audio, dropped = _find_clips(paths)
@@ -159,13 +146,12 @@ def _collect(folder, paths, audio_folder, longest):
         packed = _read_tarballs(folder, tarballs, tables, dropped)
         items = chain(items, packed)
     clips = defaultdict(list)
-    for wav, source, seconds, problem in chain(
-        _extracted(folder, items, audio_folder), _given(folder, audio)
-    ):
-        if seconds > longest and not problem:
-            problem = f"miscut: {seconds:.0f} s, where an utterance has seconds"
+    for source, target, _, problem in extract_each(folder, items, audio_folder):
         key, corrected = _key(source)
+        wav = f"{MANIFEST_FOLDER}{AUDIO_FOLDER}/{target}"
         clips[key].append(Clip(wav, source, corrected, problem))
+    for key, path in audio:
+        clips[key].append(Clip(path, path, _key(path)[1], ""))
     rows = _join(folder, tables, clips, dropped)
     return rows, dropped
 
@@ -206,91 +192,38 @@ def _find_tables(folder):
     """Split to the rows of its annotation file, where it is unpacked."""
     tables = {}
     for split in SPLITS:
-        name = f"{split}_sent_emo.csv"
-        for path in _find(folder, name)[:1]:
+        for path in find_files(folder, f"{split}_sent_emo.csv")[:1]:
             tables[split] = _read_table(path, path.read_bytes())
     return tables
 
 
 def _find_tarballs(folder, unpacked):
     """Split to its tarball, unless it is unpacked."""
-    tarballs = {}
-    for split in SPLITS:
-        if split not in unpacked:
-            for path in _find(folder, f"{split}.tar.gz")[:1]:
-                tarballs[split] = path
-    return tarballs
-
-
-def _find(folder, name):
-    """Files of that name down to three folders below, shallow ones first."""
-    # Not rglob, which does not follow links to folders
-    return [
-        path
-        for above in ("", "*/", "*/*/", "*/*/*/")
-        for path in sorted(folder.glob(above + name))
-        if path.is_file()
-    ]
+    return {
+        split: path.relative_to(folder).as_posix()
+        for split in SPLITS
+        if split not in unpacked
+        for path in find_files(folder, f"{split}.tar.gz")[:1]
+    }
 
 
 def _read_tarballs(folder, tarballs, tables, dropped):
     """Films and targets, one after the other; nothing is unpacked to disk."""
     for split, path in tarballs.items():
-        inside = path.relative_to(folder).as_posix()
-        try:
-            with tarfile.open(path, "r|gz") as tarball:
-                for member in tarball:
-                    name = f"{inside}/{member.name}"
-                    film = _member(tarball, member, split, name, tables)
-                    if isinstance(film, str):
-                        dropped.append((name, film))
-                    elif film is not None:
-                        yield film, _target(_key(name)[0], name)
-        except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-            raise InputError(
-                f"{path}: broken off or damaged ({error}); download it again, "
-                "or unpack what can be unpacked and delete it"
-            ) from None
-
-
-def _member(tarball, member, split, name, tables):
-    """A film, a reason why not, or None for what needs no mention."""
-    path = PurePosixPath(member.name)
-    if path.name.startswith(".") or member.isdir():
-        return None
-    if path.is_absolute() or ".." in path.parts:
-        return "unsafe: a path that leaves its folder"
-    if not member.isfile():
-        return "unreadable: not a regular file"
-    if member.size > MAX_PACKED_BYTES:
-        return f"too large: {member.size} bytes"
-    if path.name == f"{split}_sent_emo.csv":
-        if split not in tables:
-            data = tarball.extractfile(member).read()
-            tables[split] = _read_table(name, data)
-        return None
-    key, _ = _key(member.name)
-    if path.suffix.lower() not in CONTAINERS:
-        return f"not audio: {path.suffix.lower() or 'no extension'}"
-    if key is None or key[0] != split:
-        return "misnamed: not like train_splits/dia0_utt0"
-    return Packed(name, tarball.extractfile(member).read(), member.mtime)
-
-
-def _extracted(folder, items, audio_folder):
-    """Wav, source, seconds and problem of all films."""
-    for source, target, seconds, problem in extract_each(
-        folder, items, audio_folder
-    ):
-        wav = f"{MANIFEST_FOLDER}{AUDIO_FOLDER}/{target}"
-        yield wav, source, seconds, problem
-
-
-def _given(folder, audio):
-    """The same of audio that lies in the place of films."""
-    probed = probe_all(folder, [path for _, path in audio])
-    for path, (seconds, problem) in probed.items():
-        yield path, path, seconds, problem
+        for packed in read_tarball(folder, path, dropped):
+            name = PurePosixPath(packed.name)
+            key, _ = _key(name)
+            if name.name == f"{split}_sent_emo.csv":
+                if split not in tables:
+                    tables[split] = _read_table(name, packed.data)
+            elif name.suffix.lower() not in CONTAINERS:
+                kind = name.suffix.lower() or "no extension"
+                dropped.append((packed.name, f"not audio: {kind}"))
+            elif key is None or key[0] != split:
+                problem = "misnamed: not like train_splits/dia0_utt0"
+                dropped.append((packed.name, problem))
+            else:
+                yield packed, _target(key, name)
 
 
 def _join(folder, tables, clips, dropped):

@@ -28,11 +28,9 @@ from collections import Counter
 from functools import partial
 from pathlib import PurePosixPath
 
-from speechbrain_mser.dataio.preparation import (
-    Corpus,
-    argument_parser,
-    prepare_corpus,
-)
+from speechbrain_mser.dataio.command_line import argument_parser
+from speechbrain_mser.dataio.preparation import Corpus, prepare_corpus
+from speechbrain_mser.dataio.probing import find_files
 from speechbrain_mser.dataio.tables import read_json, read_table, read_text
 from speechbrain_mser.errors import InputError, exits_on_input_error
 
@@ -88,6 +86,7 @@ LABELS = "[Ll]abel*/labels_con[cs]ensus"
 MSP_PODCAST = Corpus(
     name="msp_podcast",
     language="eng",
+    script=__file__,
     layout=f"{LABELS}.*",
     companions=(
         *("Label*/*", "label*/*", "Transcripts/*", "ForceAligned/*"),
@@ -245,9 +244,7 @@ def _check_json(path, rows):
 def _transcripts(folder):
     """Item to the file that says what is said."""
     return {
-        path.stem: path
-        for path in folder.glob("Transcripts/**/*.txt")
-        if not path.name.startswith("._")
+        path.stem: path for path in find_files(folder / "Transcripts", "*.txt")
     }
 
 

@@ -25,10 +25,10 @@ Usage: python ravdess_prepare.py --data_folder RAVDESS --save_folder manifests
 import re
 from pathlib import Path
 
+from speechbrain_mser.dataio.command_line import argument_parser
 from speechbrain_mser.dataio.preparation import (
     Corpus,
     NotAnUtterance,
-    argument_parser,
     by_name,
     prepare_corpus,
 )
@@ -56,18 +56,17 @@ MANIFESTS = Path(__file__).resolve().parents[2] / "manifests"
 RAVDESS = Corpus(
     name="ravdess",
     language="eng",
+    script=__file__,
     layout="Actor_[0-9][0-9]",
     counts={
         label: 96 if label == "neutral" else 192 for label in EMOTIONS.values()
     },
     speakers=ACTORS,
     exclusions=MANIFESTS / "exclusions/ravdess.csv",
+    # Two men and two women; nothing is held out for testing, because the paper
+    # evaluates on all of RAVDESS without training on it.
+    valid_speakers=("21", "22", "23", "24"),
 )
-
-# Two men and two women; nothing is held out for testing, because the paper
-# evaluates on all of RAVDESS without training on it.
-VALID_SPEAKERS = ("21", "22", "23", "24")
-TEST_SPEAKERS = ()
 
 NAME = re.compile(r"(0[123])-(0[12])-(0[1-8])-0[12]-(0[12])-0[12]-(\d\d)")
 
@@ -75,9 +74,9 @@ NAME = re.compile(r"(0[123])-(0[12])-(0[1-8])-0[12]-(0[12])-0[12]-(\d\d)")
 def prepare_ravdess(
     data_folder,
     save_folder,
-    valid_speakers=VALID_SPEAKERS,
-    test_speakers=TEST_SPEAKERS,
-    keep_excluded=False,
+    valid_speakers=RAVDESS.valid_speakers,
+    test_speakers=RAVDESS.test_speakers,
+    drop_known_bad=False,
     decode=False,
 ):
     """Write ``ravdess.csv`` and ``ravdess_dropped.csv``.
@@ -90,9 +89,9 @@ def prepare_ravdess(
         Where the manifest goes.
     valid_speakers, test_speakers : list of str
         Actors, 01 to 24.
-    keep_excluded : bool
-        Keep the recording that the release holds under two names, as results
-        over all 1,440 (without calm: 1,248) files do.
+    drop_known_bad : bool
+        Drop one of the two names that a recording has in the release. Results
+        of others are over all 1,440 (without calm: 1,248) files.
     decode : bool
         Decode every file, to find silent and broken-off ones too.
 
@@ -118,7 +117,7 @@ def prepare_ravdess(
         save_folder,
         valid_speakers,
         test_speakers,
-        keep_excluded,
+        drop_known_bad,
         decode,
     )
 
@@ -144,7 +143,7 @@ def _parse_name(path):
 @exits_on_input_error
 def main():
     """Read the command line and prepare."""
-    parser = argument_parser(RAVDESS, __doc__, VALID_SPEAKERS, TEST_SPEAKERS)
+    parser = argument_parser(RAVDESS, __doc__)
     prepare_ravdess(**vars(parser.parse_args()))
 
 

@@ -41,19 +41,18 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+from speechbrain_mser.dataio.command_line import argument_parser
 from speechbrain_mser.dataio.extraction import Packed, extract_audio
 from speechbrain_mser.dataio.manifest import MANIFEST_FOLDER
 from speechbrain_mser.dataio.parquet import check_parquet, read_parquet
-from speechbrain_mser.dataio.preparation import (
-    Corpus,
-    argument_parser,
-    prepare_corpus,
-)
+from speechbrain_mser.dataio.preparation import Corpus, prepare_corpus
+from speechbrain_mser.dataio.probing import find_files
 from speechbrain_mser.errors import InputError, exits_on_input_error
 
 RESD = Corpus(
     name="resd",
     language="rus",
+    script=__file__,
     layout="data/*.parquet|*.parquet|train/*.parquet|default/train/*.parquet",
     counts={
         "neutral": 191,
@@ -146,11 +145,8 @@ def prepare_resd(
 def _collect(folder, audio_folder, enthusiasm):
     """Write the audio; the rows of what could be written."""
     shards = []
-    for path in sorted(folder.rglob("*.parquet")):
-        relative = path.relative_to(folder)
-        if any(part.startswith(".") for part in relative.parts):
-            continue
-        splits = SPLIT.findall(relative.as_posix())
+    for path in find_files(folder, "*.parquet"):
+        splits = SPLIT.findall(path.relative_to(folder).as_posix())
         if not splits:
             raise InputError(
                 f"{path}: neither train nor test in its name; RESD's files "

@@ -40,14 +40,14 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from speechbrain_mser.dataio.command_line import argument_parser
 from speechbrain_mser.dataio.preparation import (
     Corpus,
     NotAnUtterance,
-    argument_parser,
     by_name,
     prepare_corpus,
 )
-from speechbrain_mser.dataio.probing import find_data_folder
+from speechbrain_mser.dataio.probing import find_data_folder, find_files
 from speechbrain_mser.dataio.splits import ALL
 from speechbrain_mser.errors import InputError, exits_on_input_error
 
@@ -74,13 +74,12 @@ COUNTS = {
 SHEMO = Corpus(
     name="shemo",
     language="fas",
+    script=__file__,
     # Whoever downloaded one of the two archives has one of the two folders
     layout="*male/[FM][0-9][0-9][AFHNSW][0-9][0-9].*",
-    companions=("*.ort", "*.tra", "*.zip", "*.md", "LICENSE", "*.json"),
+    companions=("*.ort", "*.tra", "*.md", "LICENSE", "*.json"),
+    test_speakers=(ALL,),
 )
-
-VALID_SPEAKERS = ()
-TEST_SPEAKERS = (ALL,)
 
 # ASCII: \d takes the digits of all scripts
 NAME = re.compile(r"([FM])(\d\d)([AFHNSW])(\d\d)", re.ASCII)
@@ -92,8 +91,8 @@ def prepare_shemo(
     labels="name",
     subset="all",
     modified_labels=None,
-    valid_speakers=VALID_SPEAKERS,
-    test_speakers=TEST_SPEAKERS,
+    valid_speakers=SHEMO.valid_speakers,
+    test_speakers=SHEMO.test_speakers,
     decode=False,
 ):
     """Write ``shemo.csv`` and ``shemo_dropped.csv``.
@@ -170,11 +169,7 @@ def _check_choice(name, choice, choices):
 
 def _collect(folder, paths, subset, modified):
     """Rows by name, with the transcripts and the labels asked for."""
-    transcripts = {
-        path.stem: path
-        for path in sorted(Path(folder).rglob("*.ort"))
-        if not path.name.startswith("._")
-    }
+    transcripts = {path.stem: path for path in find_files(folder, "*.ort")}
     if subset == "emobox" and not transcripts:
         raise InputError(
             f"{folder}: the subset emobox is the recordings with a transcript "
@@ -255,7 +250,7 @@ def _read_modified(path):
 @exits_on_input_error
 def main():
     """Read the command line and prepare."""
-    parser = argument_parser(SHEMO, __doc__, VALID_SPEAKERS, TEST_SPEAKERS)
+    parser = argument_parser(SHEMO, __doc__)
     add = parser.add_argument
     add("--labels", choices=LABELS, default="name", help="default: name")
     add("--subset", choices=SUBSETS, default="all", help="default: all")

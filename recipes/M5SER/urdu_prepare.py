@@ -21,10 +21,10 @@ Usage: python urdu_prepare.py --data_folder URDU-Dataset --save_folder manifests
 
 import re
 
+from speechbrain_mser.dataio.command_line import argument_parser
 from speechbrain_mser.dataio.preparation import (
     Corpus,
     NotAnUtterance,
-    argument_parser,
     by_name,
     prepare_corpus,
 )
@@ -37,13 +37,12 @@ GENDERS = {"M": "male", "F": "female"}
 URDU = Corpus(
     name="urdu",
     language="urd",
+    script=__file__,
     layout="Angry/S[MF]*",
     counts=dict.fromkeys(EMOTIONS.values(), 100),
     companions=("README.md",),
+    test_speakers=(ALL,),
 )
-
-VALID_SPEAKERS = ()
-TEST_SPEAKERS = (ALL,)
 
 # ASCII: \d takes the digits of all scripts
 NAME = re.compile(r"(S([MF])\d+)_F\d+_([AHNS])\d+", re.ASCII)
@@ -52,8 +51,8 @@ NAME = re.compile(r"(S([MF])\d+)_F\d+_([AHNS])\d+", re.ASCII)
 def prepare_urdu(
     data_folder,
     save_folder,
-    valid_speakers=VALID_SPEAKERS,
-    test_speakers=TEST_SPEAKERS,
+    valid_speakers=URDU.valid_speakers,
+    test_speakers=URDU.test_speakers,
     decode=False,
 ):
     """Write ``urdu.csv`` and ``urdu_dropped.csv``.
@@ -114,7 +113,7 @@ def _parse_name(path):
 @exits_on_input_error
 def main():
     """Read the command line and prepare."""
-    parser = argument_parser(URDU, __doc__, VALID_SPEAKERS, TEST_SPEAKERS)
+    parser = argument_parser(URDU, __doc__)
     prepare_urdu(**vars(parser.parse_args()))
 
 

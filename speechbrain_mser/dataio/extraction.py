@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from speechbrain_mser.atomic import atomic_path
 from speechbrain_mser.dataio.limits import MAX_SECONDS, MIN_SECONDS
+from speechbrain_mser.dataio.outcome import unwritable
 from speechbrain_mser.errors import InputError
 
 SAMPLE_RATE = 16000
@@ -94,9 +95,7 @@ def extract_audio(
     Raises
     ------
     InputError
-        PyAV is missing, or a target is outside its root.
-    OSError
-        A target cannot be written.
+        PyAV is missing, a target is outside its root or cannot be written.
 
     Example
     -------
@@ -254,7 +253,6 @@ def _extract(source_root, target_root, item):
     """One item, here or in a process of its own."""
     source, target = item
     _check_target(target)
-    path = Path(target_root, target)
     packed = isinstance(source, Packed)
     name = source.name if packed else source
     try:
@@ -272,7 +270,7 @@ def _extract(source_root, target_root, item):
         return Extracted(name, target, 0.0, problem)
     if size == 0:
         return Extracted(name, target, 0.0, "empty: 0 bytes")
-    there = _already_there(path, mtime)
+    there = _already_there(Path(target_root, target), mtime)
     if there:
         return Extracted(name, target, there, "")
     try:
@@ -287,7 +285,7 @@ def _extract(source_root, target_root, item):
         return Extracted(name, target, 0.0, str(problem))
     if rate != SAMPLE_RATE:
         samples = soxr.resample(samples, rate, SAMPLE_RATE)
-    _write(path, samples, mtime)
+    _write(target_root, target, samples, mtime)
     return Extracted(name, target, round(len(samples) / SAMPLE_RATE, 6), "")
 
 
@@ -312,10 +310,13 @@ def _already_there(path, mtime):
         return 0.0
 
 
-def _write(path, samples, mtime):
+def _write(root, target, samples, mtime):
     # To memory first: libsndfile does not say that a disk is full
     flac = io.BytesIO()
     soundfile.write(flac, samples, SAMPLE_RATE, "PCM_16", format="FLAC")
-    with atomic_path(path) as unfinished:
-        unfinished.write_bytes(flac.getvalue())
-        os.utime(unfinished, ns=(mtime, mtime))
+    try:
+        with atomic_path(Path(root, target)) as unfinished:
+            unfinished.write_bytes(flac.getvalue())
+            os.utime(unfinished, ns=(mtime, mtime))
+    except OSError as error:
+        raise unwritable(root, error) from None

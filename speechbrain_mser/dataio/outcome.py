@@ -39,7 +39,7 @@ def check_writable(folder):
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise _unwritable(folder, error) from None
+        raise unwritable(folder, error) from None
 
 
 def write_outcome(outputs, rows, dropped, record):
@@ -72,7 +72,7 @@ def write_outcome(outputs, rows, dropped, record):
         full = {**record, "outputs": _digests(manifest, dropped_path)}
         _write(record_path, json.dumps(full, indent=1) + "\n")
     except OSError as error:
-        raise _unwritable(manifest.parent, error) from None
+        raise unwritable(manifest.parent, error) from None
 
 
 def is_done(outputs, record):
@@ -209,7 +209,27 @@ def split_table(rows):
     )
 
 
-def _unwritable(folder, error):
+def unwritable(folder, error):
+    """What to tell about an `OSError` met on writing into a folder.
+
+    Arguments
+    ---------
+    folder : str or path-like
+        Where something was to be written.
+    error : OSError
+        Why that failed.
+
+    Returns
+    -------
+    InputError
+        To be raised.
+
+    Example
+    -------
+    >>> unwritable("manifests", OSError(28, "No space left on device"))
+    InputError('manifests: cannot be written to (No space left on device);
+    free some space or give another save folder')
+    """
     return InputError(
         f"{folder}: cannot be written to ({error.strerror}); free some space "
         "or give another save folder"

@@ -6,14 +6,12 @@ the files, reads their durations, drops what cannot be used with a reason,
 splits by speaker, writes, and reports.
 """
 
-import argparse
-import csv
+import hashlib
 import os
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from speechbrain_mser import __version__
 from speechbrain_mser.dataio.limits import MAX_SECONDS, MIN_SECONDS
 from speechbrain_mser.dataio.manifest import DATA_ROOT, MANIFEST_FOLDER
 from speechbrain_mser.dataio.outcome import (
@@ -29,12 +27,16 @@ from speechbrain_mser.dataio.probing import (
     probe_all,
 )
 from speechbrain_mser.dataio.splits import (
-    ALL,
     assign_splits,
     check_speakers_disjoint,
+    warn_of_shared_speakers,
 )
+from speechbrain_mser.dataio.tables import read_table
 from speechbrain_mser.emotions import canonical
 from speechbrain_mser.errors import InputError
+
+# Columns of a list of known-bad items
+_LISTED = ("item", "reason", "source")
 
 
 class NotAnUtterance(Exception):
@@ -51,6 +53,9 @@ class Corpus:
         In lower case; the prefix of its IDs and the name of its manifest.
     language : str
         ISO 639-3; a row may say otherwise.
+    script : str or path-like
+        The script's own ``__file__``: when it is edited, the manifest is
+        written anew.
     layout : str
         A pattern that its folder matches, e.g. ``Actor_[0-9][0-9]``, or
         several with ``|`` between them.
@@ -62,16 +67,20 @@ class Corpus:
         Patterns of files in the release that are not read as audio.
     exclusions : str or path-like, optional
         A list of known-bad items: CSV with item (an ID without prefix),
-        reason and source (who found it, and how).
+        reason and source (who found it, and how). Those that cannot be read
+        are dropped with that reason; the others only when asked for.
     without_emotion : tuple of str
         Labels for which the vocabulary has no word; any other unknown label
         is an error.
     official_splits : bool
         The rows bring their splits, which may share speakers.
+    valid_speakers, test_speakers : tuple of str
+        Where the user does not say otherwise; see `prepare_corpus`.
     """
 
     name: str
     language: str
+    script: str | os.PathLike
     layout: str
     counts: dict = field(default_factory=dict)
     speakers: tuple = ()
@@ -79,6 +88,8 @@ class Corpus:
     exclusions: str | os.PathLike | None = None
     without_emotion: tuple = ()
     official_splits: bool = False
+    valid_speakers: tuple = ()
+    test_speakers: tuple = ()
 
 
 def by_name(parse_name):
@@ -117,14 +128,15 @@ def prepare_corpus(
     save_folder,
     valid_speakers=(),
     test_speakers=(),
-    keep_excluded=False,
+    drop_known_bad=False,
     decode=False,
+    refuse=None,
     **options,
 ):
     """Write a corpus's manifest, and beside it what was dropped and why.
 
     Does nothing when its own complete output is there and neither the
-    options nor the files have changed.
+    options nor the files nor the code have changed.
 
     Arguments
     ---------
@@ -146,10 +158,14 @@ def prepare_corpus(
     valid_speakers, test_speakers : list of str
         Who is not in the training split; ``all`` for test_speakers means
         all that are not in the validation split.
-    keep_excluded : bool
-        Keep the items of the exclusion list.
+    drop_known_bad : bool
+        Drop also those items of the exclusion list that can be read. Results
+        of others are over all that can.
     decode : bool
         Decode every file, see `probing.probe`.
+    refuse : callable, optional
+        From a row and the seconds of its file to a reason (``kind: detail``)
+        to drop it, or an empty one.
     **options
         The script's own options, to be recorded.
 
@@ -174,12 +190,13 @@ def prepare_corpus(
     made = [*outputs, save_folder / f"{corpus.name}_audio"]
     listing = list_files(data_folder, corpus.companions, skip=made)
     record = {
-        "version": __version__,
+        "code": _digest_of_code(corpus.script),
         "fingerprint": listing.fingerprint,
-        "exclusions": {} if keep_excluded else _exclusions(corpus.exclusions),
+        "exclusions": _exclusions(corpus.exclusions),
         "options": {
             "valid_speakers": _names(valid_speakers),
             "test_speakers": _names(test_speakers),
+            "drop_known_bad": drop_known_bad,
             "decode": decode,
             **options,
         },
@@ -191,22 +208,29 @@ def prepare_corpus(
         )
     else:
         check_writable(save_folder)
-        _prepare(corpus, collect, data_folder, listing, outputs, record)
+        _prepare(corpus, collect, refuse, data_folder, listing, outputs, record)
     return outputs[0]
 
 
-def _prepare(corpus, collect, data_folder, listing, outputs, record):
+def _prepare(corpus, collect, refuse, data_folder, listing, outputs, record):
     """Collect, probe, split, write and report."""
     options = record["options"]
     rows, dropped = collect(data_folder, listing.audio)
     dropped = [*listing.dropped, *dropped]
     probed = _probe(rows, data_folder, outputs[0].parent, options["decode"])
-    rows, excluded = _usable(
-        corpus, rows, probed, record["exclusions"], dropped
+    _find_problems(rows, probed, refuse)
+    known_bad = _find_known_bad(
+        rows, record["exclusions"], options["drop_known_bad"]
     )
+    rows = _usable(rows, dropped)
+    # A second copy may be good
+    excluded = known_bad.keys() - {row["ID"] for row in rows}
+    rows = [_complete(corpus, row) for row in rows]
     if not rows:
         raise InputError(_nothing(corpus, data_folder, listing, dropped))
-    if not corpus.official_splits:
+    if corpus.official_splits:
+        warn_of_shared_speakers(rows)
+    else:
         assign_splits(
             rows,
             options["valid_speakers"],
@@ -215,87 +239,30 @@ def _prepare(corpus, collect, data_folder, listing, outputs, record):
         )
         check_speakers_disjoint(rows)
     write_outcome(outputs, rows, dropped, record)
+    excluded = [known_bad[item] for item in excluded]
     report(outputs[0], rows, dropped, listing.ignored, corpus.counts, excluded)
-
-
-def argument_parser(
-    corpus, about, valid_speakers=(), test_speakers=(), speaker_options=True
-):
-    """The command line that every preparation script has.
-
-    Arguments
-    ---------
-    corpus : Corpus
-        What is true of the corpus.
-    about : str
-        The script's docstring.
-    valid_speakers, test_speakers : tuple of str
-        The script's defaults.
-    speaker_options : bool
-        False for a script with options of its own for its splits.
-
-    Returns
-    -------
-    argparse.ArgumentParser
-        A script may add options of its own.
-    """
-    parser = argparse.ArgumentParser(
-        description=about,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    add(
-        "--data_folder",
-        required=True,
-        help=f"the corpus as distributed: the folder with {corpus.layout}",
-    )
-    add("--save_folder", required=True, help="where the manifest goes")
-    if speaker_options and not corpus.official_splits:
-        add(
-            "--valid_speakers",
-            nargs="*",
-            metavar="SPEAKER",
-            default=valid_speakers,
-            help="the validation split; default: "
-            f"{' '.join(valid_speakers) or 'none'}",
-        )
-        add(
-            "--test_speakers",
-            nargs="*",
-            metavar="SPEAKER",
-            default=test_speakers,
-            help=f"the test split, or '{ALL}' for all others; default: "
-            f"{' '.join(test_speakers) or 'none'}",
-        )
-    if corpus.exclusions:
-        add(
-            "--keep_excluded",
-            action="store_true",
-            help=f"keep the items of {Path(corpus.exclusions).name}",
-        )
-    add(
-        "--decode",
-        action="store_true",
-        help="decode every file, to find silent and broken-off ones too",
-    )
-    return parser
 
 
 def _exclusions(path):
     """Item to reason, from a CSV file with item, reason and source."""
     if path is None:
         return {}
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            return {row["item"]: row["reason"] for row in csv.DictReader(file)}
-    except FileNotFoundError:
+    if not Path(path).is_file():
         raise InputError(
             f"{path}: the list of known-bad items is missing; it belongs to "
             "this project, beside the recipes"
-        ) from None
-    except KeyError as column:
-        raise InputError(f"{path}: no column {column}") from None
+        )
+    return {row["item"]: row["reason"] for row in read_table(path, _LISTED)}
+
+
+def _digest_of_code(script):
+    """Of the script, and of whatever it may have called for its manifest."""
+    here = Path(__file__).parent
+    used = [here.parent / "emotions.py", *sorted(here.glob("*.py"))]
+    digest = hashlib.sha256()
+    for path in (script, *used):
+        digest.update(Path(path).read_bytes())
+    return digest.hexdigest()
 
 
 def _names(speakers):
@@ -315,28 +282,43 @@ def _probe(rows, data_folder, manifest_folder, decode):
     }
 
 
-def _usable(corpus, rows, probed, exclusions, dropped):
-    """The rows to write; the labels of those on the exclusion list."""
-    usable, excluded = {}, {}
+def _find_problems(rows, probed, refuse):
+    """Give every row its duration, or say why it cannot be used."""
     for row in rows:
-        item, path = row["ID"], row["wav"]
-        seconds, problem = 0.0, row.pop("problem", "")
-        if not problem:
-            seconds, problem = probed[path]
-        if item in exclusions:
-            excluded[item] = row["label"]
-            problem = f"excluded: {exclusions[item]}"
-        elif not problem:
-            seconds, problem = _length(row, seconds)
+        if row.get("problem"):
+            continue
+        seconds, row["problem"] = probed[row["wav"]]
+        if refuse and not row["problem"]:
+            row["problem"] = refuse(row, seconds)
+        if not row["problem"]:
+            row["duration"], row["problem"] = _length(row, seconds)
+
+
+def _find_known_bad(rows, exclusions, drop_all):
+    """Mark the rows on the exclusion list; item to label of those marked."""
+    known = [
+        row
+        for row in rows
+        if row["ID"] in exclusions and (row["problem"] or drop_all)
+    ]
+    for row in known:
+        row["problem"] = f"known bad: {exclusions[row['ID']]}"
+    return {row["ID"]: row["label"] for row in known}
+
+
+def _usable(rows, dropped):
+    """The rows to write, each ID once; the others go to what is dropped."""
+    usable = {}
+    for row in rows:
+        item, path, problem = row["ID"], row["wav"], row.pop("problem")
         if not problem and item in usable:
             problem = f"duplicate: has the name of {usable[item]['wav']}"
         if problem:
             is_part = "start" in row or "stop" in row
             dropped.append((item if is_part else path, problem))
         else:
-            usable[item] = {**row, "duration": seconds}
-    rows = sorted(usable.values(), key=lambda row: (row["wav"], row["ID"]))
-    return [_complete(corpus, row) for row in rows], list(excluded.values())
+            usable[item] = row
+    return sorted(usable.values(), key=lambda row: (row["wav"], row["ID"]))
 
 
 def _length(row, seconds):
@@ -344,6 +326,8 @@ def _length(row, seconds):
     start, stop = row.get("start") or 0.0, row.get("stop") or seconds
     inside = round(min(stop, seconds) - start, 6)
     where = f" from {start:g} s to {stop:g} s of a file of {seconds:g} s"
+    if (start, stop) == (0.0, seconds):
+        where = ""
     if inside < MIN_SECONDS:
         return 0.0, f"too short: {max(inside, 0.0):.3f} s{where}"
     if inside > MAX_SECONDS:
@@ -358,7 +342,7 @@ def _complete(corpus, row):
     elif row["label"] in corpus.without_emotion:
         emotion = ""
     else:
-        emotion = canonical(row["label"])
+        emotion = _known_emotion(corpus, row)
     # SpeechBrain replaces $name in every field, and a transcript may hold $5
     text = " ".join(row.get("text", "").replace("$", "").split())
     return {
@@ -372,6 +356,13 @@ def _complete(corpus, row):
         "corpus": corpus.name,
         "text": text,
     }
+
+
+def _known_emotion(corpus, row):
+    try:
+        return canonical(row["label"])
+    except InputError as error:
+        raise InputError(f"{corpus.name}, {row['wav']}: {error}") from None
 
 
 def _nothing(corpus, data_folder, listing, dropped):

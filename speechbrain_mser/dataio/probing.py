@@ -32,6 +32,9 @@ AUDIO = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", *CONTAINERS)
 _SERIAL = 1000
 _CHUNK = 64
 
+# Unpacked or not, a user must hear of them: what is in them may be missing.
+_ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".rar", ".7z")
+
 
 class Listing(NamedTuple):
     """What lies under a folder; paths are relative, with ``/``."""
@@ -96,9 +99,11 @@ def find_data_folder(data_folder, layout):
         )
     found = ", ".join(entry.name for entry in entries[:5]) or "nothing"
     more = f" and {len(entries) - 5} more" if len(entries) > 5 else ""
+    packed = [e.name for e in entries if e.name.lower().endswith(_ARCHIVES)]
+    unpack = f"; unpack {packed[0]} first" if packed else ""
     raise InputError(
         f"{folder}: looked for {layout} here and one level up and down; "
-        f"found here: {found}{more}"
+        f"found here: {found}{more}{unpack}"
     )
 
 
@@ -143,8 +148,6 @@ def list_files(folder, companions=(), skip=()):
     audio, dropped, ignored, digest = [], [], Counter(), hashlib.sha256()
     for path in _walk(folder, skip, dropped, ignored):
         full = os.path.join(folder, path)
-        if skip and os.path.realpath(full) in skip:
-            continue
         name = os.path.basename(path)
         kind = os.path.splitext(name)[1].lower()
         if name.startswith("._"):
@@ -160,11 +163,48 @@ def list_files(folder, companions=(), skip=()):
             dropped.append((_printable(path), problem))
         elif any(fnmatch(path, pattern) for pattern in companions):
             ignored["companions of the audio"] += 1
+        elif name.lower().endswith(_ARCHIVES):
+            dropped.append((path, "packed: an archive; unpack what you need"))
         elif kind not in AUDIO:
             dropped.append((path, f"not audio: {kind or 'no extension'}"))
         else:
             audio.append(path)
     return Listing(audio, dropped, ignored, digest.hexdigest())
+
+
+def find_files(folder, pattern):
+    """Files beside the audio, such as labels and transcripts.
+
+    Arguments
+    ---------
+    folder : str or path-like
+        Where to look; links to folders are followed, hidden files and
+        folders are not looked at.
+    pattern : str
+        Of the name (`fnmatch`).
+
+    Returns
+    -------
+    list of pathlib.Path
+        Shallow folders first, then by name.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("b.ort", "._b.ort", "a.wav"):
+    ...         Path(folder, name).touch()
+    ...     [path.name for path in find_files(folder, "*.ort")]
+    ['b.ort']
+    """
+    return [
+        Path(folder, path)
+        for path in _walk(folder, (), [], Counter())
+        for name in [os.path.basename(path)]
+        if fnmatch(name, pattern)
+        and not name.startswith(".")
+        and os.path.isfile(os.path.join(folder, path))
+    ]
 
 
 def probe(path, decode=False):
@@ -246,6 +286,8 @@ def probe_all(folder, paths, decode=False, title="reading headers"):
 def _walk(folder, skip, dropped, ignored):
     """Every file below, shallow folders first, then by name."""
     paths, seen = [], set()
+    # To resolve every file would cost more than all else that is done here
+    holders = {os.path.dirname(path) for path in skip}
 
     def note(error):
         path = os.path.relpath(error.filename, folder)
@@ -260,11 +302,15 @@ def _walk(folder, skip, dropped, ignored):
             folders.clear()
             continue
         seen.add(real)
+        # Of a folder and a link to it, always the same one is taken
+        folders.sort()
         # .git and the like
         hidden = [name for name in folders if name.startswith(".")]
         if hidden:
             ignored["hidden folders (.*)"] += len(hidden)
             folders[:] = [name for name in folders if name not in hidden]
+        if real in holders:
+            names = [n for n in names if os.path.join(real, n) not in skip]
         relative = os.path.relpath(parent, folder)
         prefix = "" if relative == "." else relative.replace(os.sep, "/") + "/"
         paths += [prefix + name for name in names]
@@ -305,7 +351,11 @@ def _soundfile(path):
                     return 0.0, f"truncated: {held} of {promised} bytes"
             return file.frames / file.samplerate, ""
     except soundfile.LibsndfileError as error:
-        return 0.0, f"unreadable: {error.error_string}"
+        reason = error.error_string
+        # What libsndfile says of a broken MP3 file, which is there
+        if reason.startswith("File does not exist"):
+            reason = "Format not recognised."
+        return 0.0, f"unreadable: {reason}"
 
 
 def _container(path):

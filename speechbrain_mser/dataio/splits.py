@@ -62,6 +62,41 @@ def assign_splits(rows, valid_speakers, test_speakers, known=()):
         row["split"] = held_out if speaker in valid | test else "train"
 
 
+def warn_of_shared_speakers(rows):
+    """Say which speakers are in two of the splits that a corpus brings.
+
+    Arguments
+    ---------
+    rows : iterable of dict
+        With ``speaker`` (empty: not known) and ``split``.
+
+    Example
+    -------
+    >>> import contextlib
+    >>> with contextlib.redirect_stderr(sys.stdout):
+    ...     warn_of_shared_speakers([
+    ...         {"speaker": "Ross", "split": "train"},
+    ...         {"speaker": "Ross", "split": "test"},
+    ...         {"speaker": "Mona", "split": "test"},
+    ...     ])
+    warning: 1 of 2 speakers are in more than one split (Ross): a result is
+    not one of unseen voices
+    """
+    splits = {}
+    for row in rows:
+        splits.setdefault(row["speaker"], set()).add(row["split"])
+    splits.pop("", None)
+    shared = sorted(name for name, found in splits.items() if len(found) > 1)
+    if shared:
+        more = f" and {len(shared) - 5} more" if len(shared) > 5 else ""
+        print(
+            f"warning: {len(shared)} of {len(splits)} speakers are in more "
+            f"than one split ({', '.join(shared[:5])}{more}): a result is not "
+            "one of unseen voices",
+            file=sys.stderr,
+        )
+
+
 def check_speakers_disjoint(rows):
     """Assert that no speaker is in two splits.
 

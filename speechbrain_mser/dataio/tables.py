@@ -50,7 +50,13 @@ def read_table(path, columns):
             rows = [[cell.strip() for cell in row] for row in reader if row]
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: not a CSV file in UTF-8 (byte "
+            f"0x{error.object[error.start]:02x} at {error.start}); save it as "
+            "CSV UTF-8"
+        ) from None
+    except csv.Error as error:
         raise InputError(f"{path}: not a CSV file ({error})") from None
     missing = [name for name in columns if name not in header]
     if missing:

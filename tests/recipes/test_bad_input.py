@@ -80,6 +80,12 @@ def test_corpus_without_a_script_or_manifest(refuse):
     assert "no such manifest" in refuse(corpora="[nothing]")
 
 
+def test_corpus_that_is_made_and_not_read(refuse, corpus):
+    (corpus["data_root"] / "espeak").mkdir()
+    message = refuse(corpora="[espeak]", skip_prep=False)
+    assert "run it by itself" in message and "--skip_prep True" in message
+
+
 def test_manifest_without_a_column(refuse, corpus):
     column = COLUMNS.index("emotion")
     edit_manifest(
@@ -298,7 +304,8 @@ def test_resuming_with_another_model(
     flags = {**tiny_flags, **corpus}
     assert run_script("train", STAGE1, flags=flags) == 0
     assert run_script("train", STAGE1, flags={**flags, setting: 2}) == 2
-    assert "give another output_folder" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "give another" in message and "output_folder" in message
 
 
 def test_corpus_options_reach_the_preparation_script(

@@ -1,48 +1,23 @@
 """What `aesdd_prepare.py` makes of AESDD as people have it on disk."""
 
-import csv
-import subprocess
-import sys
-from pathlib import Path
+from functools import partial
 
-import numpy as np
+import miniature
 import pytest
-import soundfile
+from aesdd_prepare import prepare_aesdd
+from miniature import read_csv, read_dropped, refused
 
-RECIPES = Path(__file__).parents[2] / "recipes/M5SER"
-sys.path.insert(0, str(RECIPES))
+from speechbrain_mser.dataio.manifest import read_manifest
 
-from aesdd_prepare import prepare_aesdd  # noqa: E402
-
-from speechbrain_mser.dataio.manifest import read_manifest  # noqa: E402
+write_noise = partial(miniature.write_noise, rate=44100)
 
 FOLDER = "Acted Emotional Speech Dynamic Database"
-
-
-def write_noise(path, rate=44100):
-    """0.3 s of noise, in the format of the name's extension."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    noise = np.random.default_rng(0).normal(0, 0.1, rate * 3 // 10)
-    soundfile.write(path, noise, rate)
 
 
 def write_header_only(path):
     """A WAV that ends before its data chunk, as s05 (3).wav does."""
     write_noise(path)
     path.write_bytes(path.read_bytes()[:36])
-
-
-def read_csv(path):
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.reader(file))
-
-
-def run(*arguments):
-    return subprocess.run(
-        [sys.executable, str(RECIPES / "aesdd_prepare.py"), *arguments],
-        capture_output=True,
-        text=True,
-    )
 
 
 @pytest.fixture
@@ -94,24 +69,24 @@ def test_a_row_is_complete(unzipped, tmp_path):
     ]
 
 
-def test_the_file_without_audio_is_excluded_and_the_tools_are_counted(
+def test_the_file_without_audio_is_known_bad_and_the_tools_are_counted(
     unzipped, tmp_path, capsys
 ):
     root = unzipped / FOLDER / FOLDER
     prepare_aesdd(root, tmp_path / "out")
-    assert read_csv(tmp_path / "out/aesdd_dropped.csv") == [
-        ["item", "reason"],
-        [
-            "sadness/s05 (3).wav",
-            "excluded: a header without a data chunk: no audio in the file",
-        ],
-    ]
+    assert read_dropped(tmp_path / "out") == {
+        "sadness/s05 (3).wav": (
+            "known bad: a header without a data chunk: no audio in the file"
+        )
+    }
     printed = capsys.readouterr()
     assert "ignored: companions of the audio 2" in printed.out
     assert "sadness 3 instead of 123" in printed.err
-    prepare_aesdd(root, tmp_path / "out", keep_excluded=True)
-    reason = read_csv(tmp_path / "out/aesdd_dropped.csv")[1][1]
-    assert reason.startswith("unreadable: ")
+    # A copy that holds it whole
+    write_noise(root / "sadness/s05 (3).wav")
+    assert len(read_manifest(prepare_aesdd(root, tmp_path / "out"))) == 9
+    manifest = prepare_aesdd(root, tmp_path / "out", drop_known_bad=True)
+    assert len(read_manifest(manifest)) == 8
 
 
 def test_speakers_may_be_held_out_for_training(unzipped, tmp_path):
@@ -131,7 +106,7 @@ def test_other_speakers_letters_and_folders_are_dropped(unzipped, tmp_path):
         write_noise(root / f"anger/{name}.wav")
     write_noise(root / "anger/f03 (3).wav")
     prepare_aesdd(root, tmp_path / "out")
-    dropped = dict(read_csv(tmp_path / "out/aesdd_dropped.csv")[1:])
+    dropped = read_dropped(tmp_path / "out")
     del dropped["sadness/s05 (3).wav"]
     assert dropped == {
         **{f"anger/{n}.wav": "misnamed: not like a03 (3)" for n in misnamed},
@@ -152,21 +127,14 @@ def test_flac_gives_the_rows_of_wav(unzipped, tmp_path):
 def test_another_corpus_ends_with_what_was_sought_and_found(tmp_path):
     (tmp_path / "IEMOCAP/Session1").mkdir(parents=True)
     out = tmp_path / "out"
-    result = run("--data_folder", tmp_path / "IEMOCAP", "--save_folder", out)
-    assert result.returncode == 2
-    assert "looked for anger/a[0-9][0-9] ([0-9]*" in result.stderr
-    assert "found here: Session1" in result.stderr
-    assert "Traceback" not in result.stderr
+    message = refused("aesdd", tmp_path / "IEMOCAP", out)
+    assert "looked for anger/a[0-9][0-9] ([0-9]*" in message
+    assert "found here: Session1" in message
     assert not out.exists()
 
 
 def test_an_unknown_speaker_ends_with_the_known_ones(unzipped, tmp_path):
     out = tmp_path / "out"
-    result = run(
-        *("--data_folder", unzipped, "--save_folder", out),
-        *("--test_speakers", "01"),
-    )
-    assert result.returncode == 2
-    assert "no speaker 01; there are 1, 2, 3, 4, 5, 6" in result.stderr
-    assert "Traceback" not in result.stderr
+    message = refused("aesdd", unzipped, out, *("--test_speakers", "01"))
+    assert "no speaker 01; there are 1, 2, 3, 4, 5, 6" in message
     assert list(out.iterdir()) == []

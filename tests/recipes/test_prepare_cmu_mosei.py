@@ -3,24 +3,22 @@
 The label files are real HDF5, in the layout of the corpus's own software.
 """
 
-import csv
 import json
 import os
-import subprocess
 import sys
-from pathlib import Path
+from functools import partial
 
 import h5py
+import miniature
 import numpy as np
 import pytest
-import soundfile
+from cmu_mosei_prepare import EMOTIONS, FOLDS, prepare_cmu_mosei
+from miniature import read_csv, read_dropped, refused, run
 
-RECIPES = Path(__file__).parents[2] / "recipes/M5SER"
-sys.path.insert(0, str(RECIPES))
+from speechbrain_mser.dataio.manifest import read_manifest
+from speechbrain_mser.errors import InputError
 
-from cmu_mosei_prepare import EMOTIONS, FOLDS, prepare_cmu_mosei  # noqa: E402
-
-from speechbrain_mser.dataio.manifest import read_manifest  # noqa: E402
+write_noise = partial(miniature.write_noise, seconds=4.0)
 
 DIMENSIONS = ["sentiment", *EMOTIONS]
 THIRD = 1 / 3
@@ -45,14 +43,6 @@ SEGMENTS = {
 }
 
 
-def write_noise(path, seconds=4.0, channels=1):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    samples = (round(seconds * 16000), channels)
-    soundfile.write(
-        path, np.random.default_rng(0).normal(0, 0.1, samples), 16000
-    )
-
-
 def write_labels(path, segments, names=DIMENSIONS):
     """As `mmsdk` writes a computational sequence."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,23 +62,6 @@ def write_labels(path, segments, names=DIMENSIONS):
                 key, (1,), dtype=h5py.special_dtype(vlen=str)
             )
             text[0] = json.dumps(value)
-
-
-def read_csv(path):
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.reader(file))
-
-
-def dropped(out):
-    return dict(read_csv(out / "cmu_mosei_dropped.csv")[1:])
-
-
-def run(*arguments):
-    return subprocess.run(
-        [sys.executable, str(RECIPES / "cmu_mosei_prepare.py"), *arguments],
-        capture_output=True,
-        text=True,
-    )
 
 
 @pytest.fixture
@@ -159,10 +132,7 @@ def test_a_row_is_complete_and_texts_are_joined_by_time(release, tmp_path):
 
 def test_a_segment_without_emotion_is_neutral_only_if_wanted(release, tmp_path):
     out = tmp_path / "out"
-    result = run(
-        *("--data_folder", release, "--save_folder", out),
-        *("--all_zero", "none"),
-    )
+    result = run("cmu_mosei", release, out, *("--all_zero", "none"))
     assert result.returncode == 0, result.stderr
     table = read_manifest(out / "cmu_mosei.csv")
     assert table.emotion[table.label == "none"].tolist() == [""]
@@ -207,7 +177,7 @@ def test_what_cannot_be_used_is_dropped_with_a_reason(
     write_noise(wavs.parent / f"{TRAIN}.wav")
     (wavs / f"{VALID}.wav").write_bytes(b"<html>")
     manifest = prepare_cmu_mosei(release, tmp_path / "out")
-    reasons = dropped(tmp_path / "out")
+    reasons = read_dropped(tmp_path / "out")
     html = reasons.pop(f"{VALID}_000500_002000")
     assert html.startswith("unreadable: ")
     wav = f"Raw/Audio/Full/WAV_16000/{TRAIN}.wav"
@@ -254,7 +224,7 @@ def test_labels_may_be_elsewhere(release, tmp_path):
 def test_the_whole_release_is_recognised_by_its_counts(tmp_path, capsys):
     root = tmp_path / "CMU_MOSEI"
     wavs = root / "Raw/Audio/Full/WAV_16000"
-    write_noise(tmp_path / "one.wav", 1)
+    write_noise(tmp_path / "one.wav", seconds=1)
     wavs.mkdir(parents=True)
     folds = read_csv(FOLDS)
     videos = [video for video, _ in folds[1:]]
@@ -369,18 +339,26 @@ def test_a_broken_off_label_file_ends_a_process_with_a_message(
     path = release / "CMU_MOSEI_Labels.csd"
     path.write_bytes(path.read_bytes()[:3000])
     out = tmp_path / "out"
-    result = run("--data_folder", release, "--save_folder", out)
-    assert result.returncode == 2
-    assert "not CMU_MOSEI_Labels.csd as released" in result.stderr
-    assert "Traceback" not in result.stderr
+    message = refused("cmu_mosei", release, out)
+    assert "not CMU_MOSEI_Labels.csd as released" in message
     assert list(out.iterdir()) == []
 
 
+def test_a_label_file_with_a_hole_is_read_or_refused(release, tmp_path):
+    # As a download leaves it that was interrupted and went on too far ahead
+    path = release / "CMU_MOSEI_Labels.csd"
+    whole = path.read_bytes()
+    refusals = 0
+    for begin in range(0, len(whole), 256):
+        path.write_bytes(whole[:begin] + bytes(256) + whole[begin + 256 :])
+        try:
+            prepare_cmu_mosei(release, tmp_path / "out")
+        except InputError:
+            refusals += 1
+    assert refusals > 10
+
+
 def test_the_folder_beside_the_right_one_is_named(release, tmp_path):
-    result = run(
-        *("--data_folder", release.parent, "--save_folder", tmp_path / "out")
-    )
-    assert result.returncode == 2
-    assert result.stderr.strip().endswith(f"give {release}")
-    assert "Traceback" not in result.stderr
+    message = refused("cmu_mosei", release.parent, tmp_path / "out")
+    assert message.endswith(f"give {release}")
     assert not (tmp_path / "out").exists()

@@ -1,43 +1,18 @@
 """What `emovo_prepare.py` makes of EMOVO as people have it on disk."""
 
-import csv
 import os
 import resource
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
-import numpy as np
+import miniature
 import pytest
-import soundfile
+from emovo_prepare import prepare_emovo
+from miniature import read_csv, read_dropped, refused
 
-RECIPES = Path(__file__).parents[2] / "recipes/M5SER"
-sys.path.insert(0, str(RECIPES))
+from speechbrain_mser.dataio.manifest import read_manifest
 
-from emovo_prepare import prepare_emovo  # noqa: E402
-
-from speechbrain_mser.dataio.manifest import read_manifest  # noqa: E402
-
-
-def write_noise(path, rate=48000, channels=2):
-    """0.3 s of noise, in the format of the name's extension."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    noise = np.random.default_rng(0).normal(0, 0.1, (rate * 3 // 10, channels))
-    soundfile.write(path, noise, rate)
-
-
-def read_csv(path):
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.reader(file))
-
-
-def run(*arguments, **options):
-    return subprocess.run(
-        [sys.executable, str(RECIPES / "emovo_prepare.py"), *arguments],
-        capture_output=True,
-        text=True,
-        **options,
-    )
+write_noise = partial(miniature.write_noise, rate=48000, channels=2)
 
 
 @pytest.fixture
@@ -81,7 +56,7 @@ def test_unknown_codes_actors_and_sentences_are_dropped(release, tmp_path):
     for name in misnamed:
         write_noise(release / f"f1/{name}.wav")
     prepare_emovo(release, tmp_path / "out")
-    dropped = dict(read_csv(tmp_path / "out/emovo_dropped.csv")[1:])
+    dropped = read_dropped(tmp_path / "out")
     assert dropped == {
         f"f1/{name}.wav": "misnamed: not like gio-f1-b1" for name in misnamed
     }
@@ -101,18 +76,14 @@ def test_a_read_only_save_folder_ends_with_a_message(release, tmp_path):
     if os.access(folder, os.W_OK):
         # To root only the kernel says no
         folder = Path("/sys")
-    result = run("--data_folder", release, "--save_folder", folder / "out")
-    assert result.returncode == 2
-    assert f"{folder / 'out'}: cannot be written to" in result.stderr
-    assert "Traceback" not in result.stderr
+    message = refused("emovo", release, folder / "out")
+    assert f"{folder / 'out'}: cannot be written to" in message
 
 
 def test_a_save_folder_that_is_a_file_ends_with_a_message(release, tmp_path):
     (tmp_path / "out").write_text("mine")
-    result = run("--data_folder", release, "--save_folder", tmp_path / "out")
-    assert result.returncode == 2
-    assert f"{tmp_path / 'out'}: cannot be written to" in result.stderr
-    assert "Traceback" not in result.stderr
+    message = refused("emovo", release, tmp_path / "out")
+    assert f"{tmp_path / 'out'}: cannot be written to" in message
     assert (tmp_path / "out").read_text() == "mine"
 
 
@@ -122,12 +93,10 @@ def test_a_full_disk_leaves_no_half_manifest(release, tmp_path):
     def allow_200_bytes():
         resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))
 
-    result = run(
-        *("--data_folder", release, "--save_folder", out),
+    message = refused(
+        *("emovo", release, out),
         preexec_fn=allow_200_bytes,
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
     )
-    assert result.returncode == 2
-    assert f"{out}: cannot be written to" in result.stderr
-    assert "Traceback" not in result.stderr
+    assert f"{out}: cannot be written to" in message
     assert list(out.iterdir()) == []

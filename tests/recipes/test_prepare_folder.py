@@ -1,43 +1,15 @@
 """What `folder_prepare.py` makes of a user's own recordings."""
 
-import csv
-import subprocess
-import sys
 import unicodedata
 from itertools import product
-from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
+from corpora import prepare_manifests
+from folder_prepare import prepare_folder
+from miniature import read_csv, read_dropped, refused, write_noise
 
-RECIPES = Path(__file__).parents[2] / "recipes/M5SER"
-sys.path.insert(0, str(RECIPES))
-
-from folder_prepare import prepare_folder  # noqa: E402
-
-from speechbrain_mser.dataio.manifest import read_manifest  # noqa: E402
-from speechbrain_mser.errors import InputError  # noqa: E402
-
-
-def write_noise(path, rate=16000):
-    """0.3 s of noise, in the format of the name's extension."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    noise = np.random.default_rng(0).normal(0, 0.1, rate * 3 // 10)
-    soundfile.write(path, noise, rate)
-
-
-def read_csv(path):
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.reader(file))
-
-
-def run(*arguments):
-    return subprocess.run(
-        [sys.executable, str(RECIPES / "folder_prepare.py"), *arguments],
-        capture_output=True,
-        text=True,
-    )
+from speechbrain_mser.dataio.manifest import read_manifest
+from speechbrain_mser.errors import InputError
 
 
 @pytest.fixture
@@ -134,7 +106,7 @@ def test_what_lies_beside_the_folders_has_no_label(folders, tmp_path):
     write_noise(folders / "happy/1.flac")
     (folders / "notes.txt").touch()
     prepare_folder(folders, tmp_path / "out")
-    dropped = dict(read_csv(tmp_path / "out/folder_dropped.csv")[1:])
+    dropped = read_dropped(tmp_path / "out")
     assert dropped == {
         "3.wav": "no label: not in a folder of an emotion",
         "happy/1.wav": "duplicate: has the name of happy/1.flac",
@@ -207,6 +179,18 @@ def test_a_name_is_found_however_its_accents_are_composed(listed, tmp_path):
     assert len(table) == 3
 
 
+def test_training_finds_a_manifest_that_has_a_name_of_its_own(
+    folders, tmp_path
+):
+    out = tmp_path / "out"
+    manifests = prepare_manifests(
+        *("folder", folders.parent, {"folder": folders.name}, out),
+        corpus_options={"folder": {"name": "calls"}},
+    )
+    assert manifests == {str(out / "calls.csv"): str(folders)}
+    assert (out / "calls.csv").is_file()
+
+
 def test_rows_that_cannot_be_used_are_dropped_with_a_reason(listed, tmp_path):
     write_noise(tmp_path / "outside.wav")
     write_noise(listed / ".hidden.wav")
@@ -252,7 +236,7 @@ def test_one_speaker_in_two_splits_is_a_warning(listed, tmp_path, capsys):
     change_table(listed, "bert", "anna")
     change_table(listed, "café.wav,sad", "café.wav,sad,,,,test")
     prepare_folder(listed, tmp_path / "out")
-    assert "speaker anna is in the splits train and valid" in (
+    assert "1 of 1 speakers are in more than one split (anna)" in (
         capsys.readouterr().err
     )
 
@@ -322,24 +306,28 @@ def test_options_that_cannot_be_used_are_named(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["meld", "m5ser", "espeak"])
+def test_the_name_of_a_corpus_with_a_script_is_taken(folders, tmp_path, name):
+    (tmp_path / f"{name}.csv").write_text("of another corpus")
+    with pytest.raises(InputError, match=f"what {name}_prepare.py writes"):
+        prepare_folder(folders, tmp_path, name=name)
+    assert (tmp_path / f"{name}.csv").read_text() == "of another corpus"
+
+
 def test_a_table_without_labels_ends_with_a_message(listed, tmp_path):
     out = tmp_path / "out"
     write_table(listed, "path,emotion", "café.wav,sad")
-    result = run("--data_folder", listed, "--save_folder", out)
-    assert result.returncode == 2
-    assert "labels.csv: column label is missing" in result.stderr
-    assert "Traceback" not in result.stderr
+    message = refused("folder", listed, out)
+    assert "labels.csv: column label is missing" in message
     assert not out.exists()
 
 
 def test_a_folder_that_is_no_emotion_ends_with_a_message(folders, tmp_path):
     write_noise(folders / "Actor_01/1.wav")
     out = tmp_path / "out"
-    result = run("--data_folder", folders, "--save_folder", out)
-    assert result.returncode == 2
-    assert "folder Actor_01: unknown emotion 'Actor_01'" in result.stderr
-    assert "--emotions 'Actor_01=happy'" in result.stderr
-    assert "Traceback" not in result.stderr
+    message = refused("folder", folders, out)
+    assert "folder Actor_01: unknown emotion 'Actor_01'" in message
+    assert "--emotions 'Actor_01=happy'" in message
     assert list(out.iterdir()) == []
 
 

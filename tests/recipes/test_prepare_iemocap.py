@@ -1,21 +1,13 @@
 """What `iemocap_prepare.py` makes of IEMOCAP as people have it on disk."""
 
-import csv
 import os
-import subprocess
-import sys
-from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
+from iemocap_prepare import COUNTS, NAME, prepare_iemocap
+from miniature import read_csv, refused, run, write_noise
 
-RECIPES = Path(__file__).parents[2] / "recipes/M5SER"
-sys.path.insert(0, str(RECIPES))
-
-from iemocap_prepare import COUNTS, NAME, prepare_iemocap  # noqa: E402
-
-from speechbrain_mser.dataio.manifest import read_manifest  # noqa: E402
+from speechbrain_mser.dataio.manifest import read_manifest
+from speechbrain_mser.errors import InputError
 
 HEADER = [
     *("ID", "duration", "wav", "start", "stop", "corpus", "split"),
@@ -45,12 +37,6 @@ Ses01F_impro01_M000 [010.0100-011.3925]: Do you have $5, and your forms?
 """
 
 
-def write_wav(path, seconds=0.3):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    noise = np.random.default_rng(0).normal(0, 0.1, round(16000 * seconds))
-    soundfile.write(path, noise, 16000)
-
-
 def write_text(path, text, encoding="utf-8"):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding=encoding, newline="")
@@ -59,7 +45,7 @@ def write_text(path, text, encoding="utf-8"):
 def write_turn(root, turn, label, text=None):
     """A recording and its line, in the places of the release."""
     session, dialogue = root / f"Session{turn[4]}", turn[:-5]
-    write_wav(session / f"sentences/wav/{dialogue}/{turn}.wav")
+    write_noise(session / f"sentences/wav/{dialogue}/{turn}.wav")
     line = f"[1.0000 - 1.3000]\t{turn}\t{label}\t[2.0000, 3.0000, 2.0000]\n\n"
     path = session / f"dialog/EmoEvaluation/{dialogue}.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,19 +54,6 @@ def write_turn(root, turn, label, text=None):
     if text is not None:
         path = session / f"dialog/transcriptions/{dialogue}.txt"
         write_text(path, f"{turn} [001.0000-001.3000]: {text}\n")
-
-
-def read_csv(path):
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.reader(file))
-
-
-def run(*arguments):
-    return subprocess.run(
-        [sys.executable, str(RECIPES / "iemocap_prepare.py"), *arguments],
-        capture_output=True,
-        text=True,
-    )
 
 
 @pytest.fixture
@@ -92,11 +65,11 @@ def release(tmp_path):
     write_text(one / f"dialog/EmoEvaluation/{dialogue}.txt", EVALUATION)
     write_text(one / f"dialog/transcriptions/{dialogue}.txt", TRANSCRIPTION)
     for turn in ("F000", "M000"):
-        write_wav(one / f"sentences/wav/{dialogue}/{dialogue}_{turn}.wav")
+        write_noise(one / f"sentences/wav/{dialogue}/{dialogue}_{turn}.wav")
     write_turn(root, "Ses04M_script01_1b_F011", "xxx", "I’m not sure.")
     write_turn(root, "Ses05F_impro05a_M003", "oth")
     # What the release holds beside that
-    write_wav(one / f"dialog/wav/{dialogue}.wav")
+    write_noise(one / f"dialog/wav/{dialogue}.wav")
     (one / "dialog/avi/DivX").mkdir(parents=True)
     (one / f"dialog/avi/DivX/{dialogue}.avi").write_bytes(b"film")
     (one / "dialog/avi/DivX/clip.mp4").write_bytes(b"film")
@@ -130,7 +103,7 @@ def test_manifest_holds_every_turn_whatever_its_label(
             # In a dialogue named F, for the actor with the markers
             *("iemocap_Ses01F_impro01_M000", "0.3", f"{one}_M000.wav"),
             *("", "", "iemocap", "train", "eng", "1M", "male"),
-            *("excited", "exc", "Do you have 5, and your forms?"),
+            *("happy", "exc", "Do you have 5, and your forms?"),
         ],
         [
             *("iemocap_Ses04M_script01_1b_F011", "0.3"),
@@ -156,15 +129,14 @@ def test_manifest_holds_every_turn_whatever_its_label(
     assert "4 utterances, the release has 10039" in printed.err
 
 
-def test_excited_becomes_happy_when_asked_for(release, tmp_path):
-    for merged, emotion in ((False, "excited"), (True, "happy")):
+def test_excited_is_happy_unless_asked_otherwise(release, tmp_path):
+    for options, emotion in (({}, "happy"), ({"excited": "keep"}, "excited")):
         table = read_manifest(
-            prepare_iemocap(
-                release, tmp_path / "out", merge_excited=merged, test_session=5
-            )
+            prepare_iemocap(release, tmp_path / "out", **options)
         )
-        found = table[table.label == "exc"]
-        assert found.emotion.tolist() == [emotion]
+        assert table.emotion[table.label == "exc"].tolist() == [emotion]
+    with pytest.raises(InputError, match="excited is 'sad', not happy or keep"):
+        prepare_iemocap(release, tmp_path / "out", excited="sad")
 
 
 def test_sessions_make_the_splits(tmp_path, capsys):
@@ -201,8 +173,8 @@ def test_sessions_make_the_splits(tmp_path, capsys):
 
 def test_what_does_not_fit_is_dropped_with_a_reason(release, tmp_path):
     folder = "Session1/sentences/wav/Ses01F_impro01"
-    write_wav(release / f"{folder}/Ses01F_impro01_F001.wav")
-    write_wav(release / f"{folder}/take two.wav")
+    write_noise(release / f"{folder}/Ses01F_impro01_F001.wav")
+    write_noise(release / f"{folder}/take two.wav")
     (release / f"{folder}/Ses01F_impro01_M000.wav").write_bytes(b"")
     labels = "Session1/dialog/EmoEvaluation/Ses01F_impro01.txt"
     with open(release / labels, "a") as file:
@@ -252,7 +224,7 @@ def test_every_kind_of_name_is_known(turn):
 
 def test_the_whole_release_is_recognised_by_its_counts(tmp_path, capsys):
     root = tmp_path / "IEMOCAP_full_release"
-    write_wav(tmp_path / "one.wav", 0.1)
+    write_noise(tmp_path / "one.wav", 0.1)
     labels = [label for label, n in COUNTS.items() for _ in range(n)]
     for number, label in enumerate(labels):
         dialogue = f"Ses0{number % 5 + 1}F_impro{number // 5000 + 1:02d}"
@@ -265,7 +237,7 @@ def test_the_whole_release_is_recognised_by_its_counts(tmp_path, capsys):
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "a") as file:
             file.write(f"[1.0 - 1.1]\t{turn}\t{label}\t[1.0, 1.0, 1.0]\n")
-    manifest = prepare_iemocap(root, tmp_path / "out", merge_excited=True)
+    manifest = prepare_iemocap(root, tmp_path / "out")
     printed = capsys.readouterr()
     assert "counts equal the release's: 10039 utterances" in printed.out
     assert printed.err == ""
@@ -278,10 +250,8 @@ def test_the_whole_release_is_recognised_by_its_counts(tmp_path, capsys):
 
 def test_the_folder_beside_the_right_one_is_named(release, tmp_path):
     for wrong in (release.parent, release / "Session1"):
-        result = run("--data_folder", wrong, "--save_folder", tmp_path / "out")
-        assert result.returncode == 2
-        assert result.stderr.strip().endswith(f"give {release}")
-        assert "Traceback" not in result.stderr
+        message = refused("iemocap", wrong, tmp_path / "out")
+        assert message.endswith(f"give {release}")
         assert not (tmp_path / "out").exists()
 
 
@@ -301,10 +271,7 @@ def test_sessions_that_do_not_exist_are_refused(
     release, tmp_path, options, message
 ):
     out = tmp_path / "out"
-    result = run("--data_folder", release, "--save_folder", out, *options)
-    assert result.returncode == 2
-    assert message in result.stderr
-    assert "Traceback" not in result.stderr
+    assert message in refused("iemocap", release, out, *options)
     assert not out.exists()
 
 
@@ -312,28 +279,24 @@ def test_recordings_without_labels_are_refused(release, tmp_path):
     for path in release.glob("Session*/dialog/EmoEvaluation/*.txt"):
         path.unlink()
     out = tmp_path / "out"
-    result = run("--data_folder", release, "--save_folder", out)
-    assert result.returncode == 2
-    assert "no labels in Session*/dialog/EmoEvaluation" in result.stderr
-    assert "Traceback" not in result.stderr
+    message = refused("iemocap", release, out)
+    assert "no labels in Session*/dialog/EmoEvaluation" in message
     assert list(out.iterdir()) == []
 
 
 def test_an_unknown_label_is_refused(release, tmp_path):
     write_turn(release, "Ses02F_impro02_F000", "hpa")
     out = tmp_path / "out"
-    result = run("--data_folder", release, "--save_folder", out)
-    assert result.returncode == 2
-    assert "unknown emotion 'hpa'" in result.stderr
-    assert "Traceback" not in result.stderr
+    message = refused("iemocap", release, out)
+    assert "unknown emotion 'hpa'" in message
     assert list(out.iterdir()) == []
 
 
 def test_the_command_line_writes_the_manifest(release, tmp_path):
     out = tmp_path / "out"
     result = run(
-        *("--data_folder", release, "--save_folder", out),
-        *("--test_session", "1", "--valid_session", "4", "--merge_excited"),
+        *("iemocap", release, out),
+        *("--test_session", "1", "--valid_session", "4", "--excited", "keep"),
     )
     assert result.returncode == 0, result.stderr
     table = read_manifest(out / "iemocap.csv")
@@ -343,7 +306,7 @@ def test_the_command_line_writes_the_manifest(release, tmp_path):
         "4F": "valid",
         "5M": "train",
     }
-    assert set(table.emotion) == {"neutral", "happy", ""}
+    assert set(table.emotion) == {"neutral", "excited", ""}
     assert result.stdout.startswith(str(out / "iemocap.csv"))
 
 

@@ -3,26 +3,22 @@
 The m4a files are real ones: AAC at 48 kHz, made with PyAV.
 """
 
-import csv
 import os
+import resource
 import shutil
-import subprocess
-import sys
-from pathlib import Path
+import tarfile
+from pathlib import PurePosixPath
 
 import av
+import mead_prepare
 import numpy as np
 import pytest
 import soundfile
+from mead_prepare import prepare_mead
+from miniature import read_csv, read_dropped, refused, run, write_noise
 
-RECIPES = Path(__file__).parents[2] / "recipes/M5SER"
-sys.path.insert(0, str(RECIPES))
-
-import mead_prepare  # noqa: E402
-from mead_prepare import prepare_mead  # noqa: E402
-
-from speechbrain_mser.dataio.audio import load_audio  # noqa: E402
-from speechbrain_mser.dataio.manifest import read_manifest  # noqa: E402
+from speechbrain_mser.dataio.audio import load_audio
+from speechbrain_mser.dataio.manifest import read_manifest
 
 NAMES = (
     *("M003/audio/neutral/level_1/040", "M007/audio/angry/level_3/001"),
@@ -46,26 +42,6 @@ def write_m4a(path, rate=48000):
             container.mux(packet)
 
 
-def write_noise(path, rate=16000):
-    """0.3 s of noise, in the format of the name's extension."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    noise = np.random.default_rng(0).normal(0, 0.1, rate * 3 // 10)
-    soundfile.write(path, noise, rate)
-
-
-def read_csv(path):
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.reader(file))
-
-
-def run(*arguments):
-    return subprocess.run(
-        [sys.executable, str(RECIPES / "mead_prepare.py"), *arguments],
-        capture_output=True,
-        text=True,
-    )
-
-
 @pytest.fixture(scope="session")
 def two_rates(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mead")
@@ -85,6 +61,7 @@ def release(tmp_path, two_rates):
     film = root / "M003/video/front/angry/level_1/001.mp4"
     film.parent.mkdir(parents=True)
     film.write_bytes(b"film")
+    # Left over after unpacking
     (root / "M003/audio.tar").write_bytes(b"packed")
     return root
 
@@ -119,7 +96,7 @@ def test_a_row_is_complete_and_its_audio_extracted(release, tmp_path, capsys):
     seconds = float(row[1])
     assert row == [
         *("mead_M007_angry_3_001", row[1]),
-        "$manifest_folder/mead_audio/M007/audio/angry/level_3/001.flac",
+        "$manifest_folder/mead_audio/M007/audio/angry/level_3/001.m4a.flac",
         *("", "", "mead", "train", "eng", "M007", "male", "angry", "angry", ""),
     ]
     # AAC adds up to two frames of 1,024 samples
@@ -176,7 +153,7 @@ def test_whatever_is_no_utterance_is_dropped_with_a_reason(release, tmp_path):
     # One clip in two formats
     write_noise(release / f"{NAMES[1]}.wav")
     manifest = prepare_mead(release, tmp_path / "out")
-    dropped = dict(read_csv(tmp_path / "out/mead_dropped.csv")[1:])
+    dropped = read_dropped(tmp_path / "out")
     broken = dropped.pop("M003/audio/sad/level_1/002.m4a")
     assert broken.startswith("unreadable: ")
     twice = dropped.pop(f"{NAMES[1]}.wav")
@@ -195,14 +172,15 @@ def test_known_numbers_add_up():
     actors = mead_prepare.ACTORS
     assert len(set(actors)) == 48
     assert sum(actor.startswith("M") for actor in actors) == 27
-    held_out = {*mead_prepare.VALID_SPEAKERS, *mead_prepare.TEST_SPEAKERS}
+    corpus = mead_prepare.MEAD
+    held_out = {*corpus.valid_speakers, *corpus.test_speakers}
     assert len(held_out & set(actors)) == 8
 
 
 def test_actors_on_the_command_line_make_the_splits(release, tmp_path):
     out = tmp_path / "out"
     result = run(
-        *("--data_folder", release, "--save_folder", out),
+        *("mead", release, out),
         *("--valid_speakers", "W014", "--test_speakers", "M007"),
     )
     assert result.returncode == 0, result.stderr
@@ -215,15 +193,70 @@ def test_actors_on_the_command_line_make_the_splits(release, tmp_path):
     assert "8 utterances, the release has 31729" in result.stderr
 
 
-def test_packed_actors_end_with_a_message(tmp_path):
-    (tmp_path / "MEAD/M003").mkdir(parents=True)
-    (tmp_path / "MEAD/M003/audio.tar").write_bytes(b"packed")
+def pack(path, folder, prefix):
+    """A tarball of a folder's files, and of what macOS adds to them."""
+    with tarfile.open(path, "w") as tarball:
+        for file in sorted(folder.rglob("*.m4a")):
+            name = f"{prefix}{file.relative_to(folder)}"
+            tarball.add(file, name)
+            shadow = tarfile.TarInfo(
+                str(PurePosixPath(name).with_name(f"._{file.name}"))
+            )
+            tarball.addfile(shadow)
+
+
+@pytest.mark.parametrize("prefix", ["audio/", "./audio/", "M007/audio/"])
+def test_actors_whose_audio_is_packed_are_read_too(release, tmp_path, prefix):
+    unpacked = read_manifest(prepare_mead(release, tmp_path / "unpacked"))
+    actor = release / "M007"
+    pack(actor / "audio.tar", actor / "audio", prefix)
+    shutil.rmtree(actor / "audio")
+    packed = read_manifest(prepare_mead(release, tmp_path / "packed"))
+    assert packed.equals(unpacked)
+    assert read_dropped(tmp_path / "packed") == {}
+
+
+def test_a_tarball_that_breaks_off_ends_with_a_message(release, tmp_path):
+    tarball = release / "W014/audio.tar"
+    pack(tarball, release / "W014/audio", "audio/")
+    shutil.rmtree(release / "W014/audio")
+    tarball.write_bytes(tarball.read_bytes()[:4000])
+    message = refused("mead", release, tmp_path / "out")
+    assert f"{tarball}: broken off or damaged" in message
+
+
+def test_a_disk_that_fills_while_extracting_ends_with_a_message(
+    release, tmp_path
+):
     out = tmp_path / "out"
-    result = run("--data_folder", tmp_path / "MEAD", "--save_folder", out)
-    assert result.returncode == 2
-    assert "looked for [MW][0-9][0-9][0-9]/audio" in result.stderr
-    assert "Traceback" not in result.stderr
-    assert not out.exists()
+
+    def allow_2000_bytes():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+
+    message = refused(
+        *("mead", release, out),
+        preexec_fn=allow_2000_bytes,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    assert f"{out / 'mead_audio'}: cannot be written to" in message
+    assert [path for path in out.rglob("*") if path.is_file()] == []
+
+
+def test_one_clip_in_two_films_is_there_once(release, tmp_path):
+    m4a = release / f"{NAMES[1]}.m4a"
+    shutil.copy(m4a, m4a.with_suffix(".mp4"))
+    out = tmp_path / "out"
+    assert len(read_manifest(prepare_mead(release, out), release)) == 8
+    ((item, reason),) = read_dropped(out).items()
+    # Each film has a FLAC of its own, so that neither is written twice
+    assert item.endswith(f"{NAMES[1]}.mp4.flac")
+    assert reason.endswith(f"{NAMES[1]}.m4a.flac")
+    # And where one of them is broken, the other one is taken
+    m4a.write_bytes(b"no film")
+    out = tmp_path / "anew"
+    prepare_mead(release, out)
+    assert read_dropped(out).keys() == {f"{NAMES[1]}.m4a"}
+    assert len(read_manifest(out / "mead.csv", release)) == 8
 
 
 def test_a_folder_without_one_good_file_leaves_no_manifest(tmp_path):
@@ -231,8 +264,6 @@ def test_a_folder_without_one_good_file_leaves_no_manifest(tmp_path):
     path.parent.mkdir(parents=True)
     path.write_bytes(b"<html>404</html>")
     out = tmp_path / "out"
-    result = run("--data_folder", tmp_path / "MEAD", "--save_folder", out)
-    assert result.returncode == 2
-    assert "none of 1 audio files can be used" in result.stderr
-    assert "Traceback" not in result.stderr
+    message = refused("mead", tmp_path / "MEAD", out)
+    assert "none of 1 audio files can be used" in message
     assert list(out.iterdir()) == []

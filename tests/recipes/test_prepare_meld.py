@@ -1,24 +1,18 @@
 """What `meld_prepare.py` makes of MELD as people have it on disk."""
 
-import csv
 import io
-import subprocess
-import sys
 import tarfile
-from pathlib import Path
+from collections import Counter
 
 import av
 import numpy as np
 import pytest
 import soundfile
+from meld_prepare import MELD, prepare_meld
+from miniature import read_csv, read_dropped, refused, run
 
-RECIPES = Path(__file__).parents[2] / "recipes/M5SER"
-sys.path.insert(0, str(RECIPES))
-
-from meld_prepare import prepare_meld  # noqa: E402
-
-from speechbrain_mser.dataio.manifest import read_manifest  # noqa: E402
-from speechbrain_mser.errors import InputError  # noqa: E402
+from speechbrain_mser.dataio.manifest import read_manifest
+from speechbrain_mser.errors import InputError
 
 HEADER = [
     *("ID", "duration", "wav", "start", "stop", "corpus", "split"),
@@ -97,28 +91,6 @@ def pack(path, members):
             member = tarfile.TarInfo(name)
             member.size, member.mtime = len(content), 1_600_000_000
             tarball.addfile(member, io.BytesIO(content))
-
-
-def read_csv(path):
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.reader(file))
-
-
-def run(*arguments):
-    return subprocess.run(
-        [sys.executable, str(RECIPES / "meld_prepare.py"), *arguments],
-        capture_output=True,
-        text=True,
-    )
-
-
-def refused(root, out):
-    """What the script says when it ends as it should on bad input."""
-    result = run("--data_folder", root, "--save_folder", out)
-    assert result.returncode == 2, result.stdout
-    assert "Traceback" not in result.stderr
-    assert not (out / "meld.csv").exists()
-    return result.stderr
 
 
 TRAIN_FILES = {
@@ -203,14 +175,13 @@ def test_whatever_is_no_utterance_is_dropped_with_a_reason(release, tmp_path):
     write(release / "trailer/dia0_utt0.mp4", STEREO)
     write(release / "dev/dev_splits_complete/final_videos.mp4", STEREO)
     prepare_meld(release, tmp_path / "out")
-    dropped = dict(read_csv(tmp_path / "out/meld_dropped.csv"))
+    dropped = read_dropped(tmp_path / "out")
     films = "train.tar.gz/train/train_splits"
-    assert dropped.pop(f"{films}/dia125_utt3.mp4").startswith("excluded: ")
+    assert dropped.pop(f"{films}/dia125_utt3.mp4").startswith("known bad: ")
     absent = dropped.pop("dev_splits_complete/dia110_utt7.mp4")
-    assert absent.startswith("excluded: ")
+    assert absent.startswith("known bad: ")
     misnamed = "misnamed: not like train_splits/dia0_utt0"
     assert dropped == {
-        "item": "reason",
         "dev/dev_splits_complete/dia111_utt1.mp4": "empty: 0 bytes",
         "dev/dev_splits_complete/dia49_utt4.mp4": (
             "unlabelled: no row in dev_sent_emo.csv"
@@ -251,35 +222,38 @@ def test_audio_that_was_extracted_before_is_taken_where_it_lies(tmp_path):
     assert not (tmp_path / "out/meld_audio").exists()
 
 
-def test_excluded_items_are_kept_when_asked_for(tmp_path):
+def test_all_of_the_test_set_is_kept_unless_asked_otherwise(tmp_path):
+    # Others report on all 2,610, this clip of 305 s among them
     root = tmp_path / "MELD.Raw"
     row = f"1,Oh it’s great,Student,joy,positive,38,4,{TIMES}"
     write(root / "test_sent_emo.csv", table([row, *TEST]))
     films = root / "test/output_repeated_splits_test"
-    for name in ("dia38_utt4", "dia0_utt0", "dia0_utt1"):
+    write(films / "dia38_utt4.mp4", film([tone(61)], "mono"))
+    for name in ("dia0_utt0", "dia0_utt1"):
         write(films / f"{name}.mp4", STEREO)
-    item = "meld_test_dia38_utt4"
     out = tmp_path / "out"
-    assert item not in set(read_manifest(prepare_meld(root, out)).ID)
-    manifest = prepare_meld(root, out, keep_excluded=True)
-    assert item in set(read_manifest(manifest).ID)
-
-
-def test_a_clip_of_more_than_a_minute_is_miscut(tmp_path):
-    root = tmp_path / "MELD.Raw"
-    write(root / "test_sent_emo.csv", table(TEST))
-    films = root / "test/output_repeated_splits_test"
-    write(films / "dia0_utt0.mp4", film([tone(61)], "mono"))
-    write(films / "dia0_utt1.mp4", STEREO)
-    prepare_meld(root, tmp_path / "out")
-    assert dict(read_csv(tmp_path / "out/meld_dropped.csv")) == {
-        "item": "reason",
-        "test/output_repeated_splits_test/dia0_utt0.mp4": (
-            "miscut: 61 s, where an utterance has seconds"
-        ),
-    }
-    manifest = prepare_meld(root, tmp_path / "out", keep_excluded=True)
+    table_of_all = read_manifest(prepare_meld(root, out))
+    assert len(table_of_all) == 3 and table_of_all.duration.max() > 60
+    assert read_dropped(out) == {}
+    manifest = prepare_meld(root, out, drop_known_bad=True)
     assert len(read_manifest(manifest)) == 2
+    ((item, reason),) = read_dropped(out).items()
+    assert item.endswith("dia38_utt4.flac")
+    assert reason == "known bad: cut wrongly: 305 s for one sentence"
+
+
+def test_known_bad_items_that_can_be_read_are_few():
+    known = dict(row[:2] for row in read_csv(MELD.exclusions)[1:])
+    readable = Counter(
+        item.split("_")[0]
+        for item, reason in known.items()
+        if reason.startswith(("cut wrongly", "the same", "labelled"))
+    )
+    # Two scenes of the training split that it holds twice, and mis-cut clips
+    assert readable == {"train": 15 + 1, "test": 2}
+    unreadable = Counter(item.split("_")[0] for item in known) - readable
+    # With these the release has 9,989, 1,109 and 2,610
+    assert unreadable == {"train": 7, "dev": 3}
 
 
 def test_links_to_folders_are_followed(release, tmp_path):
@@ -340,13 +314,13 @@ def test_members_that_leave_the_tarball_are_dropped(release, tmp_path):
     prepare_meld(release, out)
     made = {path for path in tmp_path.rglob("*") if path.is_file()} - before
     assert all(out in path.parents for path in made)
-    dropped = dict(read_csv(out / "meld_dropped.csv"))
+    dropped = read_dropped(out)
     for name in names:
         reason = dropped[f"train.tar.gz/{name}"]
         assert reason == "unsafe: a path that leaves its folder"
     (release / "linked.tar.gz").replace(release / "train.tar.gz")
     prepare_meld(release, out)
-    dropped = dict(read_csv(out / "meld_dropped.csv"))
+    dropped = read_dropped(out)
     name = "train.tar.gz/train/train_splits/dia9_utt9.mp4"
     assert dropped[name] == "unreadable: not a regular file"
 
@@ -356,16 +330,16 @@ def test_a_damaged_tarball_is_named(release, tmp_path, damage):
     path = release / "train.tar.gz"
     content = path.read_bytes()
     path.write_bytes(content[:-5000] if damage == "broken off" else b"<html>")
-    message = refused(release, tmp_path / "out")
+    message = refused("meld", release, tmp_path / "out")
     assert f"{path}: broken off or damaged" in message
 
 
 def test_clips_without_annotations_are_refused(release, tmp_path):
     path = release / "dev_sent_emo.csv"
     path.write_bytes(table(DEV)[:-50])
-    assert "is the file cut off?" in refused(release, tmp_path / "out")
+    assert "is the file cut off?" in refused("meld", release, tmp_path / "out")
     path.unlink()
-    message = refused(release, tmp_path / "out")
+    message = refused("meld", release, tmp_path / "out")
     assert "no dev_sent_emo.csv for the clips of dev" in message
 
 
@@ -398,13 +372,13 @@ def test_what_is_no_annotation_file_is_refused(
 
 def test_the_folder_above_or_below_is_named(release, tmp_path):
     for wrong in (release.parent, release / "output_repeated_splits_test"):
-        message = refused(wrong, tmp_path / "out")
+        message = refused("meld", wrong, tmp_path / "out")
         assert message.strip().endswith(f"give {release}")
 
 
 def test_the_command_line_writes_the_manifest(release, tmp_path):
     out = tmp_path / "out"
-    result = run("--data_folder", release, "--save_folder", out)
+    result = run("meld", release, out)
     assert result.returncode == 0, result.stderr
     assert len(read_manifest(out / "meld.csv", release)) == 5
     # No bar where there is no terminal

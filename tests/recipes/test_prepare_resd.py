@@ -1,9 +1,6 @@
 """What `resd_prepare.py` makes of RESD as the hub gives it."""
 
-import csv
 import io
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +10,8 @@ import soundfile
 pyarrow = pytest.importorskip("pyarrow")
 pytest.importorskip("av")
 
+from miniature import read_csv, read_dropped, refused  # noqa: E402
 from pyarrow import parquet  # noqa: E402
-
-RECIPES = Path(__file__).parents[2] / "recipes/M5SER"
-sys.path.insert(0, str(RECIPES))
-
 from resd_prepare import prepare_resd  # noqa: E402
 
 from speechbrain_mser.dataio.manifest import read_manifest  # noqa: E402
@@ -52,19 +46,6 @@ def write_shard(target, entries, **columns):
     }
     table = {key: value for key, value in table.items() if value is not None}
     parquet.write_table(pyarrow.table(table), target)
-
-
-def read_csv(path):
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.reader(file))
-
-
-def run(*arguments):
-    return subprocess.run(
-        [sys.executable, str(RECIPES / "resd_prepare.py"), *arguments],
-        capture_output=True,
-        text=True,
-    )
 
 
 TRAIN = "data/train-00000-of-00001-a1b2.parquet"
@@ -216,7 +197,7 @@ def test_rows_that_cannot_be_used_are_dropped_with_a_reason(release, tmp_path):
     (release / "a.wav").write_bytes(wav(16000))
     table = read_manifest(prepare_resd(release, tmp_path / "out"))
     assert table.ID.tolist() == ["resd_45_anger_fear_f_011"]
-    dropped = dict(read_csv(tmp_path / "out/resd_dropped.csv")[1:])
+    dropped = read_dropped(tmp_path / "out")
     audio = "$manifest_folder/resd_audio"
     assert dropped.pop(f"{audio}/test/45_anger_fear_f_014.flac").startswith(
         "unreadable: "
@@ -245,11 +226,9 @@ def test_an_early_revision_is_refused_before_anything_is_written(
     entry = [("45_anger_fear_f_010", "fear")]
     write_shard(release / TEST, entry, speech=floats)
     out = tmp_path / "out"
-    result = run("--data_folder", release, "--save_folder", out)
-    assert result.returncode == 2
-    assert "the column speech holds list<" in result.stderr
-    assert "an early revision of the data set" in result.stderr
-    assert "Traceback" not in result.stderr
+    message = refused("resd", release, out)
+    assert "the column speech holds list<" in message
+    assert "an early revision of the data set" in message
     assert list(out.iterdir()) == []
 
 
@@ -287,8 +266,6 @@ def test_an_unknown_choice_and_folder_end_with_a_message(release, tmp_path):
     with pytest.raises(InputError, match="'merge', not keep or drop or happy"):
         prepare_resd(release, tmp_path / "out", enthusiasm="merge")
     out = tmp_path / "out"
-    result = run("--data_folder", tmp_path / "none", "--save_folder", out)
-    assert result.returncode == 2
-    assert f"{tmp_path / 'none'}: no such folder" in result.stderr
-    assert "Traceback" not in result.stderr
+    message = refused("resd", tmp_path / "none", out)
+    assert f"{tmp_path / 'none'}: no such folder" in message
     assert not out.exists()

@@ -1,46 +1,21 @@
 """What `shemo_prepare.py` makes of ShEMO as people have it on disk."""
 
-import csv
 import json
-import subprocess
-import sys
-from pathlib import Path
+from functools import partial
 
-import numpy as np
+import miniature
 import pytest
-import soundfile
+from miniature import read_csv, read_dropped, refused
+from shemo_prepare import prepare_shemo
 
-RECIPES = Path(__file__).parents[2] / "recipes/M5SER"
-sys.path.insert(0, str(RECIPES))
+from speechbrain_mser.dataio.manifest import read_manifest
+from speechbrain_mser.errors import InputError
 
-from shemo_prepare import prepare_shemo  # noqa: E402
-
-from speechbrain_mser.dataio.manifest import read_manifest  # noqa: E402
-from speechbrain_mser.errors import InputError  # noqa: E402
+write_noise = partial(miniature.write_noise, rate=44100)
 
 # "I cannot bear it any more.", with a left-to-right mark inside a word
 BEAR = "دیگه نمی\u200eتونم تحمل کنم."
 SECRET = "مگه من به تو نگفته بودم؟"
-
-
-def write_noise(path, rate=44100):
-    """0.3 s of noise, in the format of the name's extension."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    noise = np.random.default_rng(0).normal(0, 0.1, rate * 3 // 10)
-    soundfile.write(path, noise, rate)
-
-
-def read_csv(path):
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.reader(file))
-
-
-def run(*arguments):
-    return subprocess.run(
-        [sys.executable, str(RECIPES / "shemo_prepare.py"), *arguments],
-        capture_output=True,
-        text=True,
-    )
 
 
 @pytest.fixture
@@ -92,6 +67,8 @@ def modified(tmp_path):
     return path
 
 
+# Whoever has not unpacked it yet must hear of it
+PACKED = {"male.zip": "packed: an archive; unpack what you need"}
 COLUMNS = ["ID", "split", "speaker", "gender", "emotion", "label", "text"]
 
 
@@ -118,7 +95,7 @@ def test_a_row_is_complete_whatever_the_sampling_rate(release, tmp_path):
         *("shemo_M02F01", "0.3", "$data_root/male/M02F01.wav", "", ""),
         *("shemo", "test", "fas", "M02", "male", "fear", "fear", BEAR),
     ]
-    assert read_csv(tmp_path / "out/shemo_dropped.csv") == [["item", "reason"]]
+    assert read_dropped(tmp_path / "out") == PACKED
 
 
 def test_emobox_takes_recordings_with_a_transcript_of_their_name(
@@ -128,10 +105,11 @@ def test_emobox_takes_recordings_with_a_transcript_of_their_name(
     assert read_manifest(manifest).ID.tolist() == [
         *("shemo_F01A01", "shemo_F03S02", "shemo_F09H01", "shemo_M02F01")
     ]
-    assert read_csv(tmp_path / "out/shemo_dropped.csv")[1:] == [
-        ["female/F21N05.wav", "no transcript: no F21N05.ort"],
-        ["male/M56W12.wav", "no transcript: no M56W12.ort"],
-    ]
+    assert read_dropped(tmp_path / "out") == {
+        "female/F21N05.wav": "no transcript: no F21N05.ort",
+        "male/M56W12.wav": "no transcript: no M56W12.ort",
+        **PACKED,
+    }
     assert "the release has 2838" in capsys.readouterr().err
 
 
@@ -149,9 +127,10 @@ def test_modified_labels_and_transcripts_replace_the_names(
         ["shemo_F21N05", "neutral", SECRET],
         ["shemo_M02F01", "fear", BEAR],
     ]
-    assert read_csv(tmp_path / "out/shemo_dropped.csv")[1:] == [
-        ["male/M56W12.wav", "no label: not in the modified list"]
-    ]
+    assert read_dropped(tmp_path / "out") == {
+        "male/M56W12.wav": "no label: not in the modified list",
+        **PACKED,
+    }
 
 
 def test_another_list_is_prepared_again(release, modified, tmp_path, capsys):
@@ -182,6 +161,13 @@ def test_both_choices_together_have_counts_of_their_own(
     )
 
 
+def test_transcripts_are_found_through_a_link(release, tmp_path):
+    (release / "final text").rename(tmp_path / "texts")
+    (release / "final text").symlink_to(tmp_path / "texts")
+    manifest = prepare_shemo(release, tmp_path / "out", subset="emobox")
+    assert len(read_manifest(manifest)) == 4
+
+
 def test_one_of_the_two_archives_is_enough(release, tmp_path):
     for path in (release / "female").iterdir():
         path.unlink()
@@ -197,9 +183,11 @@ def test_misnamed_files_are_dropped_and_a_broken_transcript_is_not_text(
         write_noise(release / f"female/{name}.wav")
     (release / "final text/M02F01.ort").write_bytes(b"\xff\xfe\x00\xd8")
     table = read_manifest(prepare_shemo(release, tmp_path / "out"))
-    dropped = dict(read_csv(tmp_path / "out/shemo_dropped.csv")[1:])
+    dropped = read_dropped(tmp_path / "out")
+    reason = "misnamed: not like F03S02"
     assert dropped == {
-        f"female/{name}.wav": "misnamed: not like F03S02" for name in misnamed
+        **{f"female/{name}.wav": reason for name in misnamed},
+        **PACKED,
     }
     assert table.text[table.ID == "shemo_M02F01"].item() == ""
     assert "M02F01.ort: no transcript" in capsys.readouterr().err
@@ -249,15 +237,8 @@ def test_modified_labels_without_the_list_end_with_where_it_is(
     release, tmp_path
 ):
     out = tmp_path / "out"
-    result = run(
-        *("--data_folder", release, "--save_folder", out),
-        *("--labels", "modified"),
-    )
-    assert result.returncode == 2
-    assert "labels modified needs modified_shemo.json of https:" in (
-        result.stderr
-    )
-    assert "Traceback" not in result.stderr
+    message = refused("shemo", release, out, *("--labels", "modified"))
+    assert "labels modified needs modified_shemo.json of https:" in (message)
     assert not out.exists()
 
 
@@ -271,8 +252,6 @@ def test_emobox_without_transcripts_says_what_to_do(release, tmp_path):
 
 def test_the_folder_inside_ends_with_the_right_one(release, tmp_path):
     out = tmp_path / "out"
-    result = run("--data_folder", release / "male", "--save_folder", out)
-    assert result.returncode == 2
-    assert f"give {release}" in result.stderr
-    assert "Traceback" not in result.stderr
+    message = refused("shemo", release / "male", out)
+    assert f"give {release}" in message
     assert not out.exists()

@@ -1,40 +1,15 @@
 """What `urdu_prepare.py` makes of URDU-Dataset as people have it on disk."""
 
-import csv
-import subprocess
-import sys
-from pathlib import Path
+from functools import partial
 
-import numpy as np
+import miniature
 import pytest
-import soundfile
+from miniature import read_csv, refused, run
+from urdu_prepare import prepare_urdu
 
-RECIPES = Path(__file__).parents[2] / "recipes/M5SER"
-sys.path.insert(0, str(RECIPES))
+from speechbrain_mser.dataio.manifest import read_manifest
 
-from urdu_prepare import prepare_urdu  # noqa: E402
-
-from speechbrain_mser.dataio.manifest import read_manifest  # noqa: E402
-
-
-def write_noise(path, rate=44100):
-    """0.3 s of noise, in the format of the name's extension."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    noise = np.random.default_rng(0).normal(0, 0.1, rate * 3 // 10)
-    soundfile.write(path, noise, rate)
-
-
-def read_csv(path):
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.reader(file))
-
-
-def run(*arguments):
-    return subprocess.run(
-        [sys.executable, str(RECIPES / "urdu_prepare.py"), *arguments],
-        capture_output=True,
-        text=True,
-    )
+write_noise = partial(miniature.write_noise, rate=44100)
 
 
 @pytest.fixture
@@ -103,8 +78,7 @@ def test_flac_gives_the_rows_of_wav(release, tmp_path):
 def test_an_option_without_names_makes_a_training_corpus(release, tmp_path):
     out = tmp_path / "out"
     result = run(
-        *("--data_folder", release, "--save_folder", out),
-        *("--valid_speakers", "SF1", "--test_speakers"),
+        "urdu", release, out, *("--valid_speakers", "SF1", "--test_speakers")
     )
     assert result.returncode == 0, result.stderr
     table = read_manifest(out / "urdu.csv")
@@ -113,23 +87,16 @@ def test_an_option_without_names_makes_a_training_corpus(release, tmp_path):
 
 def test_unknown_speakers_end_with_the_known_ones(release, tmp_path):
     out = tmp_path / "out"
-    result = run(
-        *("--data_folder", release, "--save_folder", out),
-        *("--valid_speakers", "SM99"),
-    )
-    assert result.returncode == 2
-    assert "no speaker SM99; there are SF1, SM1, SM5" in result.stderr
-    assert "Traceback" not in result.stderr
+    message = refused("urdu", release, out, *("--valid_speakers", "SM99"))
+    assert "no speaker SM99; there are SF1, SM1, SM5" in message
     assert list(out.iterdir()) == []
 
 
 def test_a_speaker_in_two_splits_ends_with_a_message(release, tmp_path):
     out = tmp_path / "out"
-    result = run(
-        *("--data_folder", release, "--save_folder", out),
+    message = refused(
+        *("urdu", release, out),
         *("--valid_speakers", "SM1", "--test_speakers", "SM1", "SF1"),
     )
-    assert result.returncode == 2
-    assert "speaker SM1 is in both" in result.stderr
-    assert "Traceback" not in result.stderr
+    assert "speaker SM1 is in both" in message
     assert list(out.iterdir()) == []

@@ -1,7 +1,6 @@
 """The file names that the preparation scripts read, and what they refuse."""
 
 import math
-import sys
 from pathlib import PurePosixPath
 from types import SimpleNamespace
 
@@ -21,7 +20,6 @@ import shemo_prepare
 import urdu_prepare
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from speechbrain.utils.importutils import LazyModule
 
 from speechbrain_mser.dataio.manifest import write_manifest
 from speechbrain_mser.dataio.preparation import by_name
@@ -35,15 +33,6 @@ claim = settings(
     suppress_health_check=[HealthCheck.too_slow],
 )
 of = st.sampled_from
-
-
-@pytest.fixture(autouse=True)
-def _lazy_modules_have_no_file():
-    # Hypothesis asks every loaded module for its file, and SpeechBrain's
-    # lazy ones would import their optional packages (k2) to answer.
-    for module in list(sys.modules.values()):
-        if isinstance(module, LazyModule):
-            module.__dict__.setdefault("__file__", None)
 
 
 def number(low, high, width=1):
@@ -174,7 +163,7 @@ def collect_iemocap(folder, paths):
     known = {"Ses01F_impro01_F000", *filter(str.isidentifier, turns)}
     lines = [f"[0.0 - 1.5]\t{turn}\tneu\t[2.5, 2.5, 2.5]\n" for turn in known]
     table.write_text("".join(lines), encoding="utf-8")
-    return iemocap_prepare._collect(folder, paths)
+    return iemocap_prepare._collect(folder, paths, "keep")
 
 
 def meld(split, dialogue, utterance):
@@ -480,7 +469,7 @@ def test_a_translation_finds_its_source(sources, parts, prefixed):
         f"{language}/{corpus}/{f'{corpus}_' * prefixed}u{n}.{n}.wav"
         for language, corpus, n in parts
     ]
-    rows, dropped = m5ser_prepare._collect(paths, sources)
+    rows, dropped = m5ser_prepare._collect(None, paths, sources)
     assert dropped == []
     assert [
         (row["ID"], row["wav"], row["language"], row["speaker"]) for row in rows
@@ -503,7 +492,7 @@ def test_a_translation_finds_its_source(sources, parts, prefixed):
 def test_what_is_no_translation_is_refused(sources, names):
     folders = ("", "fra/", "eng/meld/", "FRA/meld/", "fra/meld/")
     paths = [above + name for above in folders for name in names]
-    rows, dropped = m5ser_prepare._collect(paths, sources)
+    rows, dropped = m5ser_prepare._collect(None, paths, sources)
     assert rows == []
     assert [path for path, _ in dropped] == paths
 
@@ -591,5 +580,6 @@ def test_an_id_of_cmu_mosei_gives_back_video_and_times(parts):
 @example(1e306, -1e306)
 def test_damaged_times_make_an_id_and_never_raise(start, stop):
     assert cmu_mosei_prepare._item("video", start, stop).startswith("video_")
-    problem = cmu_mosei_prepare._times(start, stop, 10.0, "").get("problem")
+    row = cmu_mosei_prepare._times(start, stop)
+    problem = row.get("problem") or cmu_mosei_prepare._refuse(row, 10.0)
     assert bool(problem) == (not start < stop <= 10.5)

@@ -20,3 +20,29 @@ def test_trailing_commas_and_short_rows_are_harmless(tmp_path):
         {"path": "a.wav", "text": "yes, well", "speaker": "anna"},
         {"path": "b.wav", "text": "", "speaker": ""},
     ]
+
+
+def test_windows_and_spreadsheets_write_tables_too(tmp_path):
+    path = tmp_path / "labels.csv"
+    # A byte order mark, CRLF, and nothing at the end of the last line
+    path.write_bytes(b"\xef\xbb\xbfpath,text\r\na.wav,$112\r\nb.wav,ok")
+    assert read_table(path, ["path"]) == [
+        {"path": "a.wav", "text": "$112"},
+        {"path": "b.wav", "text": "ok"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"path,text\na.wav,it\x92s\n", "in UTF-8 (byte 0x92 at 18); save it"),
+        (b"path;text\na.wav;x\n", "column path is missing; found path;text"),
+        (b'path,text\n"a.wav,x\n', "not a CSV file (unexpected end of data)"),
+        (b"", "column path is missing; found an empty file"),
+    ],
+)
+def test_what_is_no_such_table_says_what_to_do(tmp_path, content, message):
+    (tmp_path / "labels.csv").write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        read_table(tmp_path / "labels.csv", ["path"])
+    assert message in str(caught.value)

@@ -1,0 +1,81 @@
+"""Audio out of tarballs as corpora ship them, without unpacking them to disk.
+
+Nobody unpacks tens of gigabytes of film for the sake of a gigabyte of sound.
+"""
+
+import tarfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+from speechbrain_mser.dataio.extraction import Packed
+from speechbrain_mser.errors import InputError
+
+# The largest film of a corpus has some tens of megabytes.
+_MAX_BYTES = 256 * 2**20
+
+
+def read_tarball(folder, path, dropped):
+    """Read the files of a tarball one after the other.
+
+    Arguments
+    ---------
+    folder : str or path-like
+        What the path is relative to.
+    path : str
+        The tarball, compressed or not.
+    dropped : list of (str, str)
+        Gets the name and ``kind: detail`` of what is not read. Folders and
+        hidden files need no mention.
+
+    Yields
+    ------
+    Packed
+        Its name is the tarball's path and, after a ``/``, its own.
+
+    Raises
+    ------
+    InputError
+        It breaks off, or is no tarball.
+
+    Example
+    -------
+    >>> import io, tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> with tarfile.open(f"{folder}/audio.tar", "w") as tarball:
+    ...     member = tarfile.TarInfo("audio/a.txt")
+    ...     member.size = 5
+    ...     tarball.addfile(member, io.BytesIO(b"hello"))
+    >>> for packed in read_tarball(folder, "audio.tar", []):
+    ...     print(packed.name, packed.data)
+    audio.tar/audio/a.txt b'hello'
+    """
+    full = Path(folder, path)
+    try:
+        # As a stream: what is gzipped cannot be searched
+        with tarfile.open(full, "r|*") as tarball:
+            for member in tarball:
+                inside = PurePosixPath(member.name)
+                if member.isdir() or inside.name.startswith("."):
+                    continue
+                name = f"{path}/{member.name}"
+                problem = _problem(member, inside)
+                if problem:
+                    dropped.append((name, problem))
+                else:
+                    data = tarball.extractfile(member).read()
+                    yield Packed(name, data, member.mtime)
+    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+        raise InputError(
+            f"{full}: broken off or damaged ({error}); download it again, "
+            "or unpack what can be unpacked and delete it"
+        ) from None
+
+
+def _problem(member, inside):
+    if inside.is_absolute() or ".." in inside.parts:
+        return "unsafe: a path that leaves its folder"
+    if not member.isfile():
+        return "unreadable: not a regular file"
+    if member.size > _MAX_BYTES:
+        return f"too large: {member.size} bytes"
+    return ""
