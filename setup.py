@@ -43,6 +43,8 @@ setup(
         "soxr>=1.1.0",
         "scikit-learn>=1.9",
         "safetensors>=0.8.0",
+        "lmdb>=3.0",
+        "filelock>=4.2",
         "numpy>=2.4",
         "ruamel.yaml>=0.18.17",
         "tqdm>=4.70",

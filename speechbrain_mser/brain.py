@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from speechbrain_mser.checkpoints import RandomState
 from speechbrain_mser.dataio.batching import UtteranceBatch
+from speechbrain_mser.dataio.encoding import encode_batch
 from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.metrics import emotion_metrics
@@ -40,8 +41,8 @@ class EmotionBrain(Brain):
     on_bad_utterance : str
         "skip" reports an utterance that cannot be read and goes on, "stop"
         ends the run.
-    feature_cache : FeatureCache, optional
-        Keeps the frozen encoder's features from epoch to epoch.
+    feature_store : FeatureStore, optional
+        The one that the datasets were made with.
     epoch_counter, train_logger : speechbrain objects
     tensorboard_logger : speechbrain object, optional
     export : callable, optional
@@ -84,12 +85,12 @@ class EmotionBrain(Brain):
         return self.modules.connector(features, lens)
 
     def encode(self, batch):
-        """The frozen encoder's features, from the cache where it has them."""
-        wavs, wav_lens = batch.sig
-        cache = getattr(self.hparams, "feature_cache", None)
-        if cache is None or cache.max_bytes == 0:
-            return self.modules.whisper(wavs, wav_lens)
-        return cache(batch.id, wavs, wav_lens, self.modules.whisper)
+        """The frozen encoder's features, from the store where it has them."""
+        store = getattr(self.hparams, "feature_store", None)
+        # In the encoder's own dtype: features must not depend on whether it
+        # is training or the statistics' estimation that asks for them.
+        with torch.autocast(torch.device(self.device).type, enabled=False):
+            return encode_batch(batch, self.modules.whisper, store)
 
     def compute_objectives(self, predictions, batch, stage):
         """Eq. 2 and 3: the contrastive loss plus lambda times the LLM's."""
@@ -102,16 +103,30 @@ class EmotionBrain(Brain):
         contrastive = self.hparams.contrastive_loss(
             pooled, emotions, across_ranks=stage == Stage.TRAIN
         )
-        cross_entropy = self.modules.llama(tokens, batch.emotion)
+        if stage == Stage.TRAIN:
+            cross_entropy = self.modules.llama(tokens, batch.emotion)
+        else:
+            cross_entropy = self._predict(tokens, emotions, batch.emotion)
         loss = contrastive + self.hparams.ce_weight * cross_entropy
         self._remember("loss", loss, len(batch))
         self._remember("contrastive", contrastive, len(batch))
         self._remember("ce", cross_entropy, len(batch))
-        if stage != Stage.TRAIN:
-            best = self.raw("llama").score(tokens, label_words).argmax(-1)
-            self.references += batch.emotion
-            self.predictions += [label_words[i] for i in best.tolist()]
         return loss
+
+    def _predict(self, tokens, emotions, words):
+        """Note the predictions of a batch; its cross entropy comes with them.
+
+        The scores of all candidates hold the right one's, so the LLM needs
+        not be asked again for the loss.
+        """
+        llama = self.raw("llama")
+        scores = llama.score(tokens, self.label_words)
+        self.references += words
+        self.predictions += [
+            self.label_words[i] for i in scores.argmax(-1).tolist()
+        ]
+        n_tokens = sum(len(llama.word_tokens(word)) for word in words)
+        return -scores.gather(1, emotions[:, None]).sum() / n_tokens
 
     def _remember(self, name, value, weight):
         """Add to a stage's mean; on the device, without waiting for it."""
@@ -198,6 +213,16 @@ class EmotionBrain(Brain):
                 decay_factor=1.0,
             )
         return loader
+
+    def _train_loader_specifics(self, dataset, loader_kwargs):
+        sampler = loader_kwargs.get("batch_sampler")
+        if sampler is None:
+            return super()._train_loader_specifics(dataset, loader_kwargs)
+        # Ours deals to the processes itself: the parent would shuffle and
+        # split its batches once more, and, in one process, never tell it
+        # the epoch.
+        self.train_sampler = sampler
+        return loader_kwargs
 
     def init_optimizers(self):
         """Optimise what is trained: the connector, and adapters if any."""

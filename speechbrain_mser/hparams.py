@@ -1,5 +1,6 @@
 """Hyperparameter files and flags, with the user's mistakes explained."""
 
+import io
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -60,6 +61,31 @@ def read_settings(path, overrides):
     """
     with _explained(path), open(path, encoding="utf-8") as file:
         return YAML().load(resolve_references(file, overrides))
+
+
+def load_object(path, overrides, section, name):
+    """Build one object of an included file, and nothing else.
+
+    Arguments
+    ---------
+    path : str or path-like
+        The HyperPyYAML file.
+    overrides : dict
+        As `place_overrides` returns.
+    section : str
+        Under which name the file is included.
+    name : str
+        The object's name in it.
+
+    Returns
+    -------
+    object
+        What the YAML describes; another training's LLM is not loaded for it.
+    """
+    resolved = read_settings(path, overrides)[section][name]
+    text = io.StringIO()
+    YAML().dump({name: resolved}, text)
+    return load_hyperpyyaml(text.getvalue())[name]
 
 
 def place_overrides(path, overrides):

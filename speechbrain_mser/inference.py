@@ -147,9 +147,35 @@ class EmotionRecognizer(Pretrained):
             No labels, repeated ones, or one without a token in the LLM.
         """
         words = self.labels(labels)
-        tokens, _ = self._connect(wavs, wav_lens)
-        scores = self.mods.llama.score(tokens, words)
-        log_probs = scores.log_softmax(-1)
+        return self.recognize_features(*self._encode(wavs, wav_lens), words)
+
+    @torch.no_grad()
+    def recognize_features(self, features, lens, labels=None):
+        """The most probable emotion, from the encoder's features.
+
+        Arguments
+        ---------
+        features : torch.Tensor
+            ``[batch, frames, dim]`` or ``[batch, layers, frames, dim]``, as
+            the module "whisper" or a `FeatureStore` gives them.
+        lens : torch.Tensor
+            ``[batch]``, relative lengths.
+        labels : str or list of str, optional
+            The candidates, as for `recognize_batch`.
+
+        Returns
+        -------
+        words : list of str
+            ``[batch]``.
+        log_probs : torch.Tensor
+            ``[batch, n_labels]``.
+        """
+        words = self.labels(labels)
+        with self.inference_ctx:
+            tokens, _ = self.mods.connector(
+                features.to(self.device), lens.to(self.device)
+            )
+        log_probs = self.mods.llama.score(tokens, words).log_softmax(-1)
         return [words[i] for i in log_probs.argmax(-1).tolist()], log_probs
 
     def recognize_file(self, path, labels=None):
@@ -219,6 +245,13 @@ class EmotionRecognizer(Pretrained):
     @torch.no_grad()
     def _connect(self, wavs, wav_lens):
         """The connector's tokens and embeddings of a batch."""
+        features, lens = self._encode(wavs, wav_lens)
+        with self.inference_ctx:
+            return self.mods.connector(features, lens)
+
+    @torch.no_grad()
+    def _encode(self, wavs, wav_lens):
+        """The encoder's features of a batch, checked."""
         if wav_lens is None:
             wav_lens = torch.ones(len(wavs))
         _check_batch(wavs, wav_lens)
@@ -226,9 +259,7 @@ class EmotionRecognizer(Pretrained):
         wav_lens = wav_lens.to(self.device).float()
         for wav, length in zip(wavs, wav_lens, strict=True):
             check_signal(wav[: round(float(length) * len(wav))].cpu())
-        with self.inference_ctx:
-            features, lens = self.mods.whisper(wavs, wav_lens)
-            return self.mods.connector(features, lens)
+        return self.mods.whisper(wavs, wav_lens)
 
 
 def _check_batch(wavs, wav_lens):

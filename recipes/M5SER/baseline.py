@@ -8,7 +8,7 @@ Also with every corpus standardised by its own mean and deviation, which needs
 the test corpus's audio but none of its labels.
 
 Usage: python baseline.py --whisper_hub W --data_root D --manifest_folder M
-           --output results/baseline.json
+           --feature_folder F --output results/baseline.json
 """
 
 import argparse
@@ -21,15 +21,19 @@ from corpora import prepare_manifests
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from speechbrain_mser.atomic import atomic_path
-from speechbrain_mser.dataio.audio import load_audio
-from speechbrain_mser.dataio.batching import select_utterances
+from speechbrain_mser.dataio.batching import (
+    UtteranceBatch,
+    make_dataset,
+    select_utterances,
+)
+from speechbrain_mser.dataio.encoding import encode_batch, open_store
 from speechbrain_mser.dataio.manifest import read_manifests
 from speechbrain_mser.emotions import CANONICAL, candidate_labels
-from speechbrain_mser.errors import exits_on_input_error
-from speechbrain_mser.inference import pad_batch
+from speechbrain_mser.errors import InputError, exits_on_input_error
 from speechbrain_mser.lobes.whisper import WhisperEncoder
 from speechbrain_mser.metrics import emotion_metrics
 
@@ -46,22 +50,25 @@ TRAINING = {
 TEST, LABELS = "urdu", "urdu4"
 
 
-def pooled_features(whisper, table, batch=16):
+def pooled_features(whisper, store, table):
     """``[utterances, layers, 2 dim]``: mean and deviation over time."""
-    # Neighbours of like length: little is computed for padding.
-    order = np.argsort(table.duration.to_numpy(), kind="stable")
-    wavs = table.wav.to_numpy()
-    rows = {}
-    for first in tqdm(range(0, len(order), batch), "pooled features"):
-        chosen = order[first : first + batch]
-        signals = [load_audio(wav) for wav in wavs[chosen]]
-        features, lens = whisper(*pad_batch(signals))
+    loader = DataLoader(
+        # Neighbours of like length: little is computed for padding.
+        make_dataset(table.sort_values(["duration", "ID"]), store),
+        batch_size=16,
+        collate_fn=UtteranceBatch,
+    )
+    pooled = {}
+    for batch in tqdm(loader, "pooled features"):
+        for bad in batch.bad:
+            raise InputError(f"utterance {bad.utterance}: {bad.reason}")
+        features, lens = encode_batch(batch, whisper, store)
         frames = (lens * features.shape[2]).round().long().tolist()
-        for row, hidden, count in zip(chosen, features, frames, strict=True):
-            hidden = hidden[:, :count]  # [layers, time, dim]
-            pooled = torch.cat([hidden.mean(1), hidden.std(1)], dim=-1)
-            rows[row] = pooled.numpy()
-    return np.stack([rows[row] for row in range(len(order))])
+        for name, hidden, n in zip(batch.id, features, frames, strict=True):
+            hidden = hidden[:, :n].float()  # [layers, time, dim]
+            both = torch.cat([hidden.mean(1), hidden.std(1)], dim=-1)
+            pooled[name] = both.numpy()
+    return np.stack([pooled[name] for name in table.ID])
 
 
 def standardize_each(features, corpora):
@@ -95,7 +102,13 @@ def zero_shot(features, table, training, labels):
 def main():
     """Run all combinations."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for flag in ("whisper_hub", "data_root", "manifest_folder", "output"):
+    for flag in (
+        "whisper_hub",
+        "data_root",
+        "manifest_folder",
+        "feature_folder",
+        "output",
+    ):
         parser.add_argument(f"--{flag}", required=True)
     arguments = parser.parse_args()
     manifests = prepare_manifests(
@@ -106,7 +119,8 @@ def main():
     )
     table = select_utterances(read_manifests(manifests))
     whisper = WhisperEncoder(arguments.whisper_hub, layers="all")
-    features = pooled_features(whisper, table)
+    store = open_store(whisper, "write", arguments.feature_folder, "float16")
+    features = pooled_features(whisper, store, table)
     labels = list(candidate_labels(LABELS))
     results = {}
     for layer in range(features.shape[1]):

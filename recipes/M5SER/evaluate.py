@@ -26,6 +26,7 @@ from speechbrain_mser.dataio.batching import (
     make_dataset,
     select_utterances,
 )
+from speechbrain_mser.dataio.encoding import encode_batch, open_store
 from speechbrain_mser.dataio.manifest import read_manifests
 from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import InputError, exits_on_input_error
@@ -55,32 +56,43 @@ KEYS = {
 
 def read_sets(settings):
     """The utterances and candidate labels of every set, all checked."""
-    sets = {}
+    sets, tables = {}, {}
     if not settings["sets"]:
         raise InputError("no sets: there is nothing to evaluate")
     for entry in settings["sets"]:
         name = _check_entry(entry, sets)
-        if "manifest" in entry:
-            root = entry.get("data_root", settings["data_root"])
-            manifests = {entry["manifest"]: root}
-        else:
-            manifests = prepare_manifests(
-                [entry["corpus"]],
-                settings["data_root"],
-                settings["corpus_folders"],
-                settings["manifest_folder"],
-                settings["skip_prep"],
-                settings["corpus_options"],
-            )
+        # Several sets may be of one corpus.
+        source = tuple(
+            entry.get(key) for key in ("corpus", "manifest", "data_root")
+        )
+        if source not in tables:
+            tables[source] = read_source(entry, settings)
         labels = list(candidate_labels(entry["labels"]))
         table = select_utterances(
-            read_manifests(manifests),
+            tables[source],
             entry.get("split"),
             entry.get("languages"),
             labels,
         )
         sets[name] = (table, labels, entry.get("ua_over", "present"))
     return sets
+
+
+def read_source(entry, settings):
+    """The utterances of a set's corpus or manifest."""
+    if "manifest" in entry:
+        root = entry.get("data_root", settings["data_root"])
+        return read_manifests({entry["manifest"]: root})
+    return read_manifests(
+        prepare_manifests(
+            [entry["corpus"]],
+            settings["data_root"],
+            settings["corpus_folders"],
+            settings["manifest_folder"],
+            settings["skip_prep"],
+            settings["corpus_options"],
+        )
+    )
 
 
 def _check_entry(entry, sets):
@@ -108,13 +120,15 @@ def _check_entry(entry, sets):
     return name
 
 
-def recognize(recognizer, table, labels, settings, name):
+def recognize(recognizer, store, table, labels, settings, name):
     """Predictions of a set, and what could not be read.
 
     Arguments
     ---------
     recognizer : EmotionRecognizer
         The trained system.
+    store : FeatureStore or None
+        Where the encoder's features may be.
     table : pandas.DataFrame
         The set's utterances.
     labels : list of str
@@ -133,7 +147,7 @@ def recognize(recognizer, table, labels, settings, name):
     """
     loader = DataLoader(
         # Neighbours of like length: little is computed for padding.
-        make_dataset(table.sort_values(["duration", "ID"])),
+        make_dataset(table.sort_values(["duration", "ID"]), store),
         batch_size=settings["batch_size"],
         num_workers=settings["num_workers"],
         collate_fn=UtteranceBatch,
@@ -149,7 +163,10 @@ def recognize(recognizer, table, labels, settings, name):
             bad.append(utterance)
         if len(batch) == 0:
             continue
-        words, log_probs = recognizer.recognize_batch(*batch.sig, labels)
+        features = encode_batch(
+            batch.to(recognizer.device), recognizer.mods.whisper, store
+        )
+        words, log_probs = recognizer.recognize_features(*features, labels)
         for i, utterance in enumerate(batch.id):
             scores = dict(zip(labels, log_probs[i].tolist(), strict=True))
             rows.append(
@@ -220,10 +237,16 @@ def main():
         },
         run_opts=run_opts,
     )
+    store = open_store(
+        recognizer.mods.whisper,
+        settings["features"],
+        settings["feature_folder"],
+        settings["feature_dtype"],
+    )
     folder = Path(settings["output_folder"])
     results = {}
     for name, (table, labels, ua_over) in sets.items():
-        rows, bad = recognize(recognizer, table, labels, settings, name)
+        rows, bad = recognize(recognizer, store, table, labels, settings, name)
         if not rows:
             raise InputError(f"{name}: no utterance could be read")
         results[name] = write_set(folder / name, name, rows, labels, ua_over)

@@ -40,8 +40,7 @@ MODEL = {
     "warmup": 0.1,
     "cooldown": 0.9,
     "reduction": "balanced",
-    "feature_cache_gb": 12,
-    "num_workers": 0,
+    "num_workers": 1,
     "statistics_utterances": 300,
 }
 STAGES = {
@@ -104,6 +103,9 @@ def run_seed(steps, folder, data, models, seed):
     corpora = {
         "data_root": str(data / "speech"),
         "manifest_folder": f"{models.parent}/manifests",
+        # Of both stages and their evaluations, and of all seeds.
+        "features": "write",
+        "feature_folder": f"{models.parent}/features",
     }
     for stage, settings in STAGES.items():
         stage_folder = f"{folder}/{stage}"
@@ -127,7 +129,7 @@ def run_seed(steps, folder, data, models, seed):
             "output_folder": f"{stage_folder}/evaluation",
             **corpora,
             "batch_size": 32,
-            "num_workers": 0,
+            "num_workers": 1,
             "sets": SETS,
         }
         yaml = HERE / "hparams" / "evaluate.yaml"
@@ -160,6 +162,8 @@ def main():
         arguments.data / "speech",
         "--manifest_folder",
         folder / "manifests",
+        "--feature_folder",
+        folder / "features",
         "--output",
         folder / "baseline.json",
     )

@@ -11,43 +11,24 @@ torchrun --nproc_per_node=N train.py hparams/stage1.yaml ...
 
 import sys
 from functools import partial
+from pathlib import Path
 
 import speechbrain as sb
-from corpora import prepare_manifests
+from corpora import read_tables
+from ruamel.yaml import YAML
 from speechbrain.utils.distributed import ddp_init_group
 
 from speechbrain_mser.brain import EmotionBrain
 from speechbrain_mser.checkpoints import export_recognizer
-from speechbrain_mser.dataio.batching import make_dataset, select_utterances
-from speechbrain_mser.dataio.manifest import read_manifests
-from speechbrain_mser.emotions import candidate_labels
-from speechbrain_mser.errors import exits_on_input_error
+from speechbrain_mser.dataio.batching import make_dataset
+from speechbrain_mser.dataio.encoding import log_size, open_store
+from speechbrain_mser.errors import InputError, exits_on_input_error
 from speechbrain_mser.hparams import (
     included_files,
     load_hparams,
     place_overrides,
     read_settings,
 )
-
-
-def make_datasets(settings):
-    """The training and the validation set."""
-    manifests = prepare_manifests(
-        settings["corpora"],
-        settings["data_root"],
-        settings["corpus_folders"],
-        settings["manifest_folder"],
-        settings["skip_prep"],
-        settings["corpus_options"],
-    )
-    table = read_manifests(manifests)
-    labels = candidate_labels(settings["model"]["label_words"])
-    return [
-        make_dataset(
-            select_utterances(table, split, settings["languages"], labels)
-        )
-        for split in (settings["train_split"], settings["valid_split"])
-    ]
 
 
 def load_pretrained(pretrainer, source):
@@ -57,6 +38,37 @@ def load_pretrained(pretrainer, source):
     pretrainer.load_collected()
 
 
+def check_settings(settings):
+    """Refuse settings with which nothing would be trained, or another model.
+
+    Raises
+    ------
+    InputError
+        A count below one, or an output folder whose training was of a model
+        with other settings.
+    """
+    training = settings["training"]
+    for name in ("batch_size", "number_of_epochs"):
+        value = training[name]
+        if not isinstance(value, int) or value < 1:
+            raise InputError(f"{name} is {value!r}, expected 1 or more")
+    folder = Path(settings["output_folder"])
+    if not any(folder.glob("save/CKPT*")):
+        return
+    before = YAML().load(folder / "hyperparams.yaml")["model"]
+    for name, value in settings["model"].items():
+        # Where the frozen models lie may change; which they are is checked
+        # with the checkpoint.
+        if name.endswith(("_hub", "_folder")) or isinstance(value, dict):
+            continue
+        if before.get(name) != value:
+            raise InputError(
+                f"{folder} holds a training with {name} {before.get(name)!r}, "
+                f"here it is {value!r}: give another --output_folder, or the "
+                "same settings to go on with it"
+            )
+
+
 @exits_on_input_error
 def main():
     """Train one stage."""
@@ -64,7 +76,9 @@ def main():
     overrides = place_overrides(hparams_file, flags)
     ddp_init_group(run_opts)
     # The data first: what is wrong with it shows before an LLM is loaded.
-    train_set, valid_set = make_datasets(read_settings(hparams_file, overrides))
+    settings = read_settings(hparams_file, overrides)
+    check_settings(settings)
+    tables = read_tables(settings)
     hparams = load_hparams(hparams_file, overrides)
     model, training = hparams["model"], hparams["training"]
     if hparams["pretrained"] is not None:
@@ -82,18 +96,42 @@ def main():
         included_files(hparams_file)["model"],
         model,
     )
+    store = open_store(
+        model["whisper"],
+        training["features"],
+        training["feature_folder"],
+        training["feature_dtype"],
+    )
+    log_size(store, model["whisper"], sum(t.duration.sum() for t in tables))
+    train_set, valid_set = (make_dataset(table, store) for table in tables)
     brain = EmotionBrain(
         modules=model["modules"],
         opt_class=training["opt_class"],
-        hparams={**hparams, **model, **training, "export": export},
+        hparams={
+            **hparams,
+            **model,
+            **training,
+            "export": export,
+            "feature_store": store,
+        },
         run_opts=run_opts,
         checkpointer=checkpointer,
+    )
+    table = tables[0]
+    batches = training["batch_sampler"](
+        table.duration.tolist(),
+        table.emotion.tolist(),
+        table.language.tolist(),
+        seed=hparams["seed"],
     )
     brain.fit(
         training["epoch_counter"],
         train_set,
         valid_set,
-        train_loader_kwargs=training["train_loader"],
+        train_loader_kwargs={
+            **training["train_loader"],
+            "batch_sampler": batches,
+        },
         valid_loader_kwargs=training["valid_loader"],
     )
 

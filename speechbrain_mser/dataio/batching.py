@@ -1,13 +1,18 @@
 """From manifest rows to batches, with bad utterances set aside by name."""
 
 from dataclasses import dataclass
+from functools import partial
 
-from speechbrain.dataio.batch import PaddedBatch
+import torch
+from speechbrain.dataio.batch import PaddedBatch, PaddedData
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.logger import get_logger
+from torch.nn.functional import pad
 
 from speechbrain_mser.dataio.audio import AudioError, load_audio
+from speechbrain_mser.dataio.features import UtteranceKey
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.fingerprints import file_identity
 
 logger = get_logger(__name__)
 
@@ -28,6 +33,25 @@ class BadUtterance:
     reason: str
 
 
+@dataclass(frozen=True)
+class StoredUtterance:
+    """An utterance that a feature store knows or will know.
+
+    Arguments
+    ---------
+    key : UtteranceKey
+        Its name in the store.
+    features : torch.Tensor, optional
+        ``[frames, dim]`` or ``[layers, frames, dim]``, if it was there.
+    wav : torch.Tensor, optional
+        ``[time]``, if it was not.
+    """
+
+    key: UtteranceKey
+    features: torch.Tensor | None = None
+    wav: torch.Tensor | None = None
+
+
 class UtteranceBatch(PaddedBatch):
     """A padded batch of the utterances that could be read.
 
@@ -37,6 +61,15 @@ class UtteranceBatch(PaddedBatch):
 
     Attributes
     ----------
+    sig : PaddedData or None
+        ``[n, time]`` and relative lengths of the utterances to be encoded.
+    stored : PaddedData or None
+        ``[n, frames, dim]`` or ``[n, layers, frames, dim]`` and relative
+        lengths of those whose features were in the store.
+    keys : list of UtteranceKey or None
+        Of all utterances, in order; None without a store.
+    rows : dict
+        "sig" and "stored" to their utterances' positions in the batch.
     bad : list of BadUtterance
         What was left out. A batch of nothing else has ``len(batch) == 0``
         and no other attributes.
@@ -57,19 +90,87 @@ class UtteranceBatch(PaddedBatch):
         good = [e for e in examples if not isinstance(e["sig"], BadUtterance)]
         self._size = len(good)
         if good:
-            super().__init__(good)
+            super().__init__(
+                [{k: v for k, v in e.items() if k != "sig"} for e in good]
+            )
+            self._collate([e["sig"] for e in good])
         self.bad = bad
+
+    def _collate(self, signals):
+        if isinstance(signals[0], torch.Tensor):
+            self.keys = None
+            wavs = dict(enumerate(signals))
+            stored = {}
+        else:
+            self.keys = [signal.key for signal in signals]
+            wavs, stored = (
+                {
+                    row: getattr(signal, name)
+                    for row, signal in enumerate(signals)
+                    if getattr(signal, name) is not None
+                }
+                for name in ("wav", "features")
+            )
+        self.rows = {"sig": list(wavs), "stored": list(stored)}
+        self.sig = pad_together(list(wavs.values()), -1) if wavs else None
+        self.stored = (
+            pad_together(list(stored.values()), -2) if stored else None
+        )
 
     def __len__(self):
         return self._size
 
     def to(self, *args, **kwargs):
         """Move the tensors; an empty batch has none."""
-        return super().to(*args, **kwargs) if self._size else self
+        return self._each("to", *args, **kwargs)
 
     def pin_memory(self):
         """Pin the tensors; an empty batch has none."""
-        return super().pin_memory() if self._size else self
+        return self._each("pin_memory")
+
+    def _each(self, method, *args, **kwargs):
+        if self._size:
+            getattr(super(), method)(*args, **kwargs)
+            for name in self.rows:
+                padded = getattr(self, name)
+                if padded is not None:
+                    moved = [
+                        getattr(t, method)(*args, **kwargs) for t in padded
+                    ]
+                    setattr(self, name, PaddedData(*moved))
+        return self
+
+
+def pad_together(tensors, axis):
+    """Tensors that differ in one axis as a batch.
+
+    Arguments
+    ---------
+    tensors : list of torch.Tensor
+        At least one.
+    axis : int
+        The axis, counted from the end: -1 is the last.
+
+    Returns
+    -------
+    speechbrain.dataio.batch.PaddedData
+        ``data`` with zeros at the axis's end, and relative ``lengths``.
+
+    Example
+    -------
+    >>> pad_together([torch.ones(1, 2), torch.ones(2, 2)], -2).lengths
+    tensor([0.5000, 1.0000])
+    """
+    sizes = [tensor.shape[axis] for tensor in tensors]
+    longest = max(sizes)
+    other_axes = [0, 0] * (-1 - axis)
+    data = torch.stack(
+        [
+            pad(tensor, (*other_axes, 0, longest - size))
+            for tensor, size in zip(tensors, sizes, strict=True)
+        ]
+    )
+    return PaddedData(data, torch.tensor([n / longest for n in sizes]))
 
 
 def read_signal(utterance, wav, start, stop):
@@ -163,25 +264,67 @@ def select_utterances(table, split=None, languages=None, labels=None):
     return kept[chosen]
 
 
-def make_dataset(table):
+def read_stored(utterance, wav, start, stop, store):
+    """An utterance's features where they are stored, else its audio.
+
+    Arguments
+    ---------
+    utterance, wav, start, stop
+        As for `read_signal`.
+    store : FeatureStore
+        Where to look.
+
+    Returns
+    -------
+    StoredUtterance or BadUtterance
+        With features or with audio.
+    """
+    try:
+        key = store.key(wav, start, stop)
+    except OSError as error:
+        # What is wrong is said as without a store.
+        found = read_signal(utterance, wav, start, stop)
+        if isinstance(found, BadUtterance):
+            return found
+        return BadUtterance(utterance, f"{wav}: {error.strerror}")
+    features = store.get(key)
+    if features is not None:
+        return StoredUtterance(key, features=features)
+    found = read_signal(utterance, wav, start, stop)
+    if isinstance(found, BadUtterance):
+        return found
+    try:
+        # Else what another process writes at this moment would be stored
+        # under what was there before.
+        if file_identity(wav) != key.file:
+            return BadUtterance(utterance, f"{wav}: changed while it was read")
+    except OSError as error:
+        return BadUtterance(utterance, f"{wav}: {error.strerror}")
+    return StoredUtterance(key, wav=found)
+
+
+def make_dataset(table, store=None):
     """A SpeechBrain dataset of utterances, with the signal read on demand.
 
     Arguments
     ---------
     table : pandas.DataFrame
         As `dataio.manifest.read_manifest` returns, paths resolved.
+    store : FeatureStore, optional
+        Where the encoder's features may be found instead of audio.
 
     Returns
     -------
     speechbrain.dataio.dataset.DynamicItemDataset
-        Items ``id``, ``sig`` (``[time]`` or a `BadUtterance`), ``emotion``
-        and ``duration``.
+        Items ``id``, ``sig`` (``[time]``, with a store a `StoredUtterance`,
+        or a `BadUtterance`), ``emotion`` and ``duration``.
     """
     rows = table.rename(columns={"ID": "id"}).set_index("id", drop=False)
     data = rows.drop(columns="id").to_dict("index")
     dataset = DynamicItemDataset(data)
+    read = read_signal if store is None else partial(read_stored, store=store)
     dataset.add_dynamic_item(
-        read_signal, takes=["id", "wav", "start", "stop"], provides="sig"
+        read, takes=["id", "wav", "start", "stop"], provides="sig"
     )
     dataset.set_output_keys(["id", "sig", "emotion", "duration"])
     return dataset

@@ -4,11 +4,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import LlamaForCausalLM, WhisperModel
+
+from speechbrain_mser.brain import EmotionBrain
+from speechbrain_mser.lobes.llama import EmotionLLaMA
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = ROOT / "recipes" / "M5SER"
@@ -73,8 +77,6 @@ def test_checkpoint_holds_the_connector_only(trained):
 def test_frozen_models_are_bitwise_unchanged_and_without_gradients(
     run_script, tiny_flags, tiny_llama, tiny_whisper, tmp_path, monkeypatch
 ):
-    from speechbrain_mser.brain import EmotionBrain
-
     brains = []
     fit = EmotionBrain.fit
 
@@ -192,10 +194,10 @@ def test_resumed_training_equals_uninterrupted(
 def test_gradient_accumulation_equals_the_larger_batch(
     run_script, tiny_flags, tmp_path
 ):
-    # The cross entropy is a mean, so two batches of 3 make one of 6; the
+    # The cross entropy is a mean, so two batches of 6 make one of all 12; the
     # contrastive loss is about pairs within a batch and is left out.
     results = []
-    for batch, factor, lr in ((6, 1, 1e-3), (3, 2, 1e-3), (6, 1, 0.0)):
+    for batch, factor, lr in ((12, 1, 1e-3), (6, 2, 1e-3), (12, 1, 0.0)):
         folder = tmp_path / f"{batch}-{lr}"
         flags = {
             **tiny_flags,
@@ -303,3 +305,53 @@ def test_torchrun_launches_stage2_unchanged(tiny_flags, trained, tmp_path):
     )
     assert run.returncode == 0, run.stderr
     assert (tmp_path / "recognizer" / "connector.safetensors").exists()
+
+
+@pytest.mark.parametrize("name", ["batch_size", "number_of_epochs"])
+def test_a_count_of_nothing_is_refused(
+    run_script, tiny_flags, tmp_path, name, capsys
+):
+    flags = {**tiny_flags, "output_folder": tmp_path, name: 0}
+    assert run_script("train", STAGE1, flags=flags) == 2
+    assert f"{name} is 0, expected 1 or more" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("prompt", "Which emotion?"),
+        ("label_words", "[neutral, happy, sad, fear]"),
+        ("n_queries", "5"),
+    ],
+)
+def test_a_training_does_not_go_on_as_another_model(
+    run_script, trained, tiny_flags, name, value, capsys
+):
+    written = (trained / "hyperparams.yaml").read_text()
+    flags = {**tiny_flags, "output_folder": trained, "number_of_epochs": 3}
+    assert run_script("train", STAGE1, flags={**flags, name: value}) == 2
+    message = capsys.readouterr().err
+    assert f"holds a training with {name}" in message
+    assert "give another --output_folder" in message
+    assert (trained / "hyperparams.yaml").read_text() == written
+
+
+def test_validation_takes_the_loss_from_the_scores(tiny_llama):
+    words = ["neutral", "happy", "sad", "bored", "contemptuous"]
+    llama = EmotionLLaMA(tiny_llama)
+    # words of different numbers of tokens, or this would show nothing
+    assert len({len(llama.word_tokens(word)) for word in words}) > 1
+    said = ["sad", "contemptuous", "sad", "bored"]
+    tokens = torch.randn(4, 3, llama.hidden_size)
+    brain = SimpleNamespace(
+        raw=lambda name: {"llama": llama}[name],
+        label_words=words,
+        references=[],
+        predictions=[],
+    )
+    numbers = torch.tensor([words.index(word) for word in said])
+    found = EmotionBrain._predict(brain, tokens, numbers, said)
+    torch.testing.assert_close(found, llama.loss(tokens, said))
+    assert brain.references == said
+    best = llama.score(tokens, words).argmax(-1)
+    assert brain.predictions == [words[i] for i in best]

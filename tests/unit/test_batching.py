@@ -10,11 +10,15 @@ from torch.utils.data import DataLoader
 
 from speechbrain_mser.dataio.batching import (
     BadUtterance,
+    StoredUtterance,
     UtteranceBatch,
     make_dataset,
+    pad_together,
     read_signal,
+    read_stored,
     select_utterances,
 )
+from speechbrain_mser.dataio.features import FeatureStore, UtteranceKey
 from speechbrain_mser.dataio.manifest import read_manifest
 from speechbrain_mser.errors import InputError
 
@@ -222,3 +226,112 @@ def test_a_missing_file_ends_up_in_its_batchs_bad_list(table):
     assert bad == BadUtterance(table.ID[2], "/nowhere.wav: no such file")
     read = [name for batch in batches for name in batch.id]
     assert read == table.ID.drop(2).tolist()
+
+
+# Utterances of a feature store
+
+
+@pytest.fixture
+def store(tmp_path):
+    return FeatureStore(tmp_path / "features", {}, dtype="float32")
+
+
+def stored(features=None, wav=None):
+    key = UtteranceKey(b"u", b"f", b"c", True)
+    return StoredUtterance(key, features, wav)
+
+
+def test_padding_is_that_of_torch():
+    tensors = [torch.randn(n, 2) for n in (3, 1, 5)]
+    expected = torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True)
+    data, lengths = pad_together(tensors, -2)
+    assert torch.equal(data, expected)
+    assert lengths.tolist() == pytest.approx([3 / 5, 1 / 5, 1])
+    data, _ = pad_together([tensor.T for tensor in tensors], -1)
+    assert torch.equal(data, expected.mT)
+
+
+def test_stored_and_new_utterances_are_padded_apart():
+    gone = BadUtterance("c", "broken")
+    batch = UtteranceBatch(
+        [
+            item("a", stored(wav=torch.ones(4))),
+            item("b", stored(features=torch.ones(2, 3))),
+            item("c", gone),
+            item("d", stored(features=torch.ones(1, 3))),
+            item("e", stored(wav=torch.ones(2))),
+        ]
+    )
+    assert len(batch) == len(batch.keys) == 4
+    assert batch.id == ["a", "b", "d", "e"]
+    # positions among those that could be read
+    assert batch.rows == {"sig": [0, 3], "stored": [1, 2]}
+    assert batch.sig.data.tolist() == [[1] * 4, [1, 1, 0, 0]]
+    assert batch.sig.lengths.tolist() == [1, 0.5]
+    assert batch.stored.data.tolist() == [[[1] * 3] * 2, [[1] * 3, [0] * 3]]
+    assert batch.stored.lengths.tolist() == [1, 0.5]
+    assert batch.bad == [gone]
+
+
+def test_a_batch_of_stored_utterances_has_no_signals():
+    batch = UtteranceBatch([item("a", stored(features=torch.ones(7, 2, 3)))])
+    assert batch.sig is None
+    assert batch.stored.data.shape == (1, 7, 2, 3)
+    assert UtteranceBatch([item("a", stored(wav=torch.ones(9)))]).stored is None
+
+
+def test_moving_a_batch_moves_stored_features():
+    examples = [
+        item("a", stored(wav=torch.ones(4))),
+        item("b", stored(features=torch.ones(2, 3))),
+    ]
+    batch = pickle.loads(pickle.dumps(UtteranceBatch(examples)))
+    moved = batch.to("meta")
+    assert moved is batch
+    for padded in (moved.sig, moved.stored):
+        assert padded.data.device.type == "meta"
+        assert padded.lengths.device.type == "meta"
+    assert moved.keys == [example["sig"].key for example in examples]
+
+
+def test_an_utterance_is_read_where_it_is_stored(table, store):
+    row = table.iloc[0]
+    found = read_stored(row.ID, row.wav, NAN, NAN, store)
+    assert found.features is None
+    assert torch.equal(found.wav, read_signal(row.ID, row.wav, NAN, NAN))
+    features = torch.randn(5, 3)
+    store.put(found.key, features)
+    found = read_stored(row.ID, row.wav, NAN, NAN, store)
+    assert found.wav is None
+    assert torch.equal(found.features, features)
+    # Another part of the file is another utterance.
+    part = read_stored(row.ID, row.wav, 0.1, NAN, store)
+    assert torch.equal(part.wav, read_signal(row.ID, row.wav, 0.1, NAN))
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no audio" * 99])
+def test_what_cannot_be_read_is_said_as_without_a_store(
+    store, content, tmp_path
+):
+    path = tmp_path / "a.wav"
+    if content is not None:
+        path.write_bytes(content)
+    bad = read_stored("utterance_7", str(path), NAN, NAN, store)
+    assert bad == read_signal("utterance_7", str(path), NAN, NAN)
+
+
+def test_audio_that_changes_while_it_is_read_is_not_taken(tmp_path):
+    path = tmp_path / "a.wav"
+    ramp = torch.linspace(-0.5, 0.5, 16000).numpy()
+    soundfile.write(path, ramp, 16000)
+
+    class Rewriting(FeatureStore):
+        """As if another process wrote the file at the worst moment."""
+
+        def get(self, key):
+            soundfile.write(path, -ramp, 16000)
+            return super().get(key)
+
+    store = Rewriting(tmp_path / "features", {}, dtype="float32")
+    bad = read_stored("a", str(path), NAN, NAN, store)
+    assert bad == BadUtterance("a", f"{path}: changed while it was read")

@@ -1,148 +1,702 @@
-"""The feature cache: whatever it keeps, nothing about the features changes."""
+"""The feature store: nothing stale, nothing changed, nothing lost."""
 
+import errno
+import logging
+import multiprocessing
+import os
+import random
+import resource
+import shutil
+import signal
+import struct
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import lmdb
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
-from speechbrain_mser.dataio.features import FeatureCache
-from speechbrain_mser.lobes.whisper import WhisperEncoder
+from speechbrain_mser.dataio import features as module
+from speechbrain_mser.dataio.batching import UtteranceBatch, make_dataset
+from speechbrain_mser.dataio.encoding import encode_batch
+from speechbrain_mser.dataio.features import DTYPES, FeatureStore
+from speechbrain_mser.dataio.manifest import read_manifest
+from speechbrain_mser.errors import InputError
 
-# Samples of each utterance; 16,000 of them are 50 frames.
-LENGTHS = {"a": 8000, "b": 16000, "c": 3333, "d": 12800}
-
-
-@pytest.fixture(scope="module", params=[-1, [0, 2]], ids=["one", "several"])
-def whisper(request, tiny_whisper):
-    return WhisperEncoder(tiny_whisper, layers=request.param)
-
-
-class Counted:
-    """An encoder that remembers how many utterances it was given."""
-
-    def __init__(self, encoder):
-        self.encoder = encoder
-        self.batches = []
-
-    def __call__(self, wavs, wav_lens):
-        self.batches.append(len(wavs))
-        return self.encoder(wavs, wav_lens)
+SETTINGS = {"encoder": "0123", "layers": [0, 2], "pad_to_30s": False}
+FORK = multiprocessing.get_context("fork")
+NOBODY = 65534
 
 
-def batch_of(names):
-    """A batch of the utterances of these names."""
-    longest = max(LENGTHS[name] for name in names)
-    wavs = torch.zeros(len(names), longest)
-    for wav, name in zip(wavs, names, strict=True):
-        generator = torch.Generator().manual_seed(ord(name))
-        n = LENGTHS[name]
-        wav[:n] = 0.1 * torch.randn(n, generator=generator)
-    lens = torch.tensor([LENGTHS[name] / longest for name in names])
-    return list(names), wavs, lens
+def open_store(folder, mode="write", dtype="float32", **changes):
+    return FeatureStore(folder, {**SETTINGS, **changes}, mode, dtype)
 
 
-def rows_of(features, lens):
-    """Each utterance's own frames."""
-    frames = (lens * features.shape[-2]).round().long().tolist()
-    return [row[..., :n, :] for row, n in zip(features, frames, strict=True)]
+@pytest.fixture
+def wav(tmp_path):
+    """A file; the store does not ask whether it is audio."""
+    path = tmp_path / "a.wav"
+    path.write_bytes(b"some audio")
+    return path
 
 
-def test_features_are_the_encoders_in_half_precision(whisper):
-    names, wavs, lens = batch_of("abcd")
-    expected, expected_lens = whisper(wavs, lens)
-    cache = FeatureCache(max_gb=1)
-    for _ in range(2):  # encoded, then from the cache
-        features, found_lens = cache(names, wavs, lens, whisper)
-        assert features.dtype == torch.float32
-        assert torch.equal(features, expected.half().float())
-        assert torch.equal(found_lens, expected_lens)
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "features"
 
 
-def test_what_was_cached_is_not_encoded_again_and_is_the_same(whisper):
-    cache, encoder = FeatureCache(max_gb=1), Counted(whisper)
-    first, first_lens = cache(*batch_of("abcd"), encoder)
-    again, again_lens = cache(*batch_of("abcd"), encoder)
-    assert encoder.batches == [4]
-    assert len(cache) == 4
-    assert torch.equal(again, first)
-    assert torch.equal(again_lens, first_lens)
+def numbered(number):
+    """The features of an utterance that begins at this second."""
+    generator = torch.Generator().manual_seed(number)
+    return torch.randn(7 + number % 5, 30, generator=generator)
 
 
-def test_other_batches_give_the_same_features(whisper):
-    cache, encoder = FeatureCache(max_gb=1), Counted(whisper)
-    together = dict(
-        zip("abcd", rows_of(*cache(*batch_of("abcd"), encoder)), strict=True)
+def put_numbered(store, wav, numbers):
+    for number in numbers:
+        store.put(store.key(wav, number), numbered(number))
+
+
+def missing(store, wav, numbers):
+    """Which of these utterances are not there, or are not what was put."""
+    found = {n: store.get(store.key(wav, n)) for n in numbers}
+    return [
+        n
+        for n, features in found.items()
+        if features is None or not torch.equal(features, numbered(n))
+    ]
+
+
+def start(function):
+    """Run a function in a forked process; give it and what it answers with."""
+    receive, send = FORK.Pipe(duplex=False)
+    process = FORK.Process(target=lambda: send.send(function()))
+    process.start()
+    send.close()
+    return process, receive
+
+
+def in_processes(*functions):
+    """What functions return that run at once, each in its own process."""
+    started = [start(function) for function in functions]
+    try:
+        found = [answer.recv() for _, answer in started]
+    finally:
+        for process, _ in started:
+            process.join(60)
+    assert [process.exitcode for process, _ in started] == [0] * len(started)
+    return found
+
+
+# What is stored
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (1, 5, 3), (4, 5, 3), (1, 1)])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_is_read_is_what_put_returned(folder, wav, dtype, shape):
+    features = torch.randn(shape) * torch.logspace(-3, 3, shape[-1])
+    store = open_store(folder, dtype=dtype)
+    put = store.put(store.key(wav), features)
+    again = open_store(folder, "read", dtype)
+    read = again.get(again.key(wav))
+    assert read.shape == features.shape
+    assert read.dtype == put.dtype
+    assert torch.equal(read, put)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("given", [torch.float32, torch.bfloat16])
+def test_floats_are_rounded_as_torch_does(folder, wav, dtype, given):
+    features = (torch.randn(3, 50, 8) * 1000).to(given)
+    store = open_store(folder, dtype=dtype)
+    put = store.put(store.key(wav), features)
+    expected = features.to(getattr(torch, dtype))
+    assert torch.equal(put, expected)
+    assert torch.equal(store.get(store.key(wav)), expected)
+
+
+def test_float32_is_kept_bit_for_bit(folder, wav):
+    bits = torch.tensor([0, 1, 0x80000000, 0x7F7FFFFF, 0x80000001, 0x3DCCCCCD])
+    features = bits.to(torch.uint32).view(torch.float32).view(3, 2)
+    store = open_store(folder)
+    store.put(store.key(wav), features)
+    read = store.get(store.key(wav))
+    assert torch.equal(read.view(torch.int32), features.view(torch.int32))
+
+
+def test_views_are_stored_in_their_own_order(folder, wav):
+    features = torch.randn(6, 5, 4)[::2].transpose(1, 2)[..., 1:4]
+    store = open_store(folder)
+    store.put(store.key(wav), features)
+    assert torch.equal(store.get(store.key(wav)), features)
+
+
+def test_int8_by_hand(folder, wav):
+    # Dimension 0 spans 0 to 255: steps of 1. Dimension 1 spans -10 to 41, in
+    # steps of 0.2. Dimension 2 is constant.
+    features = torch.tensor(
+        [[0.0, -10.0, 7.7], [255.0, 41.0, 7.7], [100.4, 1.07, 7.7]]
     )
-    # without the longest, in another order, one alone
-    for names in ("ca", "dac", "b"):
-        features, lens = cache(*batch_of(names), encoder)
-        longest = max(together[name].shape[-2] for name in names)
-        assert features.shape[-2] == longest
-        for name, row, length in zip(
-            names, rows_of(features, lens), lens, strict=True
-        ):
-            assert torch.equal(row, together[name])
-            frames = round(length.item() * longest)
-            assert frames == -(-LENGTHS[name] // 320)
-        for row, length in zip(features, lens, strict=True):
-            assert (row[..., round(length.item() * longest) :, :] == 0).all()
-    assert encoder.batches == [4]
-
-
-def test_only_new_utterances_of_a_batch_are_encoded(whisper):
-    cache, encoder = FeatureCache(max_gb=1), Counted(whisper)
-    cache(*batch_of("bd"), encoder)
-    features, lens = cache(*batch_of("abcd"), encoder)
-    assert encoder.batches == [2, 2]
-    expected, expected_lens = whisper(*batch_of("abcd")[1:])
-    torch.testing.assert_close(
-        features, expected.half().float(), atol=2e-3, rtol=0
+    expected = torch.tensor(
+        [[0.0, -10.0, 7.7], [255.0, 41.0, 7.7], [100.0, 1.0, 7.7]]
     )
-    assert torch.equal(lens, expected_lens)
+    store = open_store(folder, dtype="int8")
+    found = store.put(store.key(wav), features)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+    assert torch.equal(found[:, 2], features[:, 2])
 
 
-@pytest.mark.parametrize("fits", [0, 1, 3])
-def test_no_more_is_kept_than_was_allowed(whisper, fits):
-    sizes = {
-        name: row.nbytes // 2  # float16
-        for name, row in zip(
-            "abcd", rows_of(*whisper(*batch_of("abcd")[1:])), strict=True
-        )
-    }
-    limit = sum(sizes[name] for name in "abcd"[:fits])
-    cache, encoder = FeatureCache(max_gb=limit / 1e9), Counted(whisper)
-    for _ in range(3):
-        features, _ = cache(*batch_of("abcd"), encoder)
-        expected, _ = whisper(*batch_of("abcd")[1:])
-        torch.testing.assert_close(
-            features, expected.half().float(), atol=2e-3, rtol=0
-        )
-    assert sorted(cache.kept) == list("abcd"[:fits])
-    assert cache.bytes == limit
-    assert encoder.batches == [4, 4 - fits, 4 - fits]
+@pytest.mark.parametrize("seed", range(20))
+def test_int8_is_off_by_half_a_step_at_most(folder, wav, seed):
+    generator = torch.Generator().manual_seed(seed)
+    shape = (1 + seed % 3, 2 + 7 * seed, 6)
+    # Each layer and dimension around another value, spread over another range
+    centre = torch.randn(shape[0], 1, 6, generator=generator) * 10
+    spread = 10 ** (4 * torch.rand(shape[0], 1, 6, generator=generator) - 2)
+    features = centre + spread * torch.randn(shape, generator=generator)
+    store = open_store(folder, dtype="int8")
+    error = store.put(store.key(wav), features).double() - features.double()
+    step = (features.amax(1) - features.amin(1)).double() / 255
+    # and the rounding of float32
+    slack = 4 * torch.finfo(torch.float32).eps * features.abs().amax(1)
+    assert (error.abs().amax(1) <= step / 2 + slack).all()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_an_utterance_is_kept_without_its_batch(whisper, dtype):
-    def encode(wavs, wav_lens):
-        features, lens = whisper(wavs, wav_lens)
-        return features.to(dtype), lens
-
-    cache = FeatureCache(max_gb=1)
-    cache(*batch_of("abcd"), encode)
-    for row in cache.kept.values():
-        assert row.untyped_storage().nbytes() == row.nbytes
-    assert cache.bytes == sum(row.nbytes for row in cache.kept.values())
+def test_int8_keeps_constant_dimensions_exactly(folder, wav):
+    features = torch.randn(1, 8).expand(20, 8)
+    store = open_store(folder, dtype="int8")
+    assert torch.equal(store.put(store.key(wav), features), features)
 
 
-def test_what_is_too_large_for_float16_stays_finite():
-    def encode(wavs, wav_lens):
-        features = torch.full((len(wavs), 3, 2), 1e5, dtype=torch.bfloat16)
-        return features, wav_lens
+def test_int8_takes_a_quarter_of_float32(folder, wav):
+    sizes = {}
+    for dtype in ("int8", "float16", "float32"):
+        store = open_store(folder, dtype=dtype)
+        store.put(store.key(wav), torch.randn(2000, 64))
+        (path,) = store.folder.glob("*.lmdb")
+        sizes[dtype] = path.stat().st_size
+    assert sizes["int8"] < 0.3 * sizes["float32"]
+    assert sizes["float16"] < 0.55 * sizes["float32"]
 
-    cache = FeatureCache(max_gb=1)
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_features_that_are_not_finite_are_refused(folder, wav, dtype, value):
+    features = torch.randn(5, 3)
+    features[2, 1] = value
+    store = open_store(folder, dtype=dtype)
+    with pytest.raises(InputError, match="not finite"):
+        store.put(store.key(wav), features)
+    assert store.get(store.key(wav)) is None
+
+
+def test_what_is_too_large_for_float16_is_refused(folder, wav):
+    features = torch.full((3, 2), 65504.0)
+    store = open_store(folder, dtype="float16")
+    assert torch.equal(store.put(store.key(wav), features).float(), features)
+    with pytest.raises(InputError, match="bfloat16 or float32"):
+        store.put(store.key(wav, 1.0), 2 * features)
+    assert store.get(store.key(wav, 1.0)) is None
+
+
+def test_utterances_are_counted(folder, wav):
+    store = open_store(folder)
+    assert len(store) == 0
+    put_numbered(store, wav, range(5))
+    store.put(store.key(__file__), numbered(0))
+    assert len(store) == len(open_store(folder, "read")) == 6
+
+
+# Under which name
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"encoder": "0124"},
+        {"layers": [2, 0]},
+        {"layers": [0]},
+        {"layers": 0},
+        {"pad_to_30s": True},
+        {"decoding": {"resampler": "soxr VHQ"}},
+        {"dtype": "float16"},
+        {"dtype": "int8"},
+    ],
+    ids=str,
+)
+def test_other_settings_find_nothing(folder, wav, change):
+    store = open_store(folder)
+    store.put(store.key(wav), torch.randn(5, 3))
+    other = open_store(folder, **change)
+    assert other.get(other.key(wav)) is None
+    with pytest.raises(InputError, match="--features write"):
+        open_store(folder, "read", **{**change, "encoder": "4567"})
+
+
+def test_rewritten_audio_is_not_found(folder, wav):
+    times = wav.stat()
+    store = open_store(folder)
+    store.put(store.key(wav), torch.randn(5, 3))
+    # Another content of the same size, in the same file, its time set back
+    with open(wav, "r+b") as file:
+        file.write(b"Some")
+    os.utime(wav, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert wav.stat().st_size == times.st_size
+    assert wav.stat().st_mtime_ns == times.st_mtime_ns
+    for each in (store, open_store(folder)):
+        assert each.get(each.key(wav)) is None
+    # and the first content again
+    wav.write_bytes(b"some audio")
+    assert store.get(store.key(wav)) is not None
+
+
+def test_each_part_of_a_file_is_an_utterance(folder, wav):
+    nan = float("nan")
+    parts = [(nan, nan), (1.5, nan), (nan, 1.5), (1.5, 2.5), (1.5, 2.5000001)]
+    store = open_store(folder)
+    for number, part in enumerate(parts):
+        assert store.get(store.key(wav, *part)) is None
+        store.put(store.key(wav, *part), numbered(number))
+    for number, part in enumerate(parts):
+        found = store.get(store.key(wav, *part))
+        assert torch.equal(found, numbered(number))
+
+
+@pytest.fixture
+def digested(monkeypatch):
+    """The files that were read for their digest."""
+    paths = []
+    file_digest = module.file_digest
+
+    def counting(path):
+        paths.append(path)
+        return file_digest(path)
+
+    monkeypatch.setattr(module, "file_digest", counting)
+    return paths
+
+
+def test_copied_or_renamed_audio_is_found_and_remembered(
+    folder, wav, tmp_path, digested
+):
+    store = open_store(folder)
+    store.put(store.key(wav), numbered(3))
+    copy, renamed = tmp_path / "copy.wav", tmp_path / "renamed.wav"
+    shutil.copyfile(wav, copy)
+    wav.rename(renamed)
+    for path in (copy, renamed):
+        key = store.key(path)
+        assert not key.known
+        assert torch.equal(store.get(key), numbered(3))
+        store.remember(key)
+    assert digested == [wav, copy, renamed]
+    # From now on neither is read again.
+    for again in (store, open_store(folder), open_store(folder, "read")):
+        for path in (copy, renamed):
+            assert again.key(path).known
+            assert torch.equal(again.get(again.key(path)), numbered(3))
+    assert digested == [wav, copy, renamed]
+
+
+def test_a_long_recording_is_digested_once(folder, wav, digested):
+    reader = open_store(folder)
+    keys = [reader.key(wav, float(n)) for n in range(5)]
+    assert digested == [wav]
+    assert not any(key.known for key in keys)
+    writer = open_store(folder)
+    writer.put(keys[0], numbered(0))
+    assert all(reader.key(wav, float(n)).known for n in range(5))
+    assert digested == [wav]
+
+
+def test_without_a_file_there_is_no_key(folder, tmp_path):
+    with pytest.raises(FileNotFoundError):
+        open_store(folder).key(tmp_path / "none.wav")
+
+
+def test_a_moved_store_is_still_one(folder, wav, tmp_path):
+    # By another process: here LMDB would still know it by its old name.
+    in_processes(lambda: put_numbered(open_store(folder), wav, range(3)))
+    folder.rename(tmp_path / "moved")
+    moved = open_store(tmp_path / "moved", "read")
+    assert missing(moved, wav, range(3)) == []
+
+
+# Several processes
+
+
+@pytest.mark.parametrize("n_writers", [2, 4])
+def test_writers_at_once_lose_nothing(folder, wav, n_writers):
+    begun = FORK.Barrier(n_writers)
+
+    def write(first):
+        store = open_store(folder)
+        put_numbered(store, wav, [first])
+        # All have their file now, and none has ended.
+        begun.wait(60)
+        put_numbered(store, wav, range(first, 100, n_writers))
+        begun.wait(60)
+        return missing(store, wav, range(100))
+
+    writers = [lambda first=i: write(first) for i in range(n_writers)]
+    assert in_processes(*writers) == [[]] * n_writers
+    paths = list(folder.glob("*/*.lmdb"))
+    assert len(paths) == n_writers
+    own = [len(read_alone(path)) for path in paths]
+    assert own == [100 // n_writers] * n_writers
+    # The files of those who ended are taken up again.
     for _ in range(2):
-        features, _ = cache(["a"], torch.zeros(1, 960), torch.ones(1), encode)
-        assert features.dtype == torch.float32
-        torch.testing.assert_close(
-            features, torch.full((1, 3, 2), 1e5), rtol=1e-2, atol=0
-        )
-    assert cache.bytes == 12
+        store = open_store(folder)
+        put_numbered(store, wav, range(200, 202))
+        del store
+    assert set(folder.glob("*/*.lmdb")) == set(paths)
+    assert missing(open_store(folder), wav, [*range(100), 200, 201]) == []
+
+
+def read_alone(path):
+    """The names of the utterances in a writer's file, read by LMDB alone."""
+    with (
+        lmdb.open(str(path), subdir=False, readonly=True, lock=False) as file,
+        file.begin() as view,
+    ):
+        names = list(view.cursor().iternext(values=False))
+    return [name for name in names if name.startswith(b"u")]
+
+
+def test_two_stores_of_a_process_do_not_disturb_each_other(folder, wav):
+    stores = [open_store(folder), open_store(folder)]
+    for number in range(20):
+        put_numbered(stores[number % 2], wav, [number])
+    for store in stores:
+        assert missing(store, wav, range(20)) == []
+    del store, stores
+    assert missing(open_store(folder), wav, range(20)) == []
+
+
+def test_all_that_was_announced_survives_a_kill(folder, wav):
+    rng = random.Random(0)
+    announced = 0
+    for _ in range(10):
+        reads, writes = os.pipe()
+
+        def write(first=announced, pipe=writes):
+            store = open_store(folder)
+            for number in range(first, first + 10_000):
+                put_numbered(store, wav, [number])
+                os.write(pipe, struct.pack("<I", number))
+
+        process = FORK.Process(target=write)
+        process.start()
+        os.close(writes)
+        said = os.read(reads, 4)
+        # Anywhere in one of the next writes
+        time.sleep(rng.uniform(0, 0.01))
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        while more := os.read(reads, 4):
+            said = more
+        os.close(reads)
+        (last,) = struct.unpack("<I", said)
+        assert last >= announced
+        announced = last + 1
+        reader = open_store(folder, "read")
+        assert missing(reader, wav, range(announced)) == []
+        # At most the one that was not announced yet
+        assert announced <= len(reader) <= announced + 1
+    store = open_store(folder)
+    put_numbered(store, wav, range(announced, announced + 3))
+    assert missing(store, wav, range(announced + 3)) == []
+    assert len(list(folder.glob("*/*.lmdb"))) == 1
+
+
+def test_readers_in_other_processes_see_what_is_written(folder, wav):
+    put_numbered(open_store(folder), wav, [0])
+    steps = [FORK.Semaphore(0), FORK.Semaphore(0)]
+
+    def read(step):
+        store = open_store(folder, "read")
+        found = []
+        for number in range(20):
+            step.acquire(timeout=60)
+            found.append(missing(store, wav, range(number + 1)))
+        return found
+
+    readers = [start(lambda step=step: read(step)) for step in steps]
+    # The second writer's file is made after the readers began.
+    writers = [open_store(folder), open_store(folder)]
+    for number in range(20):
+        put_numbered(writers[number % 2], wav, [number])
+        for step in steps:
+            step.release()
+    for process, answer in readers:
+        assert answer.recv() == [[]] * 20
+        process.join(60)
+        assert process.exitcode == 0
+
+
+@pytest.mark.parametrize(
+    ("context", "n_workers"), [("fork", 2), ("spawn", 1)], ids=str
+)
+def test_workers_see_what_was_written_since(
+    tiny_corpus, folder, context, n_workers
+):
+    table = read_manifest(
+        tiny_corpus / "manifests" / "tiny.csv",
+        tiny_corpus / "corpora" / "tiny",
+    ).head(12)
+    store = open_store(folder)
+    loader = DataLoader(
+        make_dataset(table, store),
+        batch_size=3,
+        num_workers=n_workers,
+        collate_fn=UtteranceBatch,
+        multiprocessing_context=context,
+        persistent_workers=True,
+    )
+
+    def encode(wavs, lens):
+        return wavs.unfold(1, 320, 320), lens
+
+    epochs = []
+    for _ in range(3):
+        n_encoded, features = 0, []
+        for batch in loader:
+            n_encoded += len(batch.rows["sig"])
+            features.append(encode_batch(batch, encode, store)[0])
+        epochs.append((n_encoded, features))
+    assert [n for n, _ in epochs] == [12, 0, 0]
+    for first, second, third in zip(*(f for _, f in epochs), strict=True):
+        assert torch.equal(first, second)
+        assert torch.equal(first, third)
+
+
+def test_forking_while_a_thread_reads_waits_for_it(folder, wav):
+    def read_and_fork():
+        store = open_store(folder)
+        features = torch.randn(1000, 512)
+        key = store.key(wav)
+        store.put(key, features)
+        ended = threading.Event()
+        wrong = []
+
+        def read():
+            while not ended.is_set():
+                try:
+                    if not torch.equal(store.get(key), features):
+                        wrong.append("other features")
+                except Exception as error:
+                    wrong.append(repr(error))
+
+        thread = threading.Thread(target=read)
+        thread.start()
+        for _ in range(30):
+            child = FORK.Process(target=lambda: store.get(key))
+            child.start()
+            child.join(60)
+            if child.exitcode != 0:
+                wrong.append(f"the child's {child.exitcode}")
+        ended.set()
+        thread.join()
+        return wrong
+
+    assert in_processes(read_and_fork) == [[]]
+
+
+def test_more_stores_than_fit_into_the_address_space(folder, wav):
+    def open_many():
+        before = len(os.listdir("/proc/self/fd"))
+        stores = []
+        for number in range(150):
+            stores.append(open_store(folder, encoder=f"{number:04}"))
+            put_numbered(stores[-1], wav, [number])
+        wrong = [
+            number
+            for number, store in enumerate(stores)
+            if missing(store, wav, [number])
+        ]
+        stores.clear()
+        # Three of each open file, and none for those that were closed
+        after = len(os.listdir("/proc/self/fd"))
+        return wrong, after - before <= 3 * module.MAX_OPEN
+
+    assert in_processes(open_many) == [([], True)]
+
+
+# What goes wrong
+
+
+@pytest.mark.parametrize("mode", ["read", "write"])
+@pytest.mark.parametrize("damage", ["junk", "truncated"])
+def test_a_damaged_file_is_named(folder, wav, mode, damage):
+    store = open_store(folder)
+    put_numbered(store, wav, range(20))
+    if damage == "junk":
+        path = store.folder / "elsewhere-0.lmdb"
+        path.write_bytes(b"no database" * 999)
+    else:
+        (path,) = store.folder.glob("*.lmdb")
+        module._close(str(path))
+        os.truncate(path, path.stat().st_size - 4096)
+    with pytest.raises(InputError, match=r"damaged: remove it") as error:
+        open_store(folder, mode)
+    assert str(path) in str(error.value)
+
+
+def test_a_file_without_a_byte_is_not_in_the_way(folder, wav):
+    store = open_store(folder)
+    (store.folder / "elsewhere-0.lmdb").write_bytes(b"")
+    put_numbered(store, wav, range(3))
+    assert missing(store, wav, range(3)) == []
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["none", "empty"])
+def test_reading_nothing_says_what_to_do(folder, wav, before):
+    if before:
+        # A writer that was killed before it had encoded anything
+        store = open_store(folder)
+        with pytest.raises(InputError):
+            store.put(store.key(wav), torch.full((2, 2), float("nan")))
+        module._own_shard(store.folder)
+        module._environment(str(store.folder / "host-0.lmdb"))
+    with pytest.raises(InputError, match="--features write makes them"):
+        open_store(folder, "read")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"mode": "append"}, "off, read, write"),
+        ({"dtype": "int4"}, "float32, float16, bfloat16, int8"),
+    ],
+)
+def test_other_words_are_refused(folder, changes, expected):
+    with pytest.raises(InputError, match=expected):
+        open_store(folder, **changes)
+    assert not folder.exists()
+
+
+def test_read_mode_writes_nothing(folder, wav):
+    put_numbered(open_store(folder), wav, range(3))
+
+    def snapshot():
+        return {
+            path: (path.stat().st_mtime_ns, path.read_bytes())
+            for path in folder.glob("*/*")
+            if not path.name.endswith("-lock")
+        }
+
+    before = snapshot()
+    store = open_store(folder, "read")
+    assert missing(store, wav, range(3)) == []
+    put = store.put(store.key(wav, 7), numbered(7))
+    assert torch.equal(put, numbered(7))
+    store.remember(store.key(__file__))
+    assert store.get(store.key(wav, 7)) is None
+    assert snapshot() == before
+
+
+@pytest.fixture
+def shared_folder():
+    """A folder that other users may enter, unlike pytest's."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o777)
+    yield folder
+    for path in folder.glob("**/"):
+        path.chmod(0o777)
+    shutil.rmtree(folder)
+
+
+def as_nobody():
+    """Root may write anywhere: be somebody else, in a forked process."""
+    if os.getuid() == 0:
+        os.setgroups([])
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)
+
+
+def test_a_folder_that_cannot_be_written_is_read(shared_folder):
+    wav = shared_folder / "a.wav"
+    wav.write_bytes(b"some audio")
+    store = open_store(shared_folder)
+    put_numbered(store, wav, range(3))
+    store.folder.chmod(0o555)
+
+    def read():
+        as_nobody()
+        store = open_store(shared_folder, "read")
+        found = missing(store, wav, range(3))
+        try:
+            open_store(shared_folder)
+        except InputError as error:
+            return found, str(error)
+        return found, None
+
+    ((found, said),) = in_processes(read)
+    assert found == []
+    assert "Permission denied" in said
+    assert "--features read" in said
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root has two users")
+def test_two_users_of_a_folder_write_files_of_their_own(shared_folder):
+    wav = shared_folder / "a.wav"
+    wav.write_bytes(b"some audio")
+    store = open_store(shared_folder)
+    put_numbered(store, wav, range(3))
+    store.folder.chmod(0o777)
+    del store
+
+    def write():
+        as_nobody()
+        store = open_store(shared_folder)
+        put_numbered(store, wav, range(3, 6))
+        return missing(store, wav, range(6))
+
+    assert in_processes(write) == [[]]
+    assert len(list(shared_folder.glob("*/*.lmdb"))) == 2
+    assert missing(open_store(shared_folder), wav, range(6)) == []
+
+
+@pytest.mark.parametrize("limit", [8192, 100_000], ids=["at once", "later"])
+def test_a_disk_that_fills_up_ends_nothing(folder, wav, limit, caplog):
+    def fill():
+        store = open_store(folder)
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        stored = []
+        with caplog.at_level(logging.WARNING):
+            for number in range(60):
+                key = store.key(wav, number)
+                put = store.put(key, numbered(number))
+                assert torch.equal(put, numbered(number))
+                stored.append(store.get(key) is not None)
+        n_stored = sum(stored)
+        assert stored == [True] * n_stored + [False] * (60 - n_stored)
+        assert missing(store, wav, range(n_stored)) == []
+        return n_stored, caplog.text.count("can no longer be stored")
+
+    ((n_stored, n_warnings),) = in_processes(fill)
+    assert n_warnings == 1
+    assert n_stored < 60
+    assert (n_stored > 0) == (limit > 8192)
+    # With room again, it goes on.
+    store = open_store(folder)
+    put_numbered(store, wav, range(n_stored, 60))
+    assert missing(store, wav, range(60)) == []
+
+
+def test_a_full_disk_is_noticed_before_a_file_is_made(
+    folder, wav, monkeypatch, caplog
+):
+    store = open_store(folder)
+    monkeypatch.setattr(
+        module.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 0)
+    )
+    put_numbered(store, wav, range(3))
+    assert os.strerror(errno.ENOSPC) in caplog.text
+    assert list(store.folder.glob("*.lmdb")) == []
+    assert store.get(store.key(wav, 0)) is None

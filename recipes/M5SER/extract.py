@@ -1,0 +1,103 @@
+#!/usr/bin/env python3
+"""Fill the feature store before training, on one machine or on many.
+
+    python extract.py hparams/stage1.yaml --data_root /corpora
+    python extract.py hparams/stage1.yaml --data_root /corpora --part 3/16
+
+Encodes the utterances that the stage will train and validate on, with its
+Whisper and its settings; the training then finds them with --features write
+or read. Loads neither the LLM nor the Q-Former. A part is one of a job
+array's; the parts need not know of one another. Interrupted, it goes on where
+it was.
+"""
+
+import re
+import sys
+
+import pandas as pd
+import speechbrain as sb
+import torch
+from corpora import read_tables
+from speechbrain.utils.logger import get_logger
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from speechbrain_mser.dataio.batching import UtteranceBatch, make_dataset
+from speechbrain_mser.dataio.encoding import encode_batch, log_size, open_store
+from speechbrain_mser.errors import InputError, exits_on_input_error
+from speechbrain_mser.hparams import (
+    load_object,
+    place_overrides,
+    read_settings,
+)
+
+logger = get_logger(__name__)
+
+
+def take_part(arguments):
+    """The number of this part and of all, and the other arguments."""
+    if "--part" not in arguments:
+        return (1, 1), arguments
+    place = arguments.index("--part")
+    text = (arguments[place + 1 : place + 2] or [""])[0]
+    found = re.fullmatch(r"([0-9]+)/([0-9]+)", text)
+    number, count = map(int, found.groups()) if found else (0, 0)
+    if not 1 <= number <= count:
+        raise InputError(
+            f"--part is {text!r}, expected for example 3/16: the third of "
+            "sixteen"
+        )
+    return (number, count), arguments[:place] + arguments[place + 2 :]
+
+
+@torch.inference_mode()
+def extract(encoder, store, table, training, device):
+    """Encode what the store does not have.
+
+    Returns
+    -------
+    dict
+        How many utterances were encoded, stored before, unreadable.
+    """
+    loader = DataLoader(
+        make_dataset(table, store),
+        batch_size=training["batch_size"],
+        num_workers=training["num_workers"],
+        collate_fn=UtteranceBatch,
+    )
+    counts = dict.fromkeys(("encoded", "stored before", "unreadable"), 0)
+    for batch in tqdm(loader, "features"):
+        for bad in batch.bad:
+            logger.warning("%s left out: %s", bad.utterance, bad.reason)
+        counts["unreadable"] += len(batch.bad)
+        if len(batch):
+            encode_batch(batch.to(device), encoder, store)
+            counts["encoded"] += len(batch.rows["sig"])
+            counts["stored before"] += len(batch.rows["stored"])
+    return counts
+
+
+@exits_on_input_error
+def main():
+    """Fill the store."""
+    (number, count), arguments = take_part(sys.argv[1:])
+    hparams_file, run_opts, flags = sb.parse_arguments(arguments)
+    overrides = place_overrides(hparams_file, flags)
+    settings = read_settings(hparams_file, overrides)
+    table = pd.concat(read_tables(settings))
+    # Neighbours of like length, and every part as long as the others.
+    table = table.sort_values(["duration", "ID"])[number - 1 :: count]
+    device = run_opts.get("device", "cpu")
+    encoder = load_object(hparams_file, overrides, "model", "whisper")
+    encoder = encoder.to(device)
+    training = settings["training"]
+    store = open_store(
+        encoder, "write", training["feature_folder"], training["feature_dtype"]
+    )
+    log_size(store, encoder, table.duration.sum())
+    counts = extract(encoder, store, table, training, device)
+    print(", ".join(f"{n} {what}" for what, n in counts.items()))
+
+
+if __name__ == "__main__":
+    main()
