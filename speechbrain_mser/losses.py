@@ -3,10 +3,14 @@
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd.function import once_differentiable
 
 from speechbrain_mser.errors import InputError
 
 REDUCTIONS = ("sum", "mean", "balanced")
+# Rows of S at a time. Few enough that a block of a large batch stays in a
+# processor's cache, many enough that a usual batch is one block.
+BLOCK = 256
 
 
 class EmotionContrastiveLoss(nn.Module):
@@ -19,6 +23,9 @@ class EmotionContrastiveLoss(nn.Module):
 
     Mind the sign of the margin: under a similarity (not a distance),
     different emotions cost nothing while S stays *below* m.
+
+    S is computed a block of rows at a time, loss and gradient together, and
+    never kept: memory grows with the batch, not with its square.
 
     When training is distributed the batch is that of all ranks together: the
     loss is the one that a single process would see, and so are its gradients
@@ -90,26 +97,65 @@ class EmotionContrastiveLoss(nn.Module):
             directions = F.normalize(embeddings, dim=-1)
             if across_ranks:
                 directions, emotions = _gather_ranks(directions, emotions)
-            similarity = directions @ directions.T  # [batch, batch]
-            same = emotions[:, None] == emotions[None, :]
-            pull = self.w1 * (1 - similarity)
-            push = self.w2 * F.relu(similarity - self.margin)
-            if self.reduction == "balanced":
-                return _balanced(pull, push, same)
-            cost = torch.where(same, pull, push)
-            return cost.sum() if self.reduction == "sum" else cost.mean()
+            w1, w2 = self._pair_weights(emotions, directions.dtype)
+            return _PairCosts.apply(directions, emotions, w1, w2, self.margin)
+
+    def _pair_weights(self, emotions, dtype):
+        """What an equal pair weighs, and a different one: w1, w2, reduced."""
+        pairs = len(emotions) ** 2
+        if self.reduction == "sum":
+            return self.w1, self.w2
+        if self.reduction == "mean":
+            return self.w1 / pairs, self.w2 / pairs
+        ordered = emotions.sort().values
+        first = torch.searchsorted(ordered, emotions)
+        last = torch.searchsorted(ordered, emotions, right=True)
+        equal = (last - first).sum()
+        different = pairs - equal
+        # 1 - S_ii is zero, so leaving the diagonal out only changes the count.
+        equal = equal - len(emotions)
+        return tuple(
+            weight / count.clamp(min=1).to(dtype)
+            for weight, count in ((self.w1, equal), (self.w2, different))
+        )
 
 
-def _balanced(pull, push, same):
-    """Mean over equal pairs without the diagonal, plus mean over different."""
-    pairs = same.sum()
-    # 1 - S_ii is zero, so leaving the diagonal out only changes the count.
-    equal = (pairs - len(same)).clamp(min=1)
-    different = (same.numel() - pairs).clamp(min=1)
-    return (
-        torch.where(same, pull, 0).sum() / equal
-        + torch.where(same, 0, push).sum() / different
-    )
+class _PairCosts(torch.autograd.Function):
+    """The double sum of Eq. 1 over given directions.
+
+    A pair's cost is linear in S_ij but for the kink at m, so the slopes G of
+    a block of rows are known as soon as its S is. G is symmetric as S is,
+    hence the gradient is 2 G times the directions: two matrix products where
+    autograd needs three, and nothing kept for the backward pass but the
+    gradient itself.
+    """
+
+    @staticmethod
+    def forward(ctx, directions, emotions, w1, w2, margin):
+        """Sum the costs; with a gradient if one is asked for."""
+        total = directions.new_zeros(())
+        gradient = None
+        if ctx.needs_input_grad[0]:
+            gradient = torch.empty_like(directions)
+            ctx.save_for_backward(gradient)
+        for start in range(0, len(directions), BLOCK):
+            rows = slice(start, start + BLOCK)
+            similarity = directions[rows] @ directions.T  # [block, batch]
+            same = emotions[rows, None] == emotions
+            # A cost is a slope times how far S is beyond where it is zero.
+            beyond = torch.where(same, similarity - 1, similarity - margin)
+            above = (beyond > 0).to(beyond.dtype)
+            slope = torch.where(same, -w1, w2 * above)
+            total += (slope * beyond).sum()
+            if gradient is not None:
+                torch.mm(slope, directions, out=gradient[rows])
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        """Scale what `forward` has found."""
+        return 2 * gradient * ctx.saved_tensors[0], None, None, None, None
 
 
 def _gather_ranks(directions, emotions):

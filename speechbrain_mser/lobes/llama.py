@@ -1,22 +1,26 @@
 """The frozen LLM that hears audio tokens and says the emotion word."""
 
 import warnings
+from functools import partial
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from speechbrain.utils.checkpoints import (
     mark_as_loader,
     mark_as_saver,
     mark_as_transfer,
     register_checkpoint_hooks,
 )
+from torch.utils.checkpoint import checkpoint
 
-from speechbrain_mser.atomic import atomic_path
 from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import InputError
-from speechbrain_mser.lobes.candidates import CandidateTree
+from speechbrain_mser.lobes.adapters import (
+    add_adapters,
+    load_adapters,
+    save_adapters,
+)
+from speechbrain_mser.lobes.candidates import candidate_tree
 from speechbrain_mser.lobes.hub import require_dtype, require_model
 
 with warnings.catch_warnings():
@@ -54,6 +58,10 @@ class EmotionLLaMA(LLaMA):
     lora_rank : int
         Above 0, train low-rank adapters of this rank in the attention's
         query and value projections, with peft. The paper trains none.
+    activation_checkpointing : bool
+        Keep only the input of every layer for the backward pass of the
+        `loss`, and compute a layer again when its gradient is due: much less
+        memory for about half as much time again.
 
     Example
     -------
@@ -87,6 +95,7 @@ class EmotionLLaMA(LLaMA):
         dtype="float32",
         load_in_4bit=False,
         lora_rank=0,
+        activation_checkpointing=False,
     ):
         source = str(source)
         require_model(
@@ -113,10 +122,12 @@ class EmotionLLaMA(LLaMA):
         self.load_tokenizer(source=source, cache_dir=save_path)
         self.hidden_size = self.model.config.hidden_size
         self._require_end_token()
-        self._tokens_of = {}
+        self._tokens_of, self._text_on = {}, {}
         self.lora_rank = lora_rank
         if lora_rank > 0:
-            _add_lora(self.model, lora_rank)
+            add_adapters(self.model, lora_rank)
+        if activation_checkpointing:
+            _checkpoint_layers(self.model.model.layers)
 
     def train(self, mode=True):
         """Stay in evaluation mode: frozen dropout is no dropout."""
@@ -163,21 +174,37 @@ class EmotionLLaMA(LLaMA):
             [t + [self.end_token] * (longest - len(t)) for t in targets],
             device=audio.device,
         )  # [batch, longest]
+        # Found on the host, where the lengths are: a boolean mask would make
+        # the device wait to learn how many tokens there are.
+        real = torch.tensor(
+            [
+                number * longest + place
+                for number, target in enumerate(targets)
+                for place in range(len(target))
+            ],
+            device=audio.device,
+        )
         prefix = self._prefix(audio)
         inputs = torch.cat([prefix, self._embed(padded[:, :-1])], dim=1)
         hidden = self._hidden(inputs)[:, prefix.shape[1] - 1 :]
-        lengths = torch.tensor([len(t) for t in targets], device=audio.device)
-        real = torch.arange(longest, device=audio.device) < lengths[:, None]
-        logits = self.model.lm_head(hidden[real])  # [label tokens, vocabulary]
-        return F.cross_entropy(logits.float(), padded[real])
+        hidden = hidden.flatten(0, 1)[real]
+        logits = self.model.lm_head(hidden)  # [label tokens, vocabulary]
+        log_probs = F.log_softmax(logits, dim=-1, dtype=torch.float32)
+        return F.nll_loss(log_probs, padded.flatten()[real])
 
     @torch.no_grad()
     def score(self, audio, label_words):
         """Log-probability of every candidate word, in one pass.
 
-        The candidates follow the shared prefix side by side; each sees the
-        prefix and itself (a tree of depth one, as attention mask and
-        positions), so all of them together cost a few tokens more than one.
+        The candidates follow the shared prefix as a tree (in attention mask
+        and positions): each sees the prefix and itself, and words that begin
+        alike share their beginning. All of them together cost a few tokens
+        more than one.
+
+        Every token is normalised over the whole vocabulary. Normalised over
+        the candidates' tokens alone (as decoding under constraints does) a
+        word's score would depend on which others are asked for, and a word
+        with a rare beginning would pay nothing for it.
 
         Arguments
         ---------
@@ -194,22 +221,21 @@ class EmotionLLaMA(LLaMA):
             under the LLM. Not normalised over the candidates; softmax does
             that.
         """
-        candidates = [
-            self.word_tokens(word) for word in candidate_labels(label_words)
-        ]
+        candidates = tuple(
+            tuple(self.word_tokens(word))
+            for word in candidate_labels(label_words)
+        )
         prefix = self._prefix(audio)
-        tree = CandidateTree(candidates, prefix.shape[1], audio.device)
+        length = prefix.shape[1]
+        tree = candidate_tree(candidates, length, prefix.device, prefix.dtype)
         leaves = self._embed(tree.inputs).expand(len(audio), -1, -1)
         hidden = self._hidden(
             torch.cat([prefix, leaves], dim=1),
-            attention_mask=tree.mask(prefix.dtype),
+            attention_mask=tree.mask,
             position_ids=tree.positions,
-        )[:, prefix.shape[1] - 1 :]  # the prefix's end, then the candidates
-        logits = self.model.lm_head(hidden).float()
-        log_probs = logits.log_softmax(-1)  # [batch, 1 + leaves, vocabulary]
-        token_scores = log_probs[:, tree.asked_at, tree.asked_for]
-        scores = token_scores.new_zeros(len(audio), len(candidates))
-        return scores.index_add(1, tree.asked_by, token_scores)
+        )
+        # the prefix's end, then the tree
+        return tree.scores(hidden[:, length - 1 :], self.model.lm_head)
 
     @torch.no_grad()
     def generate(self, audio, max_new_tokens=8):
@@ -313,17 +339,26 @@ class EmotionLLaMA(LLaMA):
                 f"audio tokens of width {audio.shape[-1]} for an LLM of width "
                 f"{self.hidden_size}: the connector was built for another"
             )
-        bos = self.tokenizer.bos_token_id
-        start = torch.tensor(
-            [] if bos is None else [bos], dtype=torch.long, device=audio.device
-        )
-        prompt = torch.tensor(
-            self._ids(self.prompt), dtype=torch.long, device=audio.device
-        )
-        size = len(audio)
-        start = self._embed(start).expand(size, -1, -1)
-        prompt = self._embed(prompt).expand(size, -1, -1)
-        return torch.cat([start, audio.to(start.dtype), prompt], dim=1)
+        before, ids = self._text(audio.device)
+        text = self._embed(ids).expand(len(audio), -1, -1)
+        start, prompt = text[:, :before], text[:, before:]
+        return torch.cat([start, audio.to(text.dtype), prompt], dim=1)
+
+    def _text(self, device):
+        """What stands around the audio: how many tokens before it, and all."""
+        place = self.prompt, device
+        if place not in self._text_on:
+            bos = self.tokenizer.bos_token_id
+            start = [] if bos is None else [bos]
+            # Kept for training too, whoever asks first.
+            with torch.inference_mode(False):
+                ids = torch.tensor(
+                    [*start, *self._ids(self.prompt)],
+                    dtype=torch.long,
+                    device=device,
+                )
+            self._text_on[place] = len(start), ids
+        return self._text_on[place]
 
     def _hidden(self, embeddings, **kwargs):
         """Last hidden states, without the logits of every position."""
@@ -331,17 +366,11 @@ class EmotionLLaMA(LLaMA):
             inputs_embeds=embeddings, use_cache=False, **kwargs
         ).last_hidden_state
 
-    def _trained(self):
-        """Parameters that are trained: the adapters, or none."""
-        return {n: p for n, p in self.named_parameters() if p.requires_grad}
-
     # In a checkpoint, SpeechBrain calls this on the main process only.
     @mark_as_saver
     def save(self, path):
         """Write the adapters (not the LLM) as safetensors."""
-        tensors = {n: p.detach().cpu() for n, p in self._trained().items()}
-        with atomic_path(path) as partial:
-            save_file(tensors, partial)
+        save_adapters(self, path)
 
     @mark_as_loader
     def _load_checkpoint(self, path, end_of_epoch):
@@ -351,31 +380,23 @@ class EmotionLLaMA(LLaMA):
     @mark_as_transfer
     def load(self, path):
         """Read what `save` wrote."""
-        try:
-            tensors = load_file(path)
-        except (OSError, SafetensorError) as error:
-            raise InputError(f"{path}: not adapters ({error})") from None
-        trained = self._trained()
-        # The shapes as well: copying would stretch rank 1 to any rank.
-        found, expected = (
-            {name: tuple(tensor.shape) for name, tensor in group.items()}
-            for group in (tensors, trained)
+        load_adapters(self, path, self.lora_rank)
+
+
+def _checkpoint_layers(layers):
+    """Have every layer computed again in the backward pass, in place.
+
+    transformers' own checkpointing works in training mode alone, in which a
+    frozen LLM never is. In evaluation mode nothing is drawn at random, so no
+    random state needs keeping.
+    """
+    for layer in layers:
+        layer.forward = partial(
+            checkpoint,
+            layer.forward,
+            use_reentrant=False,
+            preserve_rng_state=False,
         )
-        if found != expected:
-            raise InputError(
-                f"{path}: adapters of another LLM or rank; it has "
-                f"{_shapes(found)}, lora_rank {self.lora_rank} here needs "
-                f"{_shapes(expected)}"
-            )
-        with torch.no_grad():
-            for name, parameter in trained.items():
-                parameter.copy_(tensors[name])
-
-
-def _shapes(shapes):
-    """How many tensors, and what the first one looks like."""
-    first = next(iter(shapes.items()), "none")
-    return f"{len(shapes)} tensors (first {first})"
 
 
 def _four_bits(dtype):
@@ -394,21 +415,3 @@ def _four_bits(dtype):
         bnb_4bit_quant_type="nf4",
         bnb_4bit_compute_dtype=getattr(torch, dtype),
     )
-
-
-def _add_lora(model, rank):
-    """Put trainable low-rank adapters into a frozen model, in place."""
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ImportError:
-        raise InputError(
-            "lora_rank needs peft: pip install 'speechbrain-mser[lora]'"
-        ) from None
-    config = LoraConfig(
-        r=rank, lora_alpha=2 * rank, target_modules=["q_proj", "v_proj"]
-    )
-    inject_adapter_in_model(config, model)
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            # In half precision, small steps would be rounded away.
-            parameter.data = parameter.data.float()

@@ -1,5 +1,6 @@
 """The frozen LLM: every shortcut against transformers' plain causal LM."""
 
+import copy
 import importlib.util
 import shutil
 
@@ -8,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     AutoTokenizer,
     GPT2Config,
@@ -17,6 +19,8 @@ from transformers import (
 )
 
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.lobes import candidates
+from speechbrain_mser.lobes.candidates import CandidateTree, log_normalizer
 from speechbrain_mser.lobes.llama import EmotionLLaMA
 
 # One token and several, "fear" the beginning of "fearful" (also in tokens),
@@ -151,9 +155,100 @@ def test_scoring_takes_one_pass_over_one_prefix(llama, audio, tokenizer):
     llama.score(audio, WORDS)
     hook.remove()
     prefix = read(llama.model, tokenizer, audio[0]).shape[1]
-    # the end of a word is asked for, not read
-    words = sum(len(tokens_of(tokenizer, word)) - 1 for word in WORDS)
-    assert lengths == [prefix + words]
+    # The end of a word is asked for, not read; a beginning that words share
+    # ("sad", "sad or so") is read once.
+    words = [tokens_of(tokenizer, word) for word in WORDS]
+    read_once = {tuple(w[:n]) for w in words for n in range(1, len(w))}
+    assert len(read_once) < sum(len(w) - 1 for w in words)
+    assert lengths == [prefix + len(read_once)]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("block", [40, 64, 200, 300])
+def test_the_vocabulary_is_normalised_a_block_at_a_time(
+    bias, block, monkeypatch
+):
+    monkeypatch.setattr(candidates, "VOCABULARY_BLOCK", block)
+    head = torch.nn.Linear(6, 200, bias=bias).double()
+    hidden = 9 * torch.randn(3, 4, 6, dtype=torch.float64)
+    with torch.no_grad(), Largest() as largest:
+        found = log_normalizer(hidden, head)
+    expected = head(hidden).logsumexp(-1).float()
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+    assert largest.elements == 12 * min(block, 200)  # positions x block
+
+
+class Largest(TorchDispatchMode):
+    """Notes the largest tensor that is computed, not merely looked at."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        """Run and look."""
+        result = function(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and not result._is_view():
+            self.elements = max(self.elements, result.numel())
+        return result
+
+
+def test_scores_in_half_precision_are_rounded_as_all_logits_are(monkeypatch):
+    # Whole numbers: sums are exact in any order, and rounded alike at the
+    # end. Logits of some hundreds are 2 apart in bfloat16.
+    monkeypatch.setattr(candidates, "VOCABULARY_BLOCK", 64)
+    head = torch.nn.Linear(8, 100, bias=False).bfloat16()
+    with torch.no_grad():
+        head.weight.copy_(torch.randint(-9, 10, (100, 8)))
+    hidden = torch.randint(-9, 10, (5, 3, 8)).bfloat16()
+    hidden[0, 0] = 9 * head.weight[7].sign()  # all but certain
+    tree = CandidateTree([[7, 3], [8, 2, 3]], 1, "cpu", torch.bfloat16)
+    with torch.no_grad():
+        found = tree.scores(hidden[:, [0, 1, 2, 0]], head)
+        log_probs = head(hidden).float().log_softmax(-1)
+    expected = torch.stack(
+        [
+            log_probs[:, 0, 7] + log_probs[:, 1, 3],
+            log_probs[:, 0, 8] + log_probs[:, 2, 2] + log_probs[:, 0, 3],
+        ],
+        dim=1,
+    )
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-6)
+
+
+def test_a_head_with_a_bias_is_scored_with_it(folder, plain, tokenizer, audio):
+    biased, expecting = (
+        copy.deepcopy(model)
+        for model in (EmotionLLaMA(folder, prompt=PROMPT), plain)
+    )
+    bias = torch.nn.Parameter(torch.randn(len(tokenizer)), False)
+    biased.model.lm_head.bias = expecting.lm_head.bias = bias
+    torch.testing.assert_close(
+        biased.score(audio, WORDS),
+        word_by_word(expecting, tokenizer, audio, WORDS),
+        atol=2e-5,
+        rtol=0,
+    )
+
+
+def test_prompt_and_words_are_tokenised_once(folder, audio):
+    llama = EmotionLLaMA(folder, prompt=PROMPT)
+    expected = llama.score(audio, WORDS)
+    llama.tokenizer = None
+    assert torch.equal(llama.score(audio, WORDS), expected)
+    assert llama.loss(audio, ["sad", "happy", "sad or so"]).isfinite()
+
+
+def test_what_is_kept_from_recognition_serves_training(folder, audio):
+    first, second = (
+        EmotionLLaMA(folder, prompt=PROMPT).requires_grad_() for _ in range(2)
+    )
+    with torch.inference_mode():
+        first.score(audio, WORDS)
+    first.loss(audio, ["sad"] * 3).backward()
+    second.loss(audio, ["sad"] * 3).backward()
+    for name, parameter in first.named_parameters():
+        expected = second.get_parameter(name).grad
+        assert torch.equal(parameter.grad, expected), name
 
 
 def test_label_sets_have_names(llama, audio):
@@ -269,6 +364,63 @@ def test_a_frozen_llm_keeps_less_for_the_backward_pass(folder, llama):
         for model in (llama, trained)
     )
     assert frozen_bytes < 0.7 * trained_bytes
+
+
+# Activation checkpointing
+
+
+@pytest.fixture(scope="module")
+def checkpointed(folder):
+    return EmotionLLaMA(folder, prompt=PROMPT, activation_checkpointing=True)
+
+
+def test_checkpointing_changes_no_loss_and_no_gradient(
+    checkpointed, llama, audio
+):
+    audio.requires_grad_()
+    words = ["sad or so", "neutral", "fearful"]
+    checkpointed.train()  # as Brain does
+    assert not any(module.training for module in checkpointed.modules())
+    expected = llama.loss(audio, words)
+    found = checkpointed.loss(audio, words)
+    assert torch.equal(found, expected)
+    assert torch.equal(
+        *(torch.autograd.grad(loss, audio)[0] for loss in (found, expected))
+    )
+
+
+def test_checkpointing_changes_no_answer(checkpointed, llama, audio):
+    scores = checkpointed.score(audio, WORDS)
+    assert torch.equal(scores, llama.score(audio, WORDS))
+    assert checkpointed.generate(audio, 5) == llama.generate(audio, 5)
+
+
+def test_checkpointing_works_in_mixed_precision(checkpointed, llama, audio):
+    audio.requires_grad_()
+    gradients = []
+    for model in (llama, checkpointed):
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model.loss(audio, ["sad", "fearful", "happy"])
+        gradients.append(torch.autograd.grad(loss, audio)[0])
+    assert torch.equal(*gradients)
+
+
+def test_checkpointing_keeps_little_more_than_the_layers_inputs(
+    checkpointed, llama, tokenizer
+):
+    audio = torch.randn(8, 32, 48, requires_grad=True)
+    words = ["sad", "happy"] * 4
+    plain_bytes, found = (
+        saved_bytes(lambda model=model: model.loss(audio, words), model)
+        for model in (llama, checkpointed)
+    )
+    # What goes into each of the two layers and out of the last one, in
+    # float32, once more for the final norm's own needs; and the logits.
+    length = read(llama.model, tokenizer, audio[0]).shape[1] + 1
+    hidden = 4 * 8 * length * 48
+    label_tokens = sum(len(tokens_of(tokenizer, word)) for word in words)
+    logits = 4 * label_tokens * len(tokenizer)
+    assert found < 5 * hidden + 2 * logits < 0.5 * plain_bytes
 
 
 # What is frozen
@@ -565,6 +717,28 @@ def test_adapters_alone_are_trained_and_start_without_effect(
         unchanged = torch.equal(parameter, before[name])
         assert unchanged == (name not in trained), name
     assert (adapted.score(audio, WORDS) - scores).abs().max() > 1e-3
+
+
+def test_checkpointing_gives_adapters_the_same_gradients(folder, audio):
+    pytest.importorskip("peft")
+    audio.requires_grad_()
+    gradients = []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)  # adapters start at random
+        adapted = EmotionLLaMA(
+            folder,
+            prompt=PROMPT,
+            lora_rank=2,
+            activation_checkpointing=checkpointing,
+        )
+        train(adapted, audio)  # the first step's half of them are zero
+        trained = [p for p in adapted.parameters() if p.requires_grad]
+        loss = adapted.loss(audio, ["sad", "fearful", "happy"])
+        gradients.append(torch.autograd.grad(loss, [audio, *trained]))
+    assert len(gradients[0]) == 9
+    for expected, found in zip(*gradients, strict=True):
+        assert expected.abs().sum() > 0
+        assert torch.equal(found, expected)
 
 
 def test_adapters_of_a_half_precision_llm_are_trained_in_float32(folder, audio):

@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from speechbrain_mser import losses
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.losses import REDUCTIONS, EmotionContrastiveLoss
 
@@ -126,6 +128,103 @@ def test_gradients_are_those_of_finite_differences(reduction):
     assert torch.autograd.gradcheck(
         lambda x: loss(x, emotions), embeddings.requires_grad_()
     )
+
+
+def double_sum(embeddings, emotions, w1, w2, margin, reduction):
+    """Eq. 1 as whole matrices, its gradient left to autograd."""
+    directions = nn.functional.normalize(embeddings, dim=-1)
+    similarity = directions @ directions.T
+    same = emotions[:, None] == emotions[None, :]
+    pull = w1 * (1 - similarity)
+    push = w2 * (similarity - margin).clamp(min=0)
+    if reduction == "balanced":
+        others = ~torch.eye(len(emotions), dtype=torch.bool)
+        return pull[same & others].mean() + push[~same].mean()
+    cost = same * pull + ~same * push
+    return cost.sum() if reduction == "sum" else cost.mean()
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("margin", [-0.3, 0.0, 0.2])
+@pytest.mark.parametrize("block", [1, 5, 8, 24, 100])
+def test_blocks_of_rows_give_the_whole_matrix_and_its_gradient(
+    reduction, margin, block, monkeypatch
+):
+    monkeypatch.setattr(losses, "BLOCK", block)
+    embeddings, emotions = random_batch(n=24, dim=6, classes=4, seed=3)
+    embeddings.requires_grad_()
+    settings = (0.7, 1.3, margin, reduction)
+    loss = EmotionContrastiveLoss(*settings)(embeddings, emotions)
+    (found,) = torch.autograd.grad(3 * loss, embeddings)
+    reference = double_sum(embeddings, emotions, *settings)
+    (expected,) = torch.autograd.grad(3 * reference, embeddings)
+    exactly = {"atol": 1e-13, "rtol": 1e-12}
+    torch.testing.assert_close(loss, reference, **exactly)
+    torch.testing.assert_close(found, expected, **exactly)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_single_precision_is_as_exact_as_the_double_sum(reduction):
+    # More rows than a block; equal emotions nearly alike, where 1 - S is
+    # small beside what it is the difference of.
+    embeddings, emotions = random_batch(n=600, dim=8, classes=7, seed=5)
+    embeddings = 0.01 * embeddings + torch.eye(8, dtype=torch.float64)[emotions]
+    settings = (1.0, 1.0, 0.0, reduction)
+    reference, theirs, ours = (
+        way(vectors, emotions).item()
+        for way, vectors in (
+            (lambda *x: double_sum(*x, *settings), embeddings),
+            (lambda *x: double_sum(*x, *settings), embeddings.float()),
+            (EmotionContrastiveLoss(*settings), embeddings.float()),
+        )
+    )
+    assert theirs == pytest.approx(reference, rel=2e-5)
+    assert ours == pytest.approx(reference, rel=2e-5)
+
+
+class Watch(TorchDispatchMode):
+    """Counts matrix products, and notes the largest tensor of all results."""
+
+    elements = 0
+    products = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        """Run and look."""
+        result = function(*args, **(kwargs or {}))
+        self.products += function.overloadpacket is torch.ops.aten.mm
+        results = result if isinstance(result, tuple | list) else [result]
+        for tensor in results:
+            if isinstance(tensor, torch.Tensor):
+                self.elements = max(self.elements, tensor.numel())
+        return result
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_memory_does_not_grow_with_the_square_of_the_batch(reduction):
+    n = 4 * losses.BLOCK
+    embeddings, emotions = random_batch(n=n, dim=8)
+    embeddings.requires_grad_()
+    with Watch() as whole:
+        double_sum(embeddings, emotions, 1, 1, 0, reduction).backward()
+    with Watch() as blocks:
+        EmotionContrastiveLoss(reduction=reduction)(
+            embeddings, emotions
+        ).backward()
+    assert whole.elements == n * n
+    assert blocks.elements == losses.BLOCK * n
+
+
+def test_the_gradient_costs_one_product_and_none_where_it_is_not_asked():
+    embeddings, emotions = random_batch()
+    with Watch() as alone:
+        loss = EmotionContrastiveLoss()(embeddings, emotions)
+    assert not loss.requires_grad
+    with Watch() as trained:
+        loss = EmotionContrastiveLoss()(embeddings.requires_grad_(), emotions)
+        loss.backward()
+    with Watch() as whole:
+        double_sum(embeddings, emotions, 1, 1, 0, "sum").backward()
+    assert (alone.products, trained.products, whole.products) == (1, 2, 3)
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
