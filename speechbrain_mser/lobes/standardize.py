@@ -6,6 +6,7 @@ from speechbrain.utils.distributed import is_distributed_initialized
 from torch import nn
 
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.lobes.layer_mix import mix_layers
 
 
 class FeatureStandardizer(nn.Module):
@@ -48,23 +49,24 @@ class FeatureStandardizer(nn.Module):
         """Whether the statistics are those of data."""
         return bool(self.frames > 0)
 
-    def forward(self, features):
-        """Standardise a batch.
+    def forward(self, features, weights=None):
+        """Standardise a batch, and mix its layers.
 
         Arguments
         ---------
         features : torch.Tensor
             ``[batch, frames, dim]``, or ``[batch, layers, frames, dim]``.
+        weights : torch.Tensor, optional
+            ``[layers]``, how much each layer counts; not needed for one.
 
         Returns
         -------
         torch.Tensor
-            The same shape, float32.
+            ``[batch, frames, dim]``, float32.
         """
-        features = features.float()
-        if features.ndim == 3:
-            return (features - self.mean[0]) / self.std[0]
-        return (features - self.mean[:, None]) / self.std[:, None]
+        if weights is None:
+            weights = self.mean.new_ones(1)
+        return mix_layers(features, weights, self.mean, self.std)
 
     @torch.no_grad()
     def update(self, features, lens):
@@ -73,7 +75,7 @@ class FeatureStandardizer(nn.Module):
         Arguments
         ---------
         features : torch.Tensor
-            As for `forward`.
+            As for `forward`; the layers are not mixed.
         lens : torch.Tensor
             ``[batch]``, relative lengths; frames beyond them do not count.
         """

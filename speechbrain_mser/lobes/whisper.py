@@ -5,16 +5,25 @@ import torch.nn.functional as F
 from speechbrain.integrations.huggingface.whisper import Whisper
 
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.fingerprints import weights_digest
 from speechbrain_mser.lobes.hub import (
     quiet_loading,
     require_dtype,
     require_model,
 )
+from speechbrain_mser.lobes.onednn import use_onednn
 
 SAMPLE_RATE = 16000
 # Mel frames are 10 ms, encoder frames (after the strided convolution) 20 ms.
 SAMPLES_PER_FRAME = 320
 MEL_PER_FRAME = 2
+# What a further pass through the encoder costs besides its frames, as a number
+# of frames that could be encoded meanwhile: little on a CPU (measured); on a
+# GPU the launch of a thousand kernels (estimated).
+FRAMES_PER_PASS = {"cpu": 50}
+FRAMES_PER_PASS_ELSEWHERE = 2000
+# To be raised when the same audio and weights give other features than before.
+FEATURES_VERSION = 1
 
 
 class WhisperEncoder(Whisper):
@@ -26,7 +35,8 @@ class WhisperEncoder(Whisper):
     length, alone or in any batch alike, and frozen means frozen.
 
     Utterances longer than Whisper's 30 s are encoded in windows of equal
-    length, without overlap, and the windows' features joined.
+    length, without overlap, and the windows' features joined. Where a batch's
+    lengths differ much, those of similar length are encoded together.
 
     Arguments
     ---------
@@ -99,6 +109,12 @@ class WhisperEncoder(Whisper):
         self.window = self.max_frames * SAMPLES_PER_FRAME
         self.several = not isinstance(layers, int)
         self.n_output_layers = len(self.layers)
+        self.register_buffer(
+            "_hann", torch.hann_window(self._n_fft), persistent=False
+        )
+        # Other kernels round otherwise, and the official encoder is promised.
+        if not pad_to_30s:
+            use_onednn(self.model.encoder)
 
     def _from_pretrained(self, source, **kwargs):
         # The parent leaves the dtype to the checkpoint, and the hub's
@@ -132,6 +148,22 @@ class WhisperEncoder(Whisper):
         """The name and width that a connector's checkpoint remembers."""
         return {"name": self.source, "width": self.hidden_size}
 
+    def fingerprint(self):
+        """All that decides what features an utterance has.
+
+        Returns
+        -------
+        dict
+            Plain values; the weights as a digest, whatever their name.
+        """
+        return {
+            "encoder": weights_digest(self.model.encoder),
+            "version": FEATURES_VERSION,
+            "dtype": self.dtype_name,
+            "layers": self.layers if self.several else self.layers[0],
+            "pad_to_30s": self.pad_to_30s,
+        }
+
     def forward(self, wavs, wav_lens=None):
         """Encode a batch of utterances.
 
@@ -161,28 +193,42 @@ class WhisperEncoder(Whisper):
         lengths = (wav_lens * wavs.shape[1]).round().long().tolist()
         pieces, counts = _cut(wavs, lengths, self.window)
         frames = [-(-len(piece) // SAMPLES_PER_FRAME) for piece in pieces]
-        # Windows of long files are many: at most a batch of them at a time.
-        encoded = []
-        for first in range(0, len(pieces), len(wavs)):
-            part = slice(first, first + len(wavs))
-            hidden = self._encode_pieces(pieces[part], frames[part])
-            encoded += [
-                h[:, :n] for h, n in zip(hidden, frames[part], strict=True)
-            ]
-        # Windows of one utterance belong together again.
-        joined = [
-            torch.cat([encoded.pop(0) for _ in range(count)], dim=1)
-            for count in counts
-        ]  # each [layers, frames, dim]
-        longest = max(h.shape[1] for h in joined)
-        features = torch.stack(
-            [F.pad(h, (0, 0, 0, longest - h.shape[1])) for h in joined]
+        places, totals = _places(frames, counts)
+        longest = max(totals)
+        weight = self.model.encoder.conv1.weight
+        features = weight.new_zeros(
+            len(wavs), self.n_output_layers, longest, self.hidden_size
         )
-        lens = wav_lens.new_tensor([h.shape[1] / longest for h in joined])
+        for part in self._passes(frames, len(wavs)):
+            states = self._hidden_states(
+                [pieces[i] for i in part], [frames[i] for i in part]
+            )
+            for number, hidden in enumerate(states):
+                for k, wanted in enumerate(self.layers):
+                    if wanted == number:
+                        _put(features[:, k], [places[i] for i in part], hidden)
+        lens = wav_lens.new_tensor([total / longest for total in totals])
         return features if self.several else features[:, 0], lens
 
-    def _encode_pieces(self, pieces, frames):
-        """``[batch, layers, frames, dim]`` of pieces that fit the window."""
+    def _passes(self, frames, most):
+        """Which pieces go through the encoder together: at most so many."""
+        if self.pad_to_30s:
+            frames = [self.max_frames] * len(frames)
+        order = sorted(range(len(frames)), key=lambda i: -frames[i])
+        device = self.model.encoder.conv1.weight.device.type
+        cost = FRAMES_PER_PASS.get(device, FRAMES_PER_PASS_ELSEWHERE)
+        return [
+            part
+            for first in range(0, len(order), most)
+            for part in _split(order[first : first + most], frames, cost)
+        ]
+
+    def _hidden_states(self, pieces, frames):
+        """Yield ``[batch, frames, dim]`` of pieces that fit the window.
+
+        From layer 0 to the last one that is asked for; what stands beyond a
+        piece's frames means nothing.
+        """
         longest = self.max_frames if self.pad_to_30s else max(frames)
         # Half precision cannot hold the power of a quiet sound.
         with torch.autocast(pieces[0].device.type, enabled=False):
@@ -200,14 +246,12 @@ class WhisperEncoder(Whisper):
         hidden = F.gelu(encoder.conv2(hidden)).transpose(1, 2)
         hidden = hidden + encoder.embed_positions.weight[:longest]
         attention_mask = None if mask is None else mask[:, None, None, :]
-        kept = {}
         for number in range(max(self.layers) + 1):
             if number > 0:
                 hidden = encoder.layers[number - 1](hidden, attention_mask)
             if number == len(encoder.layers):
                 hidden = encoder.layer_norm(hidden)
-            kept[number] = hidden
-        return torch.stack([kept[number] for number in self.layers], dim=1)
+            yield hidden
 
     def _log_mel(self, pieces, frames, longest):
         """``[batch, mels, 2 * longest]``: Whisper's log-mel, per utterance.
@@ -216,20 +260,19 @@ class WhisperEncoder(Whisper):
         windows do not depend on what it is padded to; the floor of 8 (80 dB)
         below the maximum is each utterance's own.
         """
-        window = torch.hann_window(self._n_fft, device=pieces[0].device)
         size = longest * SAMPLES_PER_FRAME
         if not self.pad_to_30s:
             # The last window reaches half its length beyond; official 30 s
             # audio ends with its reflection there instead.
             size += self._n_fft
-        wavs = torch.stack(
-            [F.pad(piece.float(), (0, size - len(piece))) for piece in pieces]
-        )
+        wavs = self._hann.new_zeros(len(pieces), size)
+        for wav, piece in zip(wavs, pieces, strict=True):
+            wav[: len(piece)] = piece
         spectrum = torch.stft(
             wavs,
             self._n_fft,
             self._hop_length,
-            window=window,
+            window=self._hann,
             return_complex=True,
         )
         power = spectrum[..., : MEL_PER_FRAME * longest].abs().square()
@@ -276,6 +319,39 @@ def _cut(wavs, lengths, window):
         pieces += wav[:length].split(min(size, window) if count > 1 else length)
         counts.append(len(pieces) - sum(counts))
     return pieces, counts
+
+
+def _places(frames, counts):
+    """Row and frames of each piece, and frames of each utterance."""
+    places, totals = [], []
+    for row, count in enumerate(counts):
+        total = 0
+        for number in frames[len(places) : len(places) + count]:
+            places.append((row, slice(total, total + number)))
+            total += number
+        totals.append(total)
+    return places, totals
+
+
+def _put(features, places, hidden):
+    """Copy ``[pieces, frames, dim]`` to where it belongs, without padding."""
+    for (row, span), state in zip(places, hidden, strict=True):
+        features[row, span] = state[: span.stop - span.start]
+
+
+def _split(part, frames, cost):
+    """Cut pieces, longest first, where that spares more padding than it costs.
+
+    Cut before the k-th, the rest is no longer padded to the longest of all.
+    """
+    spared = [
+        (frames[part[0]] - frames[i]) * (len(part) - k)
+        for k, i in enumerate(part)
+    ]
+    k = spared.index(max(spared))
+    if spared[k] <= cost:
+        return [part]
+    return _split(part[:k], frames, cost) + _split(part[k:], frames, cost)
 
 
 def _silence(mel, mask):

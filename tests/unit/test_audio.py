@@ -2,6 +2,7 @@
 
 import struct
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -161,6 +162,52 @@ def test_start_and_stop_are_seconds_at_any_rate(tmp_path):
     signal = load_audio(tmp_path / "a.wav", 1.0, 1.5)
     assert signal.shape == (8000,)
     assert dominant_frequency(signal) == pytest.approx(1000, abs=2)
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.aiff"])
+def test_16_bit_files_are_what_libsndfile_makes_of_them(tmp_path, name):
+    """Bit for bit, the extremes too."""
+    samples = np.arange(-(2**15), 2**15, dtype=np.int16)
+    soundfile.write(tmp_path / name, samples, 16000, "PCM_16")
+    expected, _ = soundfile.read(tmp_path / name, dtype="float32")
+    signal = load_audio(tmp_path / name)
+    np.testing.assert_array_equal(signal, expected)
+    assert (signal.min(), signal.max()) == (-1, 1 - 2**-15)
+
+
+@pytest.mark.parametrize("n_channels", [2, 3, 6])
+@pytest.mark.parametrize("subtype", ["PCM_16", "FLOAT"])
+def test_any_number_of_channels_is_averaged(tmp_path, n_channels, subtype):
+    channels = np.random.default_rng(0).uniform(-1, 1, (16000, n_channels))
+    soundfile.write(tmp_path / "a.wav", channels, 16000, subtype)
+    written, _ = soundfile.read(tmp_path / "a.wav", dtype="float64")
+    signal = load_audio(tmp_path / "a.wav")
+    np.testing.assert_allclose(signal, written.mean(1), atol=1e-6)
+
+
+@pytest.mark.parametrize("rate", [16000, 44100])
+def test_a_part_of_a_long_file_does_not_take_its_memory(tmp_path, rate):
+    soundfile.write(tmp_path / "a.wav", tone(60, rate), rate, "PCM_16")
+    tracemalloc.start()
+    signal = load_audio(tmp_path / "a.wav", 30, 31)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(signal) == 16000
+    assert peak < 2e6  # one second in float64 and some more; a minute is 10 MB
+
+
+@pytest.mark.parametrize("rate", [44100, 48000])
+def test_what_16_khz_cannot_hold_is_gone_and_does_not_fold_back(tmp_path, rate):
+    """A tone above 8 kHz is removed, one below keeps its level."""
+    for frequency, level in ((9000, 0), (12000, 0), (15900, 0), (7000, 0.5)):
+        soundfile.write(
+            tmp_path / "a.wav",
+            tone(1, rate, frequency) + 1e-3 * tone(1, rate, 100),
+            rate,
+            "FLOAT",
+        )
+        signal = load_audio(tmp_path / "a.wav")[2000:14000]
+        assert signal.abs().max() == pytest.approx(level, abs=2e-3)
 
 
 def test_a_stop_beyond_the_end_is_the_end(wav):

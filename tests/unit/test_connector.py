@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.lobes import build_connector
+from speechbrain_mser.lobes.layer_mix import mix_layers
 from speechbrain_mser.lobes.linear import LinearConnector
 from speechbrain_mser.lobes.qformer import EmotionQFormer
 from speechbrain_mser.lobes.standardize import FeatureStandardizer
@@ -74,7 +75,8 @@ def test_statistics_are_numpys_over_the_frames_that_are_speech():
     np.testing.assert_allclose(standardizer.std, kept.std(1), rtol=1e-5)
     assert standardizer.frames == kept.shape[1] == 45
     features = torch.tensor(kept, dtype=torch.float32)[None]
-    found = standardizer(features)[0].double()
+    each = [standardizer(features, weights) for weights in torch.eye(3)]
+    found = torch.cat(each).double()
     assert found.mean(1).abs().max() < 1e-4
     assert (found.std(1, correction=0) - 1).abs().max() < 1e-4
 
@@ -87,14 +89,13 @@ def test_one_layer_may_come_without_its_dimension():
     standardizer.finish()
     np.testing.assert_allclose(standardizer.std[0], kept[0].std(0), rtol=1e-5)
     features = batches[0][0]
-    assert torch.equal(
-        standardizer(features[:, 0]), standardizer(features)[:, 0]
-    )
+    assert torch.equal(standardizer(features[:, 0]), standardizer(features))
 
 
 def test_features_pass_unchanged_until_the_statistics_are_there():
-    standardizer = FeatureStandardizer(dim=6, n_layers=3)
-    features, lens = utterances_of()[0][0]
+    standardizer = FeatureStandardizer(dim=6)
+    features, lens = utterances_of(layers=1)[0][0]
+    features = features[:, 0]
     assert not standardizer.fitted
     standardizer.update(features, lens)
     assert not standardizer.fitted
@@ -129,6 +130,86 @@ def test_a_constant_dimension_becomes_zero():
 def test_statistics_of_nothing_are_refused():
     with pytest.raises(InputError, match="none of the training utterances"):
         FeatureStandardizer(dim=3).finish()
+
+
+# The mix of layers
+
+
+def plain_mix(features, weights, mean, std):
+    """The formula as it is written, in float64."""
+    standardized = (features.double() - mean.double()[:, None]) / std.double()[
+        :, None
+    ]
+    return torch.einsum("l,blfd->bfd", weights.double(), standardized)
+
+
+def whisper_like(dtype=torch.float32):
+    """Features of three layers with a few huge, nearly constant dimensions."""
+    mean, std = torch.randn(3, 6), 0.1 + torch.rand(3, 6)
+    mean[:, 4] = torch.tensor([300.0, -50.0, 120.0])
+    features = mean[:, None] + std[:, None] * torch.randn(2, 3, 9, 6)
+    return features.to(dtype), torch.tensor([0.2, 0.7, 0.1]), mean, std
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float16, torch.bfloat16]
+)
+def test_the_mix_is_the_formulas_in_float64(dtype):
+    inputs = whisper_like(dtype)
+    mixed = mix_layers(*inputs)
+    assert mixed.dtype == torch.float32
+    torch.testing.assert_close(
+        mixed.double(), plain_mix(*inputs), atol=1e-5, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_mixs_gradients_are_the_formulas_in_float64(dtype):
+    features, weights, mean, std = whisper_like(dtype)
+    found, expected = [], []
+    for mix, gradients, precision in (
+        (mix_layers, found, torch.float32),
+        (plain_mix, expected, torch.float64),
+    ):
+        x = features.clone().requires_grad_()
+        w = weights.clone().to(precision).requires_grad_()
+        mix(x, w, mean, std).sin().sum().backward()
+        gradients += [x.grad, w.grad]
+    assert found[0].dtype == dtype
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+    torch.testing.assert_close(
+        found[0], expected[0], atol=tolerance, rtol=tolerance
+    )
+    torch.testing.assert_close(
+        found[1].double(), expected[1], atol=1e-5, rtol=1e-5
+    )
+
+
+def test_a_dimension_with_almost_no_deviation_keeps_what_it_has():
+    # A million deviations from zero, where float32 has steps of an eighth of
+    # one: a mean that was scaled first would leave rounding only.
+    mean, std = torch.tensor([[256.0]]), torch.tensor([[2.0**-12]])
+    features = 256 + 2.0**-12 * torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0])
+    mixed = mix_layers(features[None, :, None], torch.ones(1), mean, std)
+    assert mixed.flatten().tolist() == [-2, -1, 0, 1, 2]
+
+
+def test_the_mix_keeps_nothing_for_the_gradient_but_its_inputs():
+    features, weights, mean, std = inputs = whisper_like(torch.bfloat16)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda t: kept.append(t.data_ptr()) or t, lambda t: t
+    ):
+        mix_layers(features, weights.requires_grad_(), mean, std)
+    assert set(kept) == {tensor.data_ptr() for tensor in inputs}
+
+
+def test_features_may_lie_in_memory_in_any_order():
+    features, *others = whisper_like()
+    expected = mix_layers(features, *others)
+    turned = features.transpose(0, 3).contiguous().transpose(0, 3)
+    assert not turned.is_contiguous()
+    assert torch.equal(mix_layers(turned, *others), expected)
 
 
 # From features to tokens

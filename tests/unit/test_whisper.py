@@ -11,6 +11,7 @@ from speechbrain.integrations.huggingface.whisper import Whisper
 from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
 
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.lobes import whisper
 from speechbrain_mser.lobes.whisper import WhisperEncoder
 
 # Samples, none of them alike: whole frames of 320, one sample less, one more,
@@ -166,6 +167,46 @@ def test_features_do_not_depend_on_batch_mates(which, request):
         assert (row[..., frames:, :] == 0).all()
 
 
+@pytest.mark.parametrize("layers", ["all", [2, -1, 2]])
+@pytest.mark.parametrize("cost", [0, 10**9])
+def test_how_pieces_go_through_the_encoder_changes_nothing(
+    layers, cost, tiny_whisper, all_layers, monkeypatch
+):
+    """Each length apart or all in one pass: as each utterance alone."""
+    monkeypatch.setitem(whisper.FRAMES_PER_PASS, "cpu", cost)
+    encoder = WhisperEncoder(tiny_whisper, layers=layers)
+    utterances = [
+        noise(length, seed) for seed, length in enumerate([*LENGTHS, 500_000])
+    ]
+    features, lens = encoder(*batch_of(utterances))
+    frames = (lens * features.shape[2]).round().int().tolist()
+    assert frames == [50, 5, 50, 51, 25, 100, 18, 100, 1563]
+    for row, utterance, n in zip(features, utterances, frames, strict=True):
+        alone, _ = all_layers(utterance[None])
+        torch.testing.assert_close(
+            row[:, :n], alone[0, encoder.layers], atol=1e-5, rtol=0
+        )
+        assert (row[:, n:] == 0).all()
+
+
+def test_passes_hold_all_pieces_once_and_never_more_than_asked_for():
+    frames = [7, 100, 3, 90, 100, 12, 1, 55]
+    for cost in (0, 10, 100, 10**9):
+        parts = whisper._split(
+            sorted(range(8), key=lambda i: -frames[i]), frames, cost
+        )
+        assert sorted(i for part in parts for i in part) == list(range(8))
+        # No cut would spare more than it costs.
+        for part in parts:
+            lengths = [frames[i] for i in part]
+            assert lengths == sorted(lengths, reverse=True)
+            for k in range(len(part)):
+                assert (lengths[0] - lengths[k]) * (len(part) - k) <= cost
+    # 100, 100, 90 | 55 | 12, 7, 3, 1: by hand, at a cost of 30 frames.
+    parts = whisper._split([1, 4, 3, 7, 5, 0, 2, 6], frames, 30)
+    assert parts == [[1, 4, 3], [7], [5, 0, 2, 6]]
+
+
 def test_what_stands_in_the_padding_does_not_matter(last_layer):
     wavs, wav_lens = batch_of([noise(16000), noise(4000)])
     features, _ = last_layer(wavs, wav_lens)
@@ -289,6 +330,35 @@ def test_the_dtype_is_the_one_asked_for(
     torch.testing.assert_close(
         features.float(), last_layer(wavs, wav_lens)[0], atol=tolerance, rtol=0
     )
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_weights_do_not_reach_the_log_mel(
+    dtype, tiny_whisper, first_layer
+):
+    wavs = batch_of([noise(16000, loudness=1e-5), noise(8000)])[0]
+    lengths = [50, 25], 50
+    encoder = WhisperEncoder(tiny_whisper, layers=0, dtype=dtype)
+    mel = encoder._log_mel([wavs[0], wavs[1, :8000]], *lengths)
+    assert mel.dtype == torch.float32
+    expected = first_layer._log_mel([wavs[0], wavs[1, :8000]], *lengths)
+    assert torch.equal(mel, expected)
+
+
+@pytest.mark.parametrize("layers", [-1, "all"])
+def test_bfloat16_features_do_not_depend_on_batch_mates(layers, tiny_whisper):
+    encoder = WhisperEncoder(tiny_whisper, layers=layers, dtype="bfloat16")
+    utterances = [noise(n, seed) for seed, n in enumerate(LENGTHS)]
+    features, lens = encoder(*batch_of(utterances))
+    assert features.dtype == torch.bfloat16
+    for row, utterance, length in zip(features, utterances, lens, strict=True):
+        alone, _ = encoder(utterance[None])
+        torch.testing.assert_close(
+            row[..., : round(length.item() * 100), :].float(),
+            alone[0].float(),
+            atol=0.1,  # values up to four, steps of 1/64
+            rtol=0,
+        )
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
