@@ -27,6 +27,7 @@ into all of them.
 
 import errno
 import json
+import math
 import os
 import shutil
 import socket
@@ -269,25 +270,20 @@ class FeatureStore:
 
     def _encode(self, features):
         """Header and numbers of an utterance, as bytes."""
-        if not features.isfinite().all():
+        dtype = "float32" if self.dtype == "int8" else self.dtype
+        rounded = features.to(getattr(torch, dtype))
+        if not _is_finite(rounded):
             raise InputError(
-                "the encoder's features are not finite; an encoder in float16 "
-                "may need frozen_dtype bfloat16 or float32"
+                f"the encoder's features are too large for {dtype}: set "
+                "feature_dtype to bfloat16 or float32"
+                if _is_finite(features)
+                else "the encoder's features are not finite; an encoder in "
+                "float16 may need frozen_dtype bfloat16 or float32"
             )
         shape = features.shape
         layers = 0 if features.ndim == 2 else shape[0]
         header = HEADER.pack(layers, *shape[-2:])
-        if self.dtype == "int8":
-            low, scale, steps = _quantize(features.float())
-            parts = [low, scale, steps]
-        else:
-            parts = [features.to(getattr(torch, self.dtype))]
-            if self.dtype == "float16" and not parts[0].isfinite().all():
-                raise InputError(
-                    "the encoder's features are too large for float16 (up to "
-                    f"{features.abs().max().item():g}): set feature_dtype to "
-                    "bfloat16 or float32"
-                )
+        parts = _quantize(rounded) if self.dtype == "int8" else [rounded]
         return b"".join([header, *map(_bytes, parts)])
 
     def _decode(self, record):
@@ -346,6 +342,8 @@ class FeatureStore:
         try:
             if self._shard is None:
                 self._shard, self._lock = _own_shard(self.folder)
+            elif not os.path.exists(self._shard):
+                raise FileNotFoundError(errno.ENOENT, "removed", self._shard)
             with (
                 _opened,
                 _environment(self._shard).begin(write=True) as change,
@@ -388,6 +386,9 @@ def _own_shard(folder):
         except (Timeout, PermissionError):
             # At work, or another user's
             continue
+        if not path.exists():
+            # It was removed, but may still be open here.
+            _close(str(path))
         return str(path), lock
     raise OSError(f"more than {MAX_READERS} processes write into {folder}")
 
@@ -475,6 +476,12 @@ os.register_at_fork(
     after_in_parent=_opened.release,
     after_in_child=_opened.release,
 )
+
+
+def _is_finite(features):
+    # A NaN is both extremes; isfinite() takes ten times as long.
+    extremes = features.float().aminmax()
+    return all(math.isfinite(extreme) for extreme in extremes)
 
 
 def _quantize(features):

@@ -22,6 +22,7 @@ from speechbrain_mser.lobes.adapters import (
 )
 from speechbrain_mser.lobes.candidates import candidate_tree
 from speechbrain_mser.lobes.hub import require_dtype, require_model
+from speechbrain_mser.lobes.onednn import use_onednn
 
 with warnings.catch_warnings():
     # SpeechBrain's file imports its own parent from a deprecated place.
@@ -123,6 +124,7 @@ class EmotionLLaMA(LLaMA):
         self.hidden_size = self.model.config.hidden_size
         self._require_end_token()
         self._tokens_of, self._text_on = {}, {}
+        use_onednn(self.model)
         self.lora_rank = lora_rank
         if lora_rank > 0:
             add_adapters(self.model, lora_rank)

@@ -89,6 +89,7 @@ def _suits(x):
         and x.numel() > 0
         and torch.backends.mkldnn.enabled
         and torch.backends.mkldnn.is_available()
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
         and torch.backends.cpu.get_cpu_capability() == "AVX512"
         and not torch.is_autocast_enabled("cpu")
     )

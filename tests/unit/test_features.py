@@ -529,6 +529,20 @@ def test_more_stores_than_fit_into_the_address_space(folder, wav):
 # What goes wrong
 
 
+def test_a_store_may_be_removed_and_made_again(folder, wav, caplog):
+    store = open_store(folder)
+    put_numbered(store, wav, range(3))
+    shutil.rmtree(folder)
+    put_numbered(store, wav, [3])
+    assert "can no longer be stored" in caplog.text
+    assert "removed" in caplog.text
+    again = open_store(folder)
+    put_numbered(again, wav, range(3))
+    assert missing(again, wav, range(3)) == []
+    # On the disk, too
+    assert in_processes(lambda: missing(again, wav, range(3))) == [[]]
+
+
 @pytest.mark.parametrize("mode", ["read", "write"])
 @pytest.mark.parametrize("damage", ["junk", "truncated"])
 def test_a_damaged_file_is_named(folder, wav, mode, damage):
