@@ -60,6 +60,7 @@ RECORD_VERSION = 1
 MAP_SIZE = 1 << 40
 MAX_READERS = 1024
 MIN_FREE = 1 << 20
+UNWRITTEN_PAGES = 16
 # Of 128 TiB that a process can address; more files are opened in turn.
 MAX_OPEN = 100
 HEADER = struct.Struct("<III")  # layers (0: no such axis), frames, dim
@@ -344,12 +345,8 @@ class FeatureStore:
                 self._shard, self._lock = _own_shard(self.folder)
             elif not os.path.exists(self._shard):
                 raise FileNotFoundError(errno.ENOENT, "removed", self._shard)
-            with (
-                _opened,
-                _environment(self._shard).begin(write=True) as change,
-            ):
-                for name, value in records.items():
-                    change.put(name, value)
+            with _opened:
+                _write_anew(self._shard, records)
         except (InputError, lmdb.Error, OSError) as error:
             # Work goes on: a full disk is no reason to lose a training.
             self.mode = "read"
@@ -396,6 +393,8 @@ def _own_shard(folder):
 # LMDB must not open a file twice in a process, and a forked process must not
 # use what its parent opened: one table for all stores, emptied at each fork.
 _environments = {}
+# What each written file held when it was opened: a view that is kept open.
+_views = {}
 # Held while they are used: closing one under a thread that reads it would end
 # the process.
 _opened = threading.RLock()
@@ -417,8 +416,7 @@ def _environment(path):
                 map_size=MAP_SIZE,
                 max_readers=MAX_READERS,
                 readonly=not writable,
-                # On a read-only file system there is no place for locks, and
-                # no one to be locked out.
+                # Where nothing can be written there is no place for locks.
                 lock=writable,
                 # A crash of the machine may undo the last commit, not more.
                 metasync=False,
@@ -451,17 +449,34 @@ def _environment(path):
 
 def _check_whole(path, environment):
     """Refuse a file that ends too early: reading it would end the process."""
-    pages = environment.info()["last_pgno"] + 1
+    # A transaction may end with pages that it had no use for.
+    pages = environment.info()["last_pgno"] + 1 - UNWRITTEN_PAGES
     expected = pages * environment.stat()["psize"]
     found = os.path.getsize(path)
     if found < expected:
         environment.close()
-        raise lmdb.CorruptedError(f"{found} of {expected} bytes are there")
+        raise lmdb.CorruptedError(f"{found} bytes of at least {expected}")
+
+
+def _write_anew(path, records):
+    """Commit records, to pages that nobody may be reading.
+
+    A reader who may not write into the folder cannot say that it reads, and
+    LMDB would use pages again that it still looks at. What is seen by an open
+    view stays: a few pages for each utterance, free again in the next run.
+    """
+    environment = _environment(path)
+    if path not in _views:
+        _views[path] = environment.begin()
+    with environment.begin(write=True) as change:
+        for name, value in records.items():
+            change.put(name, value)
 
 
 def _close(path):
     with _opened:
         if path in _environments:
+            _views.pop(path, None)
             _environments.pop(path).close()
 
 

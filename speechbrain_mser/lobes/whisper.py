@@ -157,7 +157,11 @@ class WhisperEncoder(Whisper):
             Plain values; the weights as a digest, whatever their name.
         """
         return {
-            "encoder": weights_digest(self.model.encoder),
+            # The mel filters are a buffer among them.
+            "weights": weights_digest(self),
+            "stft": [self._n_fft, self._hop_length],
+            "heads": self.model.config.encoder_attention_heads,
+            "activation": self.model.config.activation_function,
             "version": FEATURES_VERSION,
             "dtype": self.dtype_name,
             "layers": self.layers if self.several else self.layers[0],
