@@ -27,6 +27,7 @@ SCRIPTS = {
     "loss_memory": False,
     "feature_store": False,
     "decode_audio": True,
+    "connect": True,
     "contrastive": False,
     "batches": False,
 }

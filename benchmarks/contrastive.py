@@ -9,7 +9,7 @@ and gradient must be equal first.
 At 4,096 utterances a matrix of all pairs is 64 MiB in float32, and the whole
 matrices are several; a block of 256 rows is 4 MiB. A usual batch is smaller
 than a block: there is nothing to save, and the calls themselves are what is
-timed (0.2 ms at 32 utterances, a tenth of it more than the plain formula).
+timed (0.2 ms at 32 utterances, an eighth more than the plain formula).
 
 Usage: python benchmarks/contrastive.py [--batches 32 256 1024 4096]
 """

@@ -198,20 +198,22 @@ def opening(count, repeats):
     question = f"opening a store of {count:,} utterances and a look-up"
     return [
         Row(
-            f"{question}, seconds",
+            question,
             "a limit",
             seconds,
             1.0,
             False,
             f"{1000 * seconds:.1f} ms",
+            " s",
         ),
         Row(
-            f"{question}, MB",
+            question,
             "a limit",
             megabytes,
             300.0,
             False,
             f"{megabytes:.1f} MB",
+            " MB",
         ),
     ]
 

@@ -74,7 +74,7 @@ def sample_of(data, corpora, count, scratch, seed=0):
     Returns
     -------
     list of dict
-        ID, wav, start, stop, duration, emotion (assigned at random: a
+        ID, wav, start, stop, duration, corpus, emotion (assigned at random: a
         benchmark learns nothing).
     """
     chosen = random.Random(seed)
@@ -97,6 +97,7 @@ def sample_of(data, corpora, count, scratch, seed=0):
             "start": float("nan"),
             "stop": float("nan"),
             "duration": soundfile.info(path).duration,
+            "corpus": "any",
             "emotion": CANONICAL[chosen.randrange(len(CANONICAL))],
         }
         for number, path in enumerate(paths)

@@ -35,6 +35,8 @@ class Row:
         it (a cost).
     detail : str
         Both sides in absolute terms.
+    unit : str
+        Of ratio and target, where a limit stands in place of a peer.
 
     Example
     -------
@@ -48,6 +50,7 @@ class Row:
     target: float
     at_least: bool
     detail: str
+    unit: str = "×"
 
     @property
     def met(self):
@@ -124,8 +127,8 @@ def table(rows):
     for row in rows:
         sign = "≥" if row.at_least else "≤"
         lines.append(
-            f"| {row.question} | {row.against} | {sign} {row.target:g}× | "
-            f"{row.ratio:.3g}× | {'met' if row.met else '**not met**'} | "
+            f"| {row.question} | {row.against} | {sign} {row.target:g}{row.unit} | "
+            f"{row.ratio:.3g}{row.unit} | {'met' if row.met else '**not met**'} | "
             f"{row.detail} |"
         )
     return "\n".join(lines)

@@ -12,6 +12,8 @@ from speechbrain_mser.dataio.batching import UtteranceBatch
 from speechbrain_mser.dataio.encoding import encode_batch
 from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.lobes.alignment import CorpusAlignment
+from speechbrain_mser.lobes.standardize import FeatureStandardizer
 from speechbrain_mser.metrics import emotion_metrics
 
 logger = get_logger(__name__)
@@ -38,6 +40,9 @@ class EmotionBrain(Brain):
     statistics_utterances : int
         On how many training utterances the features' mean and standard
         deviation are estimated.
+    align_corpora : bool, optional
+        Whether each training corpus is moved to the mean and deviation of all
+        together (`CorpusAlignment`).
     on_bad_utterance : str
         "skip" reports an utterance that cannot be read and goes on, "stop"
         ends the run.
@@ -57,6 +62,7 @@ class EmotionBrain(Brain):
         self.bad_utterances = {}
         self._train_set = None
         self._schedule = None
+        self.alignment = None
         self.terms = {}
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable(
@@ -82,6 +88,8 @@ class EmotionBrain(Brain):
         """
         del stage
         features, lens = self.encode(batch.to(self.device))
+        if self.alignment is not None:
+            features = self.alignment(features, batch.corpus)
         return self.modules.connector(features, lens)
 
     def encode(self, batch):
@@ -245,6 +253,38 @@ class EmotionBrain(Brain):
         standardizer = connector.standardizer
         if standardizer is not None and not standardizer.fitted:
             self.estimate_statistics(self._train_set, standardizer)
+        if getattr(self.hparams, "align_corpora", False):
+            self.align_corpora(standardizer)
+
+    def align_corpora(self, standardizer):
+        """Estimate each training corpus's own mean and deviation.
+
+        Not part of a checkpoint: the same utterances give the same ones when
+        a training goes on.
+
+        Arguments
+        ---------
+        standardizer : FeatureStandardizer
+            With those of all corpora together.
+
+        Raises
+        ------
+        InputError
+            The connector does not standardise.
+        """
+        if standardizer is None:
+            raise InputError("align_corpora needs standardize: True")
+        self.alignment = CorpusAlignment(standardizer)
+        with self._train_set.output_keys_as(["corpus"]):
+            corpora = sorted({item["corpus"] for item in self._train_set})
+        for corpus in corpora:
+            own = FeatureStandardizer(*reversed(standardizer.mean.shape))
+            own = own.to(self.device)
+            part = self._train_set.filtered_sorted(
+                key_test={"corpus": corpus.__eq__}
+            )
+            self.estimate_statistics(part, own)
+            self.alignment.add(corpus, own)
 
     @torch.no_grad()
     def estimate_statistics(self, dataset, standardizer):

@@ -317,7 +317,7 @@ def make_dataset(table, store=None):
     -------
     speechbrain.dataio.dataset.DynamicItemDataset
         Items ``id``, ``sig`` (``[time]``, with a store a `StoredUtterance`,
-        or a `BadUtterance`), ``emotion`` and ``duration``.
+        or a `BadUtterance`), ``emotion``, ``duration`` and ``corpus``.
     """
     rows = table.rename(columns={"ID": "id"}).set_index("id", drop=False)
     data = rows.drop(columns="id").to_dict("index")
@@ -326,5 +326,5 @@ def make_dataset(table, store=None):
     dataset.add_dynamic_item(
         read, takes=["id", "wav", "start", "stop"], provides="sig"
     )
-    dataset.set_output_keys(["id", "sig", "emotion", "duration"])
+    dataset.set_output_keys(["id", "sig", "emotion", "duration", "corpus"])
     return dataset

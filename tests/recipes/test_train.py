@@ -7,12 +7,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import soundfile
 import torch
 from safetensors.torch import load_file
 from transformers import LlamaForCausalLM, WhisperModel
 
 from speechbrain_mser.brain import EmotionBrain
+from speechbrain_mser.lobes.alignment import CorpusAlignment
 from speechbrain_mser.lobes.llama import EmotionLLaMA
+from speechbrain_mser.lobes.qformer import EmotionQFormer
+from speechbrain_mser.lobes.standardize import FeatureStandardizer
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = ROOT / "recipes" / "M5SER"
@@ -355,3 +359,65 @@ def test_validation_takes_the_loss_from_the_scores(tiny_llama):
     assert brain.references == said
     best = llama.score(tokens, words).argmax(-1)
     assert brain.predictions == [words[i] for i in best]
+
+
+def test_aligned_corpora_have_one_mean_and_deviation(
+    run_script, tiny_flags, tiny_corpus, tmp_path, monkeypatch
+):
+    # German as a corpus of its own, four times as loud
+    from speechbrain_mser.dataio.manifest import read_manifest, write_manifest
+
+    root = tiny_corpus / "corpora" / "tiny"
+    table = read_manifest(tiny_corpus / "manifests" / "tiny.csv", root)
+    rows = []
+    for row in table.fillna("").to_dict("records"):
+        samples, rate = soundfile.read(row["wav"])
+        if row["language"] == "deu":
+            row["corpus"] = "loud"
+            samples = samples * 4
+        name = Path(row["wav"]).name
+        soundfile.write(tmp_path / name, samples, rate)
+        rows.append({**row, "wav": f"$manifest_folder/{name}"})
+    write_manifest(tmp_path / "tiny.csv", rows)
+    moved = []
+    move = CorpusAlignment.__call__
+
+    def watch(self, features, corpora):
+        moved.append((self.common, move(self, features, corpora), corpora))
+        return moved[-1][1]
+
+    monkeypatch.setattr(CorpusAlignment, "__call__", watch)
+    connected = []
+    connect = EmotionQFormer.forward
+
+    def watch_connector(self, features, lens):
+        connected.append((features, lens))
+        return connect(self, features, lens)
+
+    monkeypatch.setattr(EmotionQFormer, "forward", watch_connector)
+    flags = {
+        **tiny_flags,
+        "manifest_folder": tmp_path,
+        "output_folder": tmp_path / "out",
+        "languages": "[eng, deu]",
+        "align_corpora": True,
+        "encoder_layers": "[1, -1]",
+        "batch_size": 24,
+    }
+    assert run_script("train", STAGE1, flags=flags) == 0
+    # The training set is one batch.
+    common, features, corpora = moved[0]
+    assert torch.equal(connected[0][0], features)
+    for corpus in ("tiny", "loud"):
+        rows = [row for row, name in enumerate(corpora) if name == corpus]
+        assert len(rows) == 12
+        found = FeatureStandardizer(features.shape[-1], n_layers=2)
+        found.update(features[rows], connected[0][1][rows])
+        found.finish()
+        for name in ("mean", "std"):
+            torch.testing.assert_close(
+                getattr(found, name),
+                getattr(common, name),
+                atol=1e-3,
+                rtol=1e-3,
+            )

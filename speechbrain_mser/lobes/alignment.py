@@ -1,0 +1,77 @@
+"""Features of every corpus moved to the same mean and deviation."""
+
+import torch
+
+
+class CorpusAlignment:
+    """Take out of the features what tells corpora apart, not emotions.
+
+    Microphones and rooms shift Whisper's features more than emotions do. Each
+    corpus's mean is moved to that of all training corpora together, and its
+    deviation stretched to theirs, in every layer and dimension; the connector
+    that follows then standardises as it always does. In training this makes
+    it blind to the corpus. A corpus that it never met may be taken as it is,
+    or be moved likewise: that needs its audio, but no label.
+
+    Arguments
+    ---------
+    common : FeatureStandardizer
+        The statistics of all training corpora together.
+
+    Example
+    -------
+    >>> from speechbrain_mser.lobes.standardize import FeatureStandardizer
+    >>> def statistics(mean, std):
+    ...     found = FeatureStandardizer(dim=1)
+    ...     found.mean.fill_(mean), found.std.fill_(std)
+    ...     return found
+    >>> alignment = CorpusAlignment(statistics(mean=10.0, std=2.0))
+    >>> alignment.add("loud", statistics(mean=50.0, std=4.0))
+    >>> features = torch.tensor([[[54.0]], [[12.0]]])
+    >>> alignment(features, ["loud", "unknown"]).flatten()
+    tensor([12., 12.])
+    """
+
+    def __init__(self, common):
+        self.common = common
+        self.own = {}
+
+    def add(self, corpus, statistics):
+        """Say which mean and deviation a corpus has.
+
+        Arguments
+        ---------
+        corpus : str
+            Its name.
+        statistics : FeatureStandardizer
+            Of its features, `finish`\\ ed.
+        """
+        self.own[corpus] = statistics
+
+    def __call__(self, features, corpora):
+        """Move a batch.
+
+        Arguments
+        ---------
+        features : torch.Tensor
+            ``[batch, frames, dim]``, or ``[batch, layers, frames, dim]``.
+        corpora : list of str
+            ``[batch]``; those that nothing is known of stay as they are.
+
+        Returns
+        -------
+        torch.Tensor
+            The same shape, float32.
+        """
+        own = [self.own.get(corpus, self.common) for corpus in corpora]
+        mean, std = (
+            torch.stack([getattr(one, name) for one in own])[:, :, None]
+            for name in ("mean", "std")
+        )  # [batch, layers, 1, dim]
+        scale = self.common.std[:, None] / std
+        moved = features.float()
+        if features.ndim == 3:
+            moved = moved[:, None]
+        # The mean first: it may be a hundred times the deviation.
+        moved = (moved - mean) * scale + self.common.mean[:, None]
+        return moved.view(features.shape)
