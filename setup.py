@@ -42,6 +42,7 @@ setup(
         "soundfile>=0.14.0",
         "soxr>=1.1.0",
         "scikit-learn>=1.9",
+        "scipy>=1.17",
         "safetensors>=0.8.0",
         "lmdb>=3.0",
         "filelock>=4.2",

@@ -1,34 +1,18 @@
 """Recognise emotions with a trained system."""
 
-import io
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-import yaml
-from hyperpyyaml import resolve_references
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 from speechbrain.inference.interfaces import Pretrained
 from speechbrain.utils.fetching import fetch
 
+from speechbrain_mser import calibration as calibrations
 from speechbrain_mser.dataio.audio import check_signal, load_audio
 from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import InputError
-
-# What a recogniser's hyperparameters may build. HyperPyYAML can call anything
-# that Python can import, so a file from a stranger is code; the files that
-# training writes need no more than this. Whole names: with a prefix alone,
-# "speechbrain_mser.atomic.os.system" would be a part of this package.
-_ALLOWED_TAGS = {
-    "!ref",
-    "!new:speechbrain_mser.lobes.whisper.WhisperEncoder",
-    "!new:speechbrain_mser.lobes.llama.EmotionLLaMA",
-    "!apply:speechbrain_mser.lobes.build_connector",
-    "!new:speechbrain_mser.checkpoints.SafetensorsPretrainer",
-}
-# What HyperPyYAML makes of "!ref <whisper.hidden_size>".
-_RESOLVED_TAGS = _ALLOWED_TAGS | {"!apply:getattr"}
+from speechbrain_mser.fingerprints import weights_digest
+from speechbrain_mser.foreign_code import refuse_foreign_code
 
 
 class EmotionRecognizer(Pretrained):
@@ -58,6 +42,8 @@ class EmotionRecognizer(Pretrained):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        self.source = None
+        self._calibration = None
         self.mods.connector.bind(
             {
                 "encoder": self.mods.whisper.describe(),
@@ -99,8 +85,10 @@ class EmotionRecognizer(Pretrained):
         source = str(source)
         text = _fetch_text(source, hparams_file)
         if not trusted:
-            _refuse_foreign_code(text, kwargs.get("overrides"))
-        return super().from_hparams(source, hparams_file, **kwargs)
+            refuse_foreign_code(text, kwargs.get("overrides"))
+        recognizer = super().from_hparams(source, hparams_file, **kwargs)
+        recognizer.source = source
+        return recognizer
 
     def encode_batch(self, wavs, wav_lens=None):
         """Embeddings of utterances: what the contrastive loss compares.
@@ -119,7 +107,9 @@ class EmotionRecognizer(Pretrained):
         """
         return self._connect(wavs, wav_lens)[1]
 
-    def recognize_batch(self, wavs, wav_lens=None, labels=None):
+    def recognize_batch(
+        self, wavs, wav_lens=None, labels=None, calibration="none"
+    ):
         """The most probable emotion of each utterance.
 
         Arguments
@@ -132,6 +122,11 @@ class EmotionRecognizer(Pretrained):
             The candidates: words, or the name of a set in
             `speechbrain_mser.emotions.LABEL_SETS`; by default the words of
             training.
+        calibration : str
+            What to take back of the probabilities, as measured on validation
+            data: "none"; "temperature", which makes them as sure as they are
+            right; "temperature+prior", also the model's liking for some
+            words. See `load_calibration`.
 
         Returns
         -------
@@ -144,13 +139,18 @@ class EmotionRecognizer(Pretrained):
         Raises
         ------
         InputError
-            No labels, repeated ones, or one without a token in the LLM.
+            No labels, repeated ones, or one without a token in the LLM; a
+            calibration that there is not.
         """
         words = self.labels(labels)
-        return self.recognize_features(*self._encode(wavs, wav_lens), words)
+        self._check_calibration(calibration)  # before anything is encoded
+        features, lens = self._encode(wavs, wav_lens)
+        return self.recognize_features(features, lens, words, calibration)
 
     @torch.no_grad()
-    def recognize_features(self, features, lens, labels=None):
+    def recognize_features(
+        self, features, lens, labels=None, calibration="none"
+    ):
         """The most probable emotion, from the encoder's features.
 
         Arguments
@@ -162,6 +162,8 @@ class EmotionRecognizer(Pretrained):
             ``[batch]``, relative lengths.
         labels : str or list of str, optional
             The candidates, as for `recognize_batch`.
+        calibration : str
+            As for `recognize_batch`.
 
         Returns
         -------
@@ -171,14 +173,18 @@ class EmotionRecognizer(Pretrained):
             ``[batch, n_labels]``.
         """
         words = self.labels(labels)
+        self._check_calibration(calibration)
         with self.inference_ctx:
             tokens, _ = self.mods.connector(
                 features.to(self.device), lens.to(self.device)
             )
         log_probs = self.mods.llama.score(tokens, words).log_softmax(-1)
+        if calibration != "none":
+            found = self.load_calibration()
+            log_probs = found.apply(log_probs, words, calibration)
         return [words[i] for i in log_probs.argmax(-1).tolist()], log_probs
 
-    def recognize_file(self, path, labels=None):
+    def recognize_file(self, path, labels=None, calibration="none"):
         """The most probable emotion of a recording.
 
         Any rate and number of channels. Audio longer than Whisper's 30 s is
@@ -191,6 +197,8 @@ class EmotionRecognizer(Pretrained):
             The audio file.
         labels : str or list of str, optional
             The candidates, as for `recognize_batch`.
+        calibration : str
+            As for `recognize_batch`.
 
         Returns
         -------
@@ -202,10 +210,13 @@ class EmotionRecognizer(Pretrained):
         Raises
         ------
         InputError
-            The file cannot be used, or the labels cannot.
+            The file cannot be used, or the labels cannot, or the calibration.
         """
         self.labels(labels)  # before a long file is read in vain
-        return self.recognize_batch(self.load_audio(path)[None], labels=labels)
+        self._check_calibration(calibration)
+        return self.recognize_batch(
+            self.load_audio(path)[None], labels=labels, calibration=calibration
+        )
 
     def generate_batch(self, wavs, wav_lens=None, max_new_tokens=8):
         """What the LLM says when it is free to say anything.
@@ -236,6 +247,54 @@ class EmotionRecognizer(Pretrained):
         if labels is None:
             labels = self.hparams.label_words
         return list(candidate_labels(labels))
+
+    def load_calibration(self):
+        """What `calibrate.py` left beside the connector.
+
+        Returns
+        -------
+        speechbrain_mser.calibration.Calibration
+            Read once.
+
+        Raises
+        ------
+        InputError
+            There is none, or it was fitted with another connector or prompt,
+            whose probabilities were others.
+        """
+        if self._calibration is None:
+            path = _fetch_file(
+                self.source,
+                calibrations.FILE,
+                "recipes/M5SER/calibrate.py makes it, on validation data",
+            )
+            found = calibrations.Calibration.load(path)
+            for name, value in self.describe().items():
+                if found.fitted_on.get(name) != value:
+                    raise InputError(
+                        f"{path} was fitted with another {name} than this "
+                        "recogniser's: run calibrate.py again"
+                    )
+            self._calibration = found
+        return self._calibration
+
+    def describe(self):
+        """What log-probabilities depend on, as a calibration notes it.
+
+        Returns
+        -------
+        dict
+            "connector", the digest of its weights, and "prompt".
+        """
+        return {
+            "connector": weights_digest(self.mods.connector),
+            "prompt": self.mods.llama.prompt,
+        }
+
+    def _check_calibration(self, calibration):
+        calibrations.check_mode(calibration)
+        if calibration != "none":
+            self.load_calibration()
 
     def load_audio(self, path, savedir=None):
         """Read a file as 16 kHz mono; see `speechbrain_mser.dataio.audio`."""
@@ -314,70 +373,38 @@ def pad_batch(signals):
 
 
 def _fetch_text(source, name):
-    """A file of the source, local or from the hub."""
-    if Path(source).is_dir():
-        path = Path(source) / name
-        if not path.is_file():
-            raise InputError(
-                f"{source} has no {name}: give the folder 'recognizer' that "
-                "training left in its output folder"
-            )
-    elif Path(source).is_absolute() or source.startswith("."):
-        raise InputError(f"there is no folder {source}")
-    else:
-        try:
-            path = fetch(name, source)
-        # The hub's own errors are of many kinds, none of them a bug here.
-        except Exception as error:
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(
-                f"{name} of {source!r} is neither a local folder's nor to be "
-                f"had from the hub; without a network, give the folder that "
-                f"holds it ({reason})"
-            ) from None
+    """A text file of the source, local or from the hub."""
+    hint = (
+        "give the folder 'recognizer' that training left in its output folder"
+    )
+    path = _fetch_file(source, name, hint)
     try:
         return Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise InputError(f"{path}: not a text file in UTF-8") from None
 
 
-def _refuse_foreign_code(text, overrides):
-    """Refuse hyperparameters that call anything but this package's lobes.
-
-    The parsers that will load the file are asked for its tags: first
-    ruamel.yaml for the file as written, since resolving it can include other
-    files and call functions, then PyYAML for what comes of that.
-    """
-    try:
-        _check_events(YAML(pure=True).parse(io.StringIO(text)), _ALLOWED_TAGS)
-        if not isinstance(YAML(pure=True).load(text), dict):
-            raise InputError("the hyperparameters are not a YAML mapping")
-        resolved = resolve_references(text, overrides, False)
-        resolved = getattr(resolved, "getvalue", lambda: resolved)()
-        _check_events(yaml.parse(resolved), _RESOLVED_TAGS)
-    except (YAMLError, yaml.YAMLError) as error:
-        problem = getattr(error, "problem", None) or error
+def _fetch_file(source, name, hint):
+    """The path of a file of the source, local or from the hub."""
+    if source is None:
         raise InputError(
-            f"the hyperparameters are not valid YAML: {problem}"
+            f"no {name}: a recogniser that from_hparams did not load has no "
+            "folder"
+        )
+    if Path(source).is_dir():
+        path = Path(source) / name
+        if not path.is_file():
+            raise InputError(f"{source} has no {name}: {hint}")
+        return path
+    if Path(source).is_absolute() or source.startswith("."):
+        raise InputError(f"there is no folder {source}")
+    try:
+        return fetch(name, source)
+    # The hub's own errors are of many kinds, none of them a bug here.
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"{name} of {source!r} is neither a local folder's nor to be "
+            f"had from the hub; without a network, give the folder that "
+            f"holds it ({reason})"
         ) from None
-
-
-def _check_events(events, allowed):
-    """Refuse the first node of a YAML file that may run foreign code."""
-    for event in events:
-        tag = getattr(event, "tag", None)
-        value = getattr(event, "value", None) or ""
-        # HyperPyYAML reads a plain "(...)" as a tuple, with a loader that
-        # obeys every tag inside.
-        if (
-            tag is None
-            and not getattr(event, "style", None)
-            and value[:1] == "("
-        ):
-            tag = value
-        if tag is not None and str(tag) not in allowed:
-            raise InputError(
-                f"the hyperparameters use {tag}, which can run code from "
-                "outside this package; read the file, and pass trusted=True "
-                "if you wrote it"
-            )

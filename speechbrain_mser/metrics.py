@@ -4,13 +4,15 @@ All but the calibration follow from one confusion matrix, whose rows are the
 references and whose columns are the predictions.
 """
 
-import textwrap
-
 import numpy as np
 
-from speechbrain_mser.atomic import atomic_path
 from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.markdown import markdown_table
+from speechbrain_mser.reliability import reliability_curve
+
+# What `emotion_metrics` says of a whole set.
+FIGURES = ("WA", "UA", "WF1", "precision")
 
 
 def emotion_metrics(references, predictions, labels, ua_over="present"):
@@ -61,28 +63,14 @@ def emotion_metrics(references, predictions, labels, ua_over="present"):
     >>> metrics["WA"], round(metrics["UA"], 3)
     (0.75, 0.833)
     """
-    if ua_over not in ("present", "all"):
-        raise InputError(f"ua_over is {ua_over!r}; give 'present' or 'all'")
     labels = candidate_labels(labels)
     matrix = confusion_matrix(references, predictions, labels)
-    hits = matrix.diagonal()
-    support = matrix.sum(axis=1)
-    predicted = matrix.sum(axis=0)
-    recall = _ratio(hits, support)
-    precision = _ratio(hits, predicted)
-    # 2 hits / (2 hits + misses + false alarms), the harmonic mean of the two
-    f1 = _ratio(2 * hits, support + predicted)
-    share = support / support.sum()
-    classes = (
-        support > 0 if ua_over == "present" else np.full(len(labels), True)
-    )
+    support, predicted, recall, precision, f1 = _class_rates(matrix)
+    classes = ua_classes(support, ua_over)
     return {
         "n": int(support.sum()),
         "labels": list(labels),
-        "WA": float(hits.sum() / support.sum()),
-        "UA": float(recall[classes].mean()),
-        "WF1": float(share @ f1),
-        "precision": float(share @ precision),
+        **{name: float(x) for name, x in rates(matrix, classes).items()},
         "chance": float(1 / classes.sum()),
         "per_class": {
             word: {
@@ -95,6 +83,79 @@ def emotion_metrics(references, predictions, labels, ua_over="present"):
         },
         "predicted": dict(zip(labels, predicted.tolist(), strict=True)),
     }
+
+
+def ua_classes(support, ua_over):
+    """The classes whose recalls the UA is the mean of.
+
+    Arguments
+    ---------
+    support : numpy.ndarray
+        ``[n_labels]``, how often each label is the true one.
+    ua_over : str
+        As for `emotion_metrics`.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``[n_labels]``, bool.
+
+    Example
+    -------
+    >>> ua_classes(np.array([3, 0]), "present")
+    array([ True, False])
+    """
+    if ua_over not in ("present", "all"):
+        raise InputError(f"ua_over is {ua_over!r}; give 'present' or 'all'")
+    return (support > 0) | (ua_over == "all")
+
+
+def rates(matrices, classes):
+    """`FIGURES` of confusion matrices, of one or of thousands at once.
+
+    Arguments
+    ---------
+    matrices : numpy.ndarray
+        ``[..., n_labels, n_labels]``, counts, none of them empty.
+    classes : numpy.ndarray
+        ``[..., n_labels]``, bool: those that the UA is over.
+
+    Returns
+    -------
+    dict
+        Name to ``[...]``, fractions.
+
+    Example
+    -------
+    >>> rates(np.array([[3, 1], [0, 4]]), np.array([True, True]))["WA"]
+    np.float64(0.875)
+    """
+    support, _, recall, precision, f1 = _class_rates(matrices)
+    total = support.sum(axis=-1)
+    hits = np.trace(matrices, axis1=-2, axis2=-1)
+    return {
+        "WA": hits / total,
+        "UA": (recall * classes).sum(axis=-1) / classes.sum(axis=-1),
+        "WF1": (support * f1).sum(axis=-1) / total,
+        "precision": (support * precision).sum(axis=-1) / total,
+    }
+
+
+def _class_rates(matrices):
+    """Support, how often predicted, recall, precision and F1 of each class."""
+    hits = np.diagonal(matrices, axis1=-2, axis2=-1)
+    support = matrices.sum(axis=-1)
+    predicted = matrices.sum(axis=-2)
+    recall = _ratio(hits, support)
+    precision = _ratio(hits, predicted)
+    # 2 hits / (2 hits + misses + false alarms), the harmonic mean of the two
+    return (
+        support,
+        predicted,
+        recall,
+        precision,
+        _ratio(2 * hits, support + predicted),
+    )
 
 
 def _ratio(numerator, denominator):
@@ -133,8 +194,8 @@ def confusion_matrix(references, predictions, labels):
            [0, 0]])
     """
     labels = candidate_labels(labels)
-    references = _positions("reference", references, labels)
-    predictions = _positions("prediction", predictions, labels)
+    references = label_positions("reference", references, labels)
+    predictions = label_positions("prediction", predictions, labels)
     if len(references) != len(predictions):
         raise InputError(
             f"{len(references)} references but {len(predictions)} "
@@ -145,8 +206,33 @@ def confusion_matrix(references, predictions, labels):
     return matrix
 
 
-def _positions(what, words, labels):
-    """The words as positions among the labels."""
+def label_positions(what, words, labels):
+    """Words as positions among the labels.
+
+    Arguments
+    ---------
+    what : str
+        What the words are, for the message: "reference".
+    words : list of str
+        At least one.
+    labels : tuple of str
+        As `candidate_labels` returns.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``[n]``, integers.
+
+    Raises
+    ------
+    InputError
+        No words, or one that is not among the labels.
+
+    Example
+    -------
+    >>> label_positions("reference", ["sad"], ("angry", "sad"))
+    array([1])
+    """
     position_of = {word: position for position, word in enumerate(labels)}
     if len(words) == 0:
         raise InputError(f"no {what}s: there is nothing to evaluate")
@@ -187,7 +273,8 @@ def calibration(log_probs, references, labels, bins=10):
     Returns
     -------
     dict
-        ``n``, ``bins``, ``ECE``, ``brier``, ``NLL``.
+        ``n``, ``bins``, ``ECE``, ``brier``, ``NLL``; ``reliability``, the
+        bins as `speechbrain_mser.reliability.reliability_curve` gives them.
 
     Raises
     ------
@@ -203,32 +290,57 @@ def calibration(log_probs, references, labels, bins=10):
     (0.0, 0.693)
     """
     labels = candidate_labels(labels)
-    truth = _positions("reference", references, labels)
+    truth = label_positions("reference", references, labels)
     if bins < 1:
         raise InputError(f"{bins} bins of confidence: at least 1 is needed")
-    log_probs = _normalised(log_probs, (len(truth), len(labels)))
+    log_probs = normalize_log_probs(log_probs, (len(truth), len(labels)))
     probs = np.exp(log_probs)
-    confidence = probs.max(axis=1)
-    correct = probs.argmax(axis=1) == truth
-    # Bin k holds the confidences in (k / bins, (k + 1) / bins].
-    bin_of = np.ceil(confidence * bins).astype(int) - 1
-    bin_of = np.clip(bin_of, 0, bins - 1)
-    # accuracy minus confidence, summed over the utterances of every bin
-    gaps = np.bincount(bin_of, correct - confidence, minlength=bins)
+    curve = reliability_curve(
+        probs.max(axis=1), probs.argmax(axis=1) == truth, bins
+    )
+    gaps = [
+        n * abs(accuracy - confidence)
+        for n, confidence, accuracy in zip(*curve.values(), strict=True)
+        if n
+    ]
     one_hot = np.eye(len(labels))[truth]
     true_log_probs = log_probs[np.arange(len(truth)), truth]
     return {
         "n": len(truth),
         "bins": bins,
-        "ECE": float(np.abs(gaps).sum() / len(truth)),
+        "ECE": sum(gaps) / len(truth),
         "brier": float(((probs - one_hot) ** 2).sum(axis=1).mean()),
         # + 0.0: not minus zero where every true label is certain
         "NLL": float(-true_log_probs.mean() + 0.0),
+        "reliability": curve,
     }
 
 
-def _normalised(log_probs, shape):
-    """Log-probabilities in double precision, every row adding up to 1."""
+def normalize_log_probs(log_probs, shape):
+    """Log-probabilities in double precision, every row adding up to 1.
+
+    Arguments
+    ---------
+    log_probs : numpy.ndarray or torch.Tensor
+        ``[n, n_labels]``.
+    shape : tuple of int
+        What is expected.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``[n, n_labels]``, float64.
+
+    Raises
+    ------
+    InputError
+        Another shape, or a row that is no distribution.
+
+    Example
+    -------
+    >>> np.exp(normalize_log_probs(np.zeros((1, 2)), (1, 2)))
+    array([[0.5, 0.5]])
+    """
     if hasattr(log_probs, "detach"):  # torch; numpy knows no bfloat16
         log_probs = log_probs.detach().double().cpu()
     log_probs = np.asarray(log_probs, dtype=np.float64)
@@ -274,127 +386,11 @@ def metrics_table(results, names=("set",)):
     | :--- | --: | -----: | -----: | ----: | ----: | ----: | --------: |
     | RESD |   3 |      2 |  1.000 | 1.000 | 1.000 | 1.000 |     1.000 |
     """
-    fractions = ("chance", "WA", "UA", "WF1", "precision")
+    fractions = ("chance", *FIGURES)
     rows = [(*names, "n", "labels", *fractions)]
     for name, metrics in results.items():
-        numbers = (f"{metrics[key]:.3f}" for key in fractions)
         cells = name if isinstance(name, tuple) else (name,)
-        # A bar would begin a new cell.
-        cells = (str(cell).replace("|", "\\|") for cell in cells)
         counts = (str(metrics["n"]), str(len(metrics["labels"])))
+        numbers = (f"{metrics[key]:.3f}" for key in fractions)
         rows.append((*cells, *counts, *numbers))
-    # At least three: the rule under the heading has no fewer characters.
-    widths = [max(3, *map(len, column)) for column in zip(*rows, strict=True)]
-    # Names to the left, numbers to the right.
-    left = len(names)
-    rule = [":" + "-" * (width - 1) for width in widths[:left]]
-    rule += ["-" * (width - 1) + ":" for width in widths[left:]]
-    lines = [
-        [
-            cell.ljust(width) if column < left else cell.rjust(width)
-            for column, (cell, width) in enumerate(
-                zip(row, widths, strict=True)
-            )
-        ]
-        for row in rows
-    ]
-    lines.insert(1, rule)
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def plot_confusion(matrix, labels, path, title):
-    """Draw a confusion matrix to a PNG file, written atomically.
-
-    Colours and percentages are shares of the row, so that the diagonal shows
-    the recall and a rare class is seen as well as a frequent one.
-
-    Arguments
-    ---------
-    matrix : numpy.ndarray
-        What `confusion_matrix` returned.
-    labels : list of str
-        The words of the rows and columns.
-    path : str or path-like
-        The PNG file; its folder is made when missing.
-    title : str
-        What stands above.
-
-    Raises
-    ------
-    InputError
-        The matrix does not have a row and a column per label.
-
-    Example
-    -------
-    >>> import tempfile
-    >>> from pathlib import Path
-    >>> labels = ["sad", "angry"]
-    >>> matrix = confusion_matrix(["sad", "angry"], ["sad", "sad"], labels)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     plot_confusion(matrix, labels, f"{folder}/resd.png", "RESD")
-    ...     sorted(path.name for path in Path(folder).iterdir())
-    ['resd.png']
-    """
-    labels = candidate_labels(labels)
-    matrix = np.asarray(matrix)
-    if matrix.shape != (len(labels), len(labels)):
-        raise InputError(
-            f"a confusion matrix of shape {list(matrix.shape)} for "
-            f"{len(labels)} labels; a row and a column per label are needed"
-        )
-    figure = _confusion_figure(matrix, labels, title)
-    with atomic_path(path) as partial:
-        figure.savefig(partial, format="png", dpi=150)
-
-
-def _confusion_figure(matrix, labels, title):
-    # Here: only drawing needs matplotlib, which is slow to load. No pyplot: it
-    # keeps every figure alive and looks for a display.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    support = matrix.sum(axis=1)
-    # A class that never occurs has no shares; its row stays grey and empty.
-    shares = matrix / np.where(support > 0, support, np.nan)[:, None]
-    side = 2 + 0.9 * len(labels)  # inches
-    figure = Figure(figsize=(side, side), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot(facecolor="0.93")
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for row, column in np.argwhere(~np.isnan(shares)):
-        # readable on both ends of the colours
-        color = "white" if shares[row, column] > 0.5 else "0.2"
-        cell = {"ha": "center", "va": "center", "color": color}
-        percent = f"{shares[row, column]:.0%}"
-        axes.text(column, row - 0.08, percent, fontsize=12, **cell)
-        count = f"{matrix[row, column]:,}"
-        axes.text(column, row + 0.14, count, fontsize=8, **cell)
-    _label_axes(axes, labels, support)
-    # parse_math: a "$" in a name is a dollar sign
-    title = textwrap.fill(title, width=int(8 * side))
-    axes.set_title(title, pad=12, parse_math=False)
-    return figure
-
-
-def _label_axes(axes, labels, support):
-    rows = [
-        f"{word}\nn = {n:,}" for word, n in zip(labels, support, strict=True)
-    ]
-    slanted = max(map(len, labels)) > 10
-    axes.set_xticks(
-        range(len(labels)),
-        labels,
-        parse_math=False,
-        rotation=40 if slanted else 0,
-        ha="right" if slanted else "center",
-    )
-    axes.set_yticks(range(len(labels)), rows, parse_math=False)
-    axes.set_xlabel("recognised", labelpad=8)
-    axes.set_ylabel("true", labelpad=8)
-    between = np.arange(1, len(labels)) - 0.5
-    axes.set_xticks(between, minor=True)
-    axes.set_yticks(between, minor=True)
-    axes.grid(which="minor", color="white", linewidth=2)
-    axes.tick_params(which="both", length=0)
-    axes.spines[:].set_visible(False)
+    return markdown_table(rows, len(names))

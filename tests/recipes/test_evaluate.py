@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from scipy import stats
+from trained import train_recognizer
 
 from speechbrain_mser.dataio.manifest import read_manifest, write_manifest
 from speechbrain_mser.errors import InputError
@@ -22,20 +24,7 @@ LABELS = ["neutral", "happy", "sad", "angry"]
 @pytest.fixture(scope="module")
 def folder(tiny_flags, tmp_path_factory):
     """A recogniser's folder, trained for an epoch."""
-    import importlib
-    import sys
-
-    output = tmp_path_factory.mktemp("trained")
-    flags = {**tiny_flags, "output_folder": output, "lr": 1e-2}
-    argv = ["train", str(RECIPES / "hparams" / "stage1.yaml")]
-    for name, value in flags.items():
-        argv += [f"--{name}", str(value)]
-    saved, sys.argv = sys.argv, argv
-    try:
-        importlib.import_module("train").main()
-    finally:
-        sys.argv = saved
-    return output / "recognizer"
+    return train_recognizer(tiny_flags, tmp_path_factory.mktemp("trained"))
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +99,135 @@ def test_metrics_are_those_of_the_predictions(run_script, flags):
         assert png.startswith(b"\x89PNG")
     table = (flags["output_folder"] / "table.md").read_text()
     assert "test-deu" in table and "WA" in table
+
+
+def evaluated(flags):
+    """What metrics.json and table.md say after a run that ended well."""
+    folder = flags["output_folder"]
+    metrics = json.loads((folder / "metrics.json").read_text())
+    return metrics, (folder / "table.md").read_text()
+
+
+def test_the_table_shows_intervals_and_how_they_came_about(run_script, flags):
+    assert run_script("evaluate", EVALUATE, flags=flags) == 0
+    metrics, table = evaluated(flags)
+    found = metrics["all"]["intervals"]
+    # Five speakers are too few to draw.
+    assert (found["drawn"], found["units"]) == ("utterances", 40)
+    expected = stats.binom.ppf([0.025, 0.975], 40, metrics["all"]["WA"]) / 40
+    assert found["WA"] == pytest.approx(expected, abs=1.01 / 40)
+    low, high = found["WA"]
+    assert f"{metrics['all']['WA']:.3f} [{low:.3f}, {high:.3f}]" in table
+    assert "2,000 resamples of utterances: all (40), test-deu (2)." in table
+    without = {**flags, "resamples": 0}
+    assert run_script("evaluate", EVALUATE, flags=without) == 0
+    metrics, table = evaluated(flags)
+    assert "intervals" not in metrics["all"] and "resamples" not in table
+
+
+def test_absent_corpora_are_named_and_the_others_evaluated(run_script, flags):
+    sets = "[RAVDESS-7, {name: mine, corpus: tiny, labels: paper4}, MELD-7]"
+    sets = {**flags, "sets": sets}
+    assert run_script("evaluate", EVALUATE, flags=sets) == 0
+    metrics, table = evaluated(flags)
+    assert list(metrics) == ["mine"]
+    absent = json.loads((flags["output_folder"] / "absent.json").read_text())
+    assert list(absent) == ["RAVDESS-7", "MELD-7"]
+    for folder in ("RAVDESS", "MELD.Raw"):
+        assert f"absent: no folder {flags['data_root'] / folder}" in table
+
+
+def test_without_any_corpus_nothing_is_evaluated(run_script, flags, capsys):
+    flags = {**flags, "sets": "[RAVDESS-7, MELD-7]"}
+    assert run_script("evaluate", EVALUATE, flags=flags) == 2
+    message = capsys.readouterr().err
+    assert "MELD.Raw" in message and "--data_root" in message
+    assert not flags["output_folder"].exists()
+
+
+def test_a_corpus_that_nobody_knows_is_not_absent_but_wrong(
+    run_script, flags, capsys
+):
+    sets = "[{name: mine, corpus: tiny, labels: paper4}, "
+    sets += "{name: other, corpus: ravdes, labels: paper4}]"
+    flags = {**flags, "sets": sets}
+    assert run_script("evaluate", EVALUATE, flags=flags) == 2
+    assert "ravdes.csv: no such manifest" in capsys.readouterr().err
+
+
+def as_corpus(tiny_corpus, folder, name, emotions=None):
+    """The tiny corpus under another name; flags that find it."""
+    table = read_manifest(tiny_corpus / "manifests" / "tiny.csv")
+    rows = table.to_dict("records")
+    for row in rows:
+        row["corpus"] = name
+        row["emotion"] = (emotions or {}).get(row["emotion"], row["emotion"])
+    write_manifest(folder / "manifests" / f"{name}.csv", rows)
+    return {
+        "manifest_folder": folder / "manifests",
+        "corpus_folders": json.dumps({name: str(tiny_corpus / "corpora/tiny")}),
+    }
+
+
+def test_a_protocol_brings_its_comparators_and_its_note(
+    run_script, flags, tiny_corpus, tmp_path
+):
+    there = as_corpus(tiny_corpus, tmp_path, "meld")
+    sets = "[MELD-4, {name: mine, corpus: meld, labels: paper4, split: test}]"
+    flags = {**flags, **there, "sets": sets}
+    assert run_script("evaluate", EVALUATE, flags=flags) == 0
+    metrics, table = evaluated(flags)
+    protocol, mine = metrics["MELD-4"], metrics["mine"]
+    assert protocol["WA"] == mine["WA"]
+    assert (protocol["protocol"], mine["protocol"]) == ("MELD-4", None)
+    others = {other["system"]: other for other in protocol["published"]}
+    # Table I of the paper
+    assert others["the paper"]["WA"] == 0.614
+    assert others["the paper"]["UA"] == 0.526
+    assert others["ASER"]["UA"] == 0.4855
+    assert mine["published"] == []
+    assert "arXiv 2503.21806v1, Table I" in table
+    assert "MELD-4: the official test." in table
+    flags |= {"published": "null"}
+    assert run_script("evaluate", EVALUATE, flags=flags) == 0
+    assert "arXiv" not in evaluated(flags)[1]
+
+
+def test_resd_without_with_and_instead_of_enthusiasm(
+    run_script, flags, tiny_corpus, tmp_path
+):
+    # what was sad is enthusiasm: 10 of 40 utterances
+    there = as_corpus(tiny_corpus, tmp_path, "resd", {"sad": "enthusiasm"})
+    sets = "[RESD-7, RESD-7-merged, RESD-6-merged]"
+    flags = {**flags, **there, "sets": sets}
+    assert run_script("evaluate", EVALUATE, flags=flags) == 0
+    metrics, _ = evaluated(flags)
+    dropped, over7, over6 = metrics.values()
+    assert [m["n"] for m in (dropped, over7, over6)] == [30, 40, 40]
+    assert dropped["per_class"]["happy"]["n"] == 10
+    assert over7["per_class"]["happy"]["n"] == 20
+    # three labels occur, of which UA is the mean, or a part of seven
+    recalls = [c["recall"] for c in over7["per_class"].values() if c["n"]]
+    assert over7["UA"] == pytest.approx(sum(recalls) / 7)
+    recalls = [c["recall"] for c in over6["per_class"].values() if c["n"]]
+    assert over6["UA"] == pytest.approx(sum(recalls) / 3)
+    assert "surprise" not in over6["labels"]
+
+
+def test_every_protocol_can_be_read_and_table_one_is_the_default():
+    from speechbrain_mser.emotions import candidate_labels, canonical
+    from speechbrain_mser.hparams import read_settings
+
+    given = {"recognizer": "", "data_root": ""}
+    settings = read_settings(EVALUATE, given)
+    counts = {"IEMOCAP-4": 4, "IEMOCAP-7": 7, "MELD-4": 4, "MELD-7": 7}
+    counts |= {"ShEMO-6": 6, "AESDD-5": 5, "RAVDESS-7": 7, "RESD-7": 7}
+    assert settings["sets"] == list(counts)
+    for name, protocol in settings["protocols"].items():
+        labels = candidate_labels(protocol["labels"])
+        assert len(labels) == int(name.split("-")[1])
+        assert all(canonical(label) == label for label in labels)
+        assert protocol["corpus"] in settings["corpus_folders"]
 
 
 def test_a_bad_utterance_is_reported_and_counted(

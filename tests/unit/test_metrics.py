@@ -9,14 +9,17 @@ import pytest
 import torch
 from sklearn import metrics as sklearn_metrics
 
+from speechbrain_mser.confusion_plot import plot_confusion
 from speechbrain_mser.emotions import CANONICAL
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.metrics import (
+    FIGURES,
     calibration,
     confusion_matrix,
     emotion_metrics,
     metrics_table,
-    plot_confusion,
+    rates,
+    ua_classes,
 )
 
 # Ten utterances, worked out by hand:
@@ -142,6 +145,18 @@ def test_labels_may_be_a_label_sets_name():
     assert by_name == emotion_metrics(*words, CANONICAL)
 
 
+def test_rates_of_many_matrices_are_those_of_each():
+    sets = [random_words(seed, n=40, present=CANONICAL[:5]) for seed in (1, 2)]
+    matrices = np.array([confusion_matrix(*words, CANONICAL) for words in sets])
+    for ua_over in ("present", "all"):
+        classes = [ua_classes(m.sum(axis=1), ua_over) for m in matrices]
+        found = rates(matrices, np.array(classes))
+        for i, words in enumerate(sets):
+            expected = emotion_metrics(*words, CANONICAL, ua_over)
+            for name in FIGURES:
+                assert found[name][i] == pytest.approx(expected[name])
+
+
 def test_metrics_survive_json():
     result = emotion_metrics(REFERENCES, PREDICTIONS, LABELS)
     assert json.loads(json.dumps(result, allow_nan=False)) == result
@@ -230,13 +245,19 @@ def test_nll_and_brier_equal_scikit_learns():
     )
 
 
+def assert_same_calibration(found, expected):
+    for name in ("n", "bins", "ECE", "brier", "NLL"):
+        assert found[name] == pytest.approx(expected[name])
+    assert found["reliability"]["n"] == expected["reliability"]["n"]
+
+
 def test_what_the_llm_gives_to_other_words_does_not_count():
     rng = np.random.default_rng(1)
     log_probs = np.log(rng.dirichlet(np.ones(3), 20))
     truth = rng.choice(LABELS, 20).tolist()
     shifted = log_probs - rng.uniform(0, 500, (20, 1))
     before = calibration(log_probs, truth, LABELS)
-    assert calibration(shifted, truth, LABELS) == pytest.approx(before)
+    assert_same_calibration(calibration(shifted, truth, LABELS), before)
 
 
 def test_order_of_labels_does_not_change_the_calibration():
@@ -245,7 +266,7 @@ def test_order_of_labels_does_not_change_the_calibration():
     truth = rng.choice(LABELS, 50).tolist()
     before = calibration(log_probs, truth, LABELS)
     after = calibration(log_probs[:, ::-1], truth, LABELS[::-1])
-    assert after == pytest.approx(before)
+    assert_same_calibration(after, before)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

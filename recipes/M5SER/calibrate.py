@@ -1,0 +1,123 @@
+#!/usr/bin/env python3
+"""Calibrate a recogniser: temperature and log-priors, on validation data.
+
+    python calibrate.py hparams/calibrate.yaml --data_root /corpora \
+        --recognizer results/stage2/1234/recognizer --corpora "[iemocap, meld]"
+
+Writes calibration.json into the recogniser's folder, where evaluate.py
+(--calibration temperature+prior) and EmotionRecognizer (calibration=...) find
+it. Only utterances whose split is "valid" are ever read.
+"""
+
+import sys
+from pathlib import Path
+
+import speechbrain as sb
+from corpora import prepare_manifests
+from recognition import load_recognizer, recognize
+
+from speechbrain_mser.atomic import atomic_path
+from speechbrain_mser.calibration import (
+    FILE,
+    compare_calibrations,
+    fit_calibration,
+)
+from speechbrain_mser.dataio.batching import select_utterances
+from speechbrain_mser.dataio.manifest import read_manifests
+from speechbrain_mser.errors import InputError, exits_on_input_error
+from speechbrain_mser.hparams import place_overrides, read_settings
+from speechbrain_mser.reliability import plot_reliability
+from speechbrain_mser.report import calibration_table
+
+# Not a setting: nothing else may be fitted on.
+SPLIT = "valid"
+
+
+def read_validation(settings):
+    """The validation utterances of all corpora.
+
+    Arguments
+    ---------
+    settings : dict
+        Of calibrate.yaml, as `read_settings` returns them.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Whatever their emotions are.
+    """
+    manifests = prepare_manifests(
+        settings["corpora"],
+        settings["data_root"],
+        settings["corpus_folders"],
+        settings["manifest_folder"],
+        settings["skip_prep"],
+        settings["corpus_options"],
+    )
+    return select_utterances(
+        read_manifests(manifests), SPLIT, settings["languages"]
+    )
+
+
+def write_report(folder, compared, found):
+    """Write and return the table; draw the reliability diagrams."""
+    n = found.fitted_on["n"]
+    title = f"{n:,} validation utterances, which the calibration was fitted on"
+    plot_reliability(compared, folder / "reliability", title)
+    lines = [
+        calibration_table({"validation": compared}),
+        "",
+        f"Temperature {found.temperature:.3f}; beside the log-priors "
+        f"{found.temperature_with_prior:.3f}. Log-priors:",
+        *(f"- {word} {x:+.3f}" for word, x in found.log_prior.items()),
+        "",
+        f"Fitted on these {n:,} utterances: what it does to others shows on "
+        "others only.",
+    ]
+    with atomic_path(folder / "calibration.md") as partial:
+        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return "\n".join(lines)
+
+
+@exits_on_input_error
+def main():
+    """Calibrate."""
+    hparams_file, run_opts, flags = sb.parse_arguments(sys.argv[1:])
+    overrides = place_overrides(hparams_file, flags)
+    settings = read_settings(hparams_file, overrides)
+    table = read_validation(settings)
+    source = Path(settings["recognizer"])
+    if not source.is_dir():
+        raise InputError(
+            f"there is no folder {source}: the calibration is written into "
+            "the recogniser's, so a hub's has to be downloaded first"
+        )
+    recognizer, store = load_recognizer(settings, run_opts)
+    labels = recognizer.labels()
+    table, log_probs = recognize(
+        recognizer,
+        store,
+        select_utterances(table, labels=labels),
+        labels,
+        settings,
+        "validation",
+    )
+    references = table.emotion.tolist()
+    found = fit_calibration(
+        log_probs,
+        references,
+        labels,
+        split=SPLIT,
+        corpora=table.corpus.value_counts().sort_index().to_dict(),
+        **recognizer.describe(),
+    )
+    compared = compare_calibrations(
+        found, log_probs, references, labels, "present"
+    )
+    report = write_report(Path(settings["output_folder"]), compared, found)
+    found.save(source / FILE)
+    print(report)
+
+
+if __name__ == "__main__":
+    main()

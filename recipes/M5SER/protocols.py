@@ -1,0 +1,202 @@
+"""Protocols of evaluation: which utterances, which labels, and whose results
+stand beside ours."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas
+from corpora import prepare_manifests
+from speechbrain.utils.logger import get_logger
+
+from speechbrain_mser.dataio.batching import select_utterances
+from speechbrain_mser.dataio.manifest import read_manifests
+from speechbrain_mser.emotions import candidate_labels, canonical
+from speechbrain_mser.errors import InputError
+
+logger = get_logger(__name__)
+
+KEYS = {
+    "name",
+    "corpus",
+    "manifest",
+    "data_root",
+    "labels",
+    "split",
+    "languages",
+    "merge",
+    "ua_over",
+    "note",
+}
+
+
+@dataclass
+class EvaluationSet:
+    """Utterances to evaluate on, and how.
+
+    Arguments
+    ---------
+    table : pandas.DataFrame
+        The utterances.
+    labels : list of str
+        The candidates.
+    ua_over : str
+        As for `speechbrain_mser.metrics.emotion_metrics`.
+    protocol : str or None
+        The protocol's name, if it is one.
+    note : str
+        What a reader must know of it.
+    """
+
+    table: pandas.DataFrame
+    labels: list
+    ua_over: str
+    protocol: str | None
+    note: str
+
+
+def read_sets(settings):
+    """The sets to evaluate, all checked, and those that are not there.
+
+    Arguments
+    ---------
+    settings : dict
+        Of evaluate.yaml, as `read_settings` returns them.
+
+    Returns
+    -------
+    sets : dict
+        Name to `EvaluationSet`.
+    absent : dict
+        Name to why there is no such corpus.
+
+    Raises
+    ------
+    InputError
+        A set cannot be used, or all are absent.
+    """
+    if not settings["sets"]:
+        raise InputError("no sets: there is nothing to evaluate")
+    sets, absent, tables = {}, {}, {}
+    for entry in settings["sets"]:
+        protocol, entry = _describe(entry, settings["protocols"] or {})
+        name = _check_entry(entry, {*sets, *absent})
+        labels = list(candidate_labels(entry["labels"]))
+        reason = _absence(entry, settings)
+        if reason:
+            logger.warning("%s is absent: %s", name, reason)
+            absent[name] = reason
+            continue
+        # Several sets may be of one corpus.
+        source = tuple(
+            entry.get(key) for key in ("corpus", "manifest", "data_root")
+        )
+        if source not in tables:
+            tables[source] = _read_source(entry, settings)
+        table = select_utterances(
+            _merge(tables[source], entry),
+            entry.get("split"),
+            entry.get("languages"),
+            labels,
+        )
+        sets[name] = EvaluationSet(
+            table,
+            labels,
+            entry.get("ua_over", "present"),
+            protocol,
+            str(entry.get("note", "")),
+        )
+    if not sets:
+        reasons = "; ".join(f"{name}: {why}" for name, why in absent.items())
+        raise InputError(
+            f"no set can be evaluated ({reasons}); --data_root takes the "
+            "folder that holds the corpora, --corpus_folders says where one "
+            "lies elsewhere"
+        )
+    return sets, absent
+
+
+def _describe(entry, protocols):
+    """A protocol's name or None, and the description of a set."""
+    if not isinstance(entry, str):
+        return None, entry
+    if entry not in protocols:
+        raise InputError(
+            f"set {entry!r}: no such protocol; there are "
+            f"{', '.join(protocols) or 'none'}; a set is described as {{name: "
+            "..., corpus: ..., labels: ...}"
+        )
+    return entry, {"name": entry, **protocols[entry]}
+
+
+def _check_entry(entry, taken):
+    """A set's name, if its description can be used."""
+    required = {"name", "labels"}
+    if not isinstance(entry, dict):
+        raise InputError(
+            f"set {entry!r}: a set is described as {{name: ..., corpus: ..., "
+            "labels: ...}, or named as a protocol"
+        )
+    if not required <= set(entry) <= KEYS or ("corpus" in entry) == (
+        "manifest" in entry
+    ):
+        raise InputError(
+            f"set {dict(entry)}: needs name and labels, and either corpus or "
+            f"manifest; and may have {', '.join(sorted(KEYS - required))}"
+        )
+    name = str(entry["name"])
+    if name in taken:
+        raise InputError(f"the set {name!r} is there twice")
+    if Path(name).name != name or name == "..":
+        raise InputError(
+            f"the set's name {name!r} becomes a folder and cannot be a path"
+        )
+    return name
+
+
+def _absence(entry, settings):
+    """Why a set's corpus is absent; nothing if it is there.
+
+    Only a corpus that corpora.yaml knows can be absent: any other is a
+    mistake in its name.
+    """
+    corpus, root = entry.get("corpus"), Path(settings["data_root"])
+    if corpus not in settings["corpus_folders"] or not root.is_dir():
+        return ""
+    folder = root / settings["corpus_folders"][corpus]
+    options = (settings["corpus_options"] or {}).get(corpus) or {}
+    manifest = f"{options.get('name', corpus)}.csv"
+    # Prepared audio may lie beside its manifest, and the corpus be gone.
+    manifest = Path(settings["manifest_folder"]) / manifest
+    prepared = settings["skip_prep"] and manifest.is_file()
+    if folder.is_dir() or prepared:
+        return ""
+    return f"no folder {folder}"
+
+
+def _read_source(entry, settings):
+    """The utterances of a set's corpus or manifest."""
+    if "manifest" in entry:
+        root = entry.get("data_root", settings["data_root"])
+        return read_manifests({entry["manifest"]: root})
+    return read_manifests(
+        prepare_manifests(
+            [entry["corpus"]],
+            settings["data_root"],
+            settings["corpus_folders"],
+            settings["manifest_folder"],
+            settings["skip_prep"],
+            settings["corpus_options"],
+        )
+    )
+
+
+def _merge(table, entry):
+    """A table with some emotions counted as others."""
+    merge = entry.get("merge") or {}
+    if not isinstance(merge, dict):
+        raise InputError(
+            f"set {entry['name']}: merge is {merge!r}, expected {{emotion: "
+            "emotion that it counts as}"
+        )
+    merge = {canonical(a): canonical(b) for a, b in merge.items()}
+    return table.assign(emotion=table.emotion.replace(merge))

@@ -1,0 +1,20 @@
+"""A recogniser to test with: trained for an epoch on the tiny corpus."""
+
+import importlib
+import sys
+
+from miniature import RECIPES
+
+
+def train_recognizer(tiny_flags, output):
+    """Run train.py in this process; return the recogniser's folder."""
+    flags = {**tiny_flags, "output_folder": output, "lr": 1e-2}
+    argv = ["train", str(RECIPES / "hparams" / "stage1.yaml")]
+    for name, value in flags.items():
+        argv += [f"--{name}", str(value)]
+    saved, sys.argv = sys.argv, argv
+    try:
+        importlib.import_module("train").main()
+    finally:
+        sys.argv = saved
+    return output / "recognizer"
