@@ -19,7 +19,7 @@ from pathlib import Path
 
 import speechbrain as sb
 from protocols import read_sets
-from recognition import load_recognizer, recognize
+from recognition import align_to_training, load_recognizer, recognize
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_mser.atomic import atomic_path
@@ -94,6 +94,11 @@ def measure(kind, table, log_probs, settings):
         )
     metrics["protocol"] = kind.protocol
     metrics["note"] = kind.note
+    metrics["adaptation"] = "inductive"
+    if settings["adaptation"] == "set":
+        metrics["adaptation"] = "transductive"
+        moved = "transductive: moved to the training's mean and deviation"
+        metrics["note"] = "; ".join(filter(None, [kind.note, moved]))
     metrics["unreadable"] = len(kind.table) - len(table)
     metrics["languages"] = sorted(set(kind.table.language))
     return metrics, predictions
@@ -139,6 +144,10 @@ def main():
     settings = read_settings(hparams_file, overrides)
     mode = settings["calibration"]
     check_mode(mode)
+    if settings["adaptation"] not in ("none", "set"):
+        raise InputError(
+            f"adaptation is {settings['adaptation']!r}, expected none or set"
+        )
     published = {}
     if settings["published"]:
         # Beside the file itself, not beside a link to it.
@@ -149,8 +158,19 @@ def main():
     found = find_calibration(recognizer, mode)
     folder, results = Path(settings["output_folder"]), {}
     for name, kind in sets.items():
+        alignment = None
+        if settings["adaptation"] == "set":
+            alignment = align_to_training(
+                recognizer, store, kind.table, settings, name
+            )
         table, raw = recognize(
-            recognizer, store, kind.table, kind.labels, settings, name
+            recognizer,
+            store,
+            kind.table,
+            kind.labels,
+            settings,
+            name,
+            alignment,
         )
         log_probs = found.apply(raw, kind.labels, mode) if found else raw
         metrics, predictions = measure(kind, table, log_probs, settings)

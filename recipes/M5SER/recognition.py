@@ -9,6 +9,8 @@ from speechbrain_mser.dataio.batching import UtteranceBatch, make_dataset
 from speechbrain_mser.dataio.encoding import encode_batch, open_store
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.inference import EmotionRecognizer
+from speechbrain_mser.lobes.alignment import CorpusAlignment
+from speechbrain_mser.lobes.standardize import FeatureStandardizer
 
 logger = get_logger(__name__)
 
@@ -48,23 +50,107 @@ def load_recognizer(settings, run_opts):
     return recognizer, store
 
 
-def recognize(recognizer, store, table, labels, settings, name):
-    """Log-probabilities of all candidates, as the LLM gives them.
+def features_of(recognizer, store, table, settings, name):
+    """Batches of utterances with the encoder's features.
 
     Arguments
     ---------
     recognizer : EmotionRecognizer
         The trained system.
     store : FeatureStore or None
-        Where the encoder's features may be.
+        Where its encoder's features may be.
     table : pandas.DataFrame
         The utterances.
-    labels : list of str
-        The candidates.
     settings : dict
         Batch size, workers, and what to do with unreadable utterances.
     name : str
         What the utterances are, for messages.
+
+    Yields
+    ------
+    batch : UtteranceBatch
+        Of the utterances that could be read.
+    features : torch.Tensor
+        ``[batch, frames, dim]`` or ``[batch, layers, frames, dim]``.
+    lens : torch.Tensor
+        ``[batch]``, relative lengths.
+
+    Raises
+    ------
+    InputError
+        An utterance could not be read and ``on_bad_utterance`` is "stop".
+    """
+    loader = DataLoader(
+        # Neighbours of like length: little is computed for padding.
+        make_dataset(table.sort_values(["duration", "ID"]), store),
+        batch_size=settings["batch_size"],
+        num_workers=settings["num_workers"],
+        collate_fn=UtteranceBatch,
+    )
+    for batch in tqdm(loader, name):
+        for utterance in batch.bad:
+            if settings["on_bad_utterance"] == "stop":
+                raise InputError(f"{utterance.utterance}: {utterance.reason}")
+            logger.warning(
+                "%s left out: %s", utterance.utterance, utterance.reason
+            )
+        if len(batch):
+            batch = batch.to(recognizer.device)
+            yield (
+                batch,
+                *encode_batch(batch, recognizer.mods.whisper, store),
+            )
+
+
+def align_to_training(recognizer, store, table, settings, name):
+    """Learn to move utterances to the mean and deviation of the training.
+
+    Needs their audio, but no label: what is then said of them is transductive.
+
+    Arguments
+    ---------
+    recognizer, store, table, settings, name
+        As for `features_of`.
+
+    Returns
+    -------
+    CorpusAlignment
+        For the corpora in the table, taken together.
+
+    Raises
+    ------
+    InputError
+        The recogniser was trained without standardisation.
+    """
+    common = recognizer.mods.connector.standardizer
+    if common is None:
+        raise InputError(
+            "adaptation: set moves features to the training's mean and "
+            "deviation, and this recogniser has none (standardize: False)"
+        )
+    own = FeatureStandardizer(*reversed(common.mean.shape))
+    own = own.to(recognizer.device)
+    name = f"{name}, statistics"
+    for _, *features in features_of(recognizer, store, table, settings, name):
+        own.update(*features)
+    own.finish()
+    alignment = CorpusAlignment(common)
+    for corpus in set(table.corpus):
+        alignment.add(corpus, own)
+    return alignment
+
+
+def recognize(recognizer, store, table, labels, settings, name, alignment=None):
+    """Log-probabilities of all candidates, as the LLM gives them.
+
+    Arguments
+    ---------
+    recognizer, store, table, settings, name
+        As for `features_of`.
+    labels : list of str
+        The candidates.
+    alignment : CorpusAlignment, optional
+        How features are moved before they are connected.
 
     Returns
     -------
@@ -79,27 +165,13 @@ def recognize(recognizer, store, table, labels, settings, name):
         An utterance could not be read and ``on_bad_utterance`` is "stop", or
         none could be.
     """
-    loader = DataLoader(
-        # Neighbours of like length: little is computed for padding.
-        make_dataset(table.sort_values(["duration", "ID"]), store),
-        batch_size=settings["batch_size"],
-        num_workers=settings["num_workers"],
-        collate_fn=UtteranceBatch,
-    )
     found = {}
-    for batch in tqdm(loader, name):
-        for utterance in batch.bad:
-            if settings["on_bad_utterance"] == "stop":
-                raise InputError(f"{utterance.utterance}: {utterance.reason}")
-            logger.warning(
-                "%s left out: %s", utterance.utterance, utterance.reason
-            )
-        if len(batch) == 0:
-            continue
-        features = encode_batch(
-            batch.to(recognizer.device), recognizer.mods.whisper, store
-        )
-        _, log_probs = recognizer.recognize_features(*features, labels)
+    for batch, features, lens in features_of(
+        recognizer, store, table, settings, name
+    ):
+        if alignment is not None:
+            features = alignment(features, batch.corpus)
+        _, log_probs = recognizer.recognize_features(features, lens, labels)
         found.update(zip(batch.id, log_probs.cpu(), strict=True))
     if not found:
         raise InputError(f"{name}: no utterance could be read")

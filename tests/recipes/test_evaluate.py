@@ -511,3 +511,67 @@ def test_other_frozen_models_are_refused(folder, tiny_llama, tmp_path):
         EmotionRecognizer.from_hparams(
             folder, overrides={"llama_hub": str(other)}
         )
+
+
+def test_adaptation_moves_a_set_to_the_training_and_says_so(
+    run_script, flags, recognizer, tiny_corpus
+):
+    flags = {**flags, "adaptation": "set"}
+    assert run_script("evaluate", EVALUATE, flags=flags) == 0
+    results = json.loads((flags["output_folder"] / "metrics.json").read_text())
+    assert results["all"]["adaptation"] == "transductive"
+    assert "transductive" in (flags["output_folder"] / "table.md").read_text()
+    # By hand: every frame of the set, one utterance at a time
+    table = read_manifest(
+        tiny_corpus / "manifests" / "tiny.csv", tiny_corpus / "corpora" / "tiny"
+    )
+    frames = {
+        row.ID: recognizer.mods.whisper(
+            recognizer.load_audio(row.wav)[None], torch.ones(1)
+        )[0]
+        for row in table.itertuples()
+    }
+    every = torch.cat([one[0] for one in frames.values()])
+    common = recognizer.mods.connector.standardizer
+    mean, std = every.mean(0), every.std(0, correction=0)
+    for row in rows_of(flags["output_folder"] / "all" / "predictions.csv"):
+        moved = (frames[row["ID"]] - mean) / std * common.std + common.mean
+        _, log_probs = recognizer.recognize_features(
+            moved, torch.ones(1), LABELS
+        )
+        for label, value in zip(LABELS, log_probs[0].tolist(), strict=True):
+            assert float(row[label]) == pytest.approx(math.exp(value), abs=1e-4)
+
+
+def test_adaptation_sees_no_label(run_script, flags, tiny_corpus, tmp_path):
+    said = []
+    path = tiny_corpus / "manifests" / "tiny.csv"
+    rows = rows_of(path)
+    emotions = [row["emotion"] for row in rows]
+    for shift, name in ((0, "right"), (1, "wrong")):
+        moved = emotions[shift:] + emotions[:shift]
+        folder = tmp_path / name
+        write_manifest(
+            folder / "tiny.csv",
+            [
+                {**row, "emotion": emotion}
+                for row, emotion in zip(rows, moved, strict=True)
+            ],
+        )
+        here = {
+            **flags,
+            "adaptation": "set",
+            "manifest_folder": folder,
+            "output_folder": folder,
+            "sets": "[{name: all, corpus: tiny, labels: paper4}]",
+        }
+        assert run_script("evaluate", EVALUATE, flags=here) == 0
+        found = rows_of(folder / "all" / "predictions.csv")
+        said.append([[row[key] for key in ("ID", *LABELS)] for row in found])
+    assert said[0] == said[1]
+
+
+def test_an_unknown_adaptation_is_refused(run_script, flags, capsys):
+    flags = {**flags, "adaptation": "corpus"}
+    assert run_script("evaluate", EVALUATE, flags=flags) == 2
+    assert "expected none or set" in capsys.readouterr().err
