@@ -61,6 +61,7 @@ def batch_of(names, audio, store=None):
             "start": nan,
             "stop": nan,
             "emotion": "happy",
+            "corpus": "any",
             "duration": 1.0,
         }
     )
