@@ -1,8 +1,10 @@
 """Both stages train, save, resume and leave a recogniser, on tiny models."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -190,6 +192,41 @@ def test_resumed_training_equals_uninterrupted(
         == 0
     )
     expected, found = last_checkpoint(whole), last_checkpoint(broken)
+    assert expected.keys() == found.keys()
+    for name, value in expected.items():
+        assert torch.equal(value, found[name]), name
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
+def test_a_training_that_was_killed_goes_on_as_if_it_had_not_been(
+    run_script, tiny_flags, tmp_path, sent
+):
+    flags = {
+        **tiny_flags,
+        "number_of_epochs": 5,
+        "batch_size": 4,
+        "lr": 1e-3,
+        "ckpt_interval_steps": 1,
+    }
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    argv = [sys.executable, "train.py", STAGE1]
+    for name, value in {**flags, "output_folder": killed}.items():
+        argv += [f"--{name}", str(value)]
+    process = subprocess.Popen(argv, cwd=RECIPES, stderr=subprocess.DEVNULL)
+    try:
+        # Somewhere in the first epochs, wherever it is by then.
+        while len(list(killed.glob("save/CKPT*/connector.ckpt"))) < 1:
+            assert process.poll() is None
+            time.sleep(0.01)
+        time.sleep(0.2)
+        process.send_signal(sent)
+        assert process.wait(timeout=60) != 0
+    finally:
+        process.kill()
+    for folder in (whole, killed):
+        output = {"output_folder": folder}
+        assert run_script("train", STAGE1, flags={**flags, **output}) == 0
+    expected, found = last_checkpoint(whole), last_checkpoint(killed)
     assert expected.keys() == found.keys()
     for name, value in expected.items():
         assert torch.equal(value, found[name]), name
