@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from speechbrain.inference.interfaces import Pretrained
 from speechbrain.utils.fetching import fetch
 
@@ -344,32 +343,6 @@ def _check_batch(wavs, wav_lens):
             f"wav_lens are {wav_lens.tolist()}; they are relative to the "
             "longest utterance, above 0 and up to 1"
         )
-
-
-def pad_batch(signals):
-    """Utterances of unequal length as a batch.
-
-    Arguments
-    ---------
-    signals : list of torch.Tensor
-        Each ``[time]``.
-
-    Returns
-    -------
-    wavs : torch.Tensor
-        ``[batch, longest]``.
-    wav_lens : torch.Tensor
-        ``[batch]``, relative lengths.
-
-    Example
-    -------
-    >>> wavs, wav_lens = pad_batch([torch.ones(4), torch.ones(2)])
-    >>> wavs.shape, wav_lens.tolist()
-    (torch.Size([2, 4]), [1.0, 0.5])
-    """
-    longest = max(map(len, signals))
-    wavs = torch.stack([F.pad(s, (0, longest - len(s))) for s in signals])
-    return wavs, torch.tensor([len(s) / longest for s in signals])
 
 
 def _fetch_text(source, name):

@@ -21,15 +21,9 @@ from corpora import prepare_manifests
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from speechbrain_mser.atomic import atomic_path
-from speechbrain_mser.dataio.batching import (
-    UtteranceBatch,
-    make_dataset,
-    select_utterances,
-)
+from speechbrain_mser.dataio.batching import read_batches, select_utterances
 from speechbrain_mser.dataio.encoding import encode_batch, open_store
 from speechbrain_mser.dataio.manifest import read_manifests
 from speechbrain_mser.emotions import CANONICAL, candidate_labels
@@ -52,16 +46,14 @@ TEST, LABELS = "urdu", "urdu4"
 
 def pooled_features(whisper, store, table):
     """``[utterances, layers, 2 dim]``: mean and deviation over time."""
-    loader = DataLoader(
-        # Neighbours of like length: little is computed for padding.
-        make_dataset(table.sort_values(["duration", "ID"]), store),
-        batch_size=16,
-        collate_fn=UtteranceBatch,
-    )
+
+    def refuse(bad):
+        raise InputError(f"utterance {bad.utterance}: {bad.reason}")
+
+    # Neighbours of like length: little is computed for padding.
+    ordered = table.sort_values(["duration", "ID"])
     pooled = {}
-    for batch in tqdm(loader, "pooled features"):
-        for bad in batch.bad:
-            raise InputError(f"utterance {bad.utterance}: {bad.reason}")
+    for batch in read_batches(ordered, store, "pooled features", refuse, 16):
         features, lens = encode_batch(batch, whisper, store)
         frames = (lens * features.shape[2]).round().long().tolist()
         for name, hidden, n in zip(batch.id, features, frames, strict=True):

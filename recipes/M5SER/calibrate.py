@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import speechbrain as sb
-from corpora import prepare_manifests
+from corpora import read_corpora
 from recognition import load_recognizer, recognize
 
 from speechbrain_mser.atomic import atomic_path
@@ -23,7 +23,6 @@ from speechbrain_mser.calibration import (
     fit_calibration,
 )
 from speechbrain_mser.dataio.batching import select_utterances
-from speechbrain_mser.dataio.manifest import read_manifests
 from speechbrain_mser.errors import InputError, exits_on_input_error
 from speechbrain_mser.hparams import place_overrides, read_settings
 from speechbrain_mser.reliability import plot_reliability
@@ -46,17 +45,8 @@ def read_validation(settings):
     pandas.DataFrame
         Whatever their emotions are.
     """
-    manifests = prepare_manifests(
-        settings["corpora"],
-        settings["data_root"],
-        settings["corpus_folders"],
-        settings["manifest_folder"],
-        settings["skip_prep"],
-        settings["corpus_options"],
-    )
-    return select_utterances(
-        read_manifests(manifests), SPLIT, settings["languages"]
-    )
+    table = read_corpora(settings["corpora"], settings)
+    return select_utterances(table, SPLIT, settings["languages"])
 
 
 def write_report(folder, compared, found):

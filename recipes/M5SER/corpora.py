@@ -83,6 +83,34 @@ def prepare_manifests(
     return manifests
 
 
+def read_corpora(corpora, settings):
+    """The utterances of corpora, which are prepared where needed.
+
+    Arguments
+    ---------
+    corpora : str or list of str
+        Names.
+    settings : dict
+        Where corpora and manifests are, as every hyperparameter file of this
+        recipe says it.
+
+    Returns
+    -------
+    pandas.DataFrame
+        As `read_manifests` returns.
+    """
+    return read_manifests(
+        prepare_manifests(
+            corpora,
+            settings["data_root"],
+            settings["corpus_folders"],
+            settings["manifest_folder"],
+            settings["skip_prep"],
+            settings["corpus_options"],
+        )
+    )
+
+
 def read_tables(settings):
     """The utterances of a stage's training and validation sets.
 
@@ -96,15 +124,7 @@ def read_tables(settings):
     list of pandas.DataFrame
         Training, validation.
     """
-    manifests = prepare_manifests(
-        settings["corpora"],
-        settings["data_root"],
-        settings["corpus_folders"],
-        settings["manifest_folder"],
-        settings["skip_prep"],
-        settings["corpus_options"],
-    )
-    table = read_manifests(manifests)
+    table = read_corpora(settings["corpora"], settings)
     labels = candidate_labels(settings["model"]["label_words"])
     return [
         select_utterances(table, split, settings["languages"], labels)

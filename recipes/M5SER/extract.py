@@ -19,10 +19,8 @@ import speechbrain as sb
 import torch
 from corpora import read_tables
 from speechbrain.utils.logger import get_logger
-from torch.utils.data import DataLoader
-from tqdm import tqdm
 
-from speechbrain_mser.dataio.batching import UtteranceBatch, make_dataset
+from speechbrain_mser.dataio.batching import read_batches
 from speechbrain_mser.dataio.encoding import encode_batch, log_size, open_store
 from speechbrain_mser.errors import InputError, exits_on_input_error
 from speechbrain_mser.hparams import (
@@ -59,21 +57,23 @@ def extract(encoder, store, table, training, device):
     dict
         How many utterances were encoded, stored before, unreadable.
     """
-    loader = DataLoader(
-        make_dataset(table, store),
-        batch_size=training["batch_size"],
-        num_workers=training["num_workers"],
-        collate_fn=UtteranceBatch,
-    )
     counts = dict.fromkeys(("encoded", "stored before", "unreadable"), 0)
-    for batch in tqdm(loader, "features"):
-        for bad in batch.bad:
-            logger.warning("%s left out: %s", bad.utterance, bad.reason)
-        counts["unreadable"] += len(batch.bad)
-        if len(batch):
-            encode_batch(batch.to(device), encoder, store)
-            counts["encoded"] += len(batch.rows["sig"])
-            counts["stored before"] += len(batch.rows["stored"])
+
+    def count_bad(bad):
+        logger.warning("%s left out: %s", bad.utterance, bad.reason)
+        counts["unreadable"] += 1
+
+    for batch in read_batches(
+        table,
+        store,
+        "features",
+        count_bad,
+        training["batch_size"],
+        training["num_workers"],
+    ):
+        encode_batch(batch.to(device), encoder, store)
+        counts["encoded"] += len(batch.rows["sig"])
+        counts["stored before"] += len(batch.rows["stored"])
     return counts
 
 

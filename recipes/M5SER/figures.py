@@ -26,16 +26,10 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from speechbrain.lobes.features import Fbank
-from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from speechbrain_mser.atomic import atomic_path
 from speechbrain_mser.dataio.audio import SAMPLE_RATE
-from speechbrain_mser.dataio.batching import (
-    UtteranceBatch,
-    make_dataset,
-    select_utterances,
-)
+from speechbrain_mser.dataio.batching import read_batches, select_utterances
 from speechbrain_mser.dataio.encoding import encode_batch, open_store
 from speechbrain_mser.dataio.manifest import read_manifests
 from speechbrain_mser.errors import InputError, exits_on_input_error
@@ -98,35 +92,9 @@ def balanced_sample(table, most, seed):
     return shuffled.loc[rank.index[:most]].sample(frac=1, random_state=seed)
 
 
-def read_batches(table, store, batch_size, name):
-    """Batches of a table's utterances; what cannot be read is named.
-
-    Arguments
-    ---------
-    table : pandas.DataFrame
-        Utterances.
-    store : FeatureStore or None
-        Where features may be.
-    batch_size : int
-        Utterances in a batch.
-    name : str
-        The progress bar's.
-
-    Yields
-    ------
-    UtteranceBatch
-        Not empty.
-    """
-    loader = DataLoader(
-        make_dataset(table, store),
-        batch_size=batch_size,
-        collate_fn=UtteranceBatch,
-    )
-    for batch in tqdm(loader, name):
-        for bad in batch.bad:
-            print(f"{bad.utterance} left out: {bad.reason}", file=sys.stderr)
-        if len(batch):
-            yield batch
+def name_bad(bad):
+    """Say what cannot be read."""
+    print(f"{bad.utterance} left out: {bad.reason}", file=sys.stderr)
 
 
 def mean_spectrograms(table):
@@ -147,7 +115,7 @@ def mean_spectrograms(table):
     fbank = Fbank(sample_rate=SAMPLE_RATE, n_mels=N_MELS)
     means = {}
     # One by one: the floor of the decibels is below the batch's loudest.
-    for batch in read_batches(table, None, 1, "spectrograms"):
+    for batch in read_batches(table, None, "spectrograms", name_bad, 1):
         with torch.no_grad():
             means[batch.id[0]] = fbank(batch.sig.data)[0].mean(0).numpy()
     return _stacked(means, table)
@@ -187,7 +155,7 @@ def embeddings(recognizer, table, options):
     pooled = {}
     # Neighbours of like length: little is computed for padding.
     ordered = table.sort_values(["duration", "ID"])
-    for batch in read_batches(ordered, store, 32, "embeddings"):
+    for batch in read_batches(ordered, store, "embeddings", name_bad, 32):
         encoded = encode_batch(batch.to(recognizer.device), encoder, store)
         _, vectors = recognizer.mods.connector(*encoded)
         vectors = torch.nn.functional.normalize(vectors.float(), dim=-1)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas
-from corpora import prepare_manifests
+from corpora import read_corpora
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_mser.dataio.batching import select_utterances
@@ -178,16 +178,7 @@ def _read_source(entry, settings):
     if "manifest" in entry:
         root = entry.get("data_root", settings["data_root"])
         return read_manifests({entry["manifest"]: root})
-    return read_manifests(
-        prepare_manifests(
-            [entry["corpus"]],
-            settings["data_root"],
-            settings["corpus_folders"],
-            settings["manifest_folder"],
-            settings["skip_prep"],
-            settings["corpus_options"],
-        )
-    )
+    return read_corpora([entry["corpus"]], settings)
 
 
 def _merge(table, entry):

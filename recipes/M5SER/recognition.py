@@ -2,10 +2,8 @@
 
 import torch
 from speechbrain.utils.logger import get_logger
-from torch.utils.data import DataLoader
-from tqdm import tqdm
 
-from speechbrain_mser.dataio.batching import UtteranceBatch, make_dataset
+from speechbrain_mser.dataio.batching import read_batches
 from speechbrain_mser.dataio.encoding import encode_batch, open_store
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.inference import EmotionRecognizer
@@ -80,26 +78,23 @@ def features_of(recognizer, store, table, settings, name):
     InputError
         An utterance could not be read and ``on_bad_utterance`` is "stop".
     """
-    loader = DataLoader(
+
+    def on_bad(bad):
+        if settings["on_bad_utterance"] == "stop":
+            raise InputError(f"{bad.utterance}: {bad.reason}")
+        logger.warning("%s left out: %s", bad.utterance, bad.reason)
+
+    for batch in read_batches(
         # Neighbours of like length: little is computed for padding.
-        make_dataset(table.sort_values(["duration", "ID"]), store),
-        batch_size=settings["batch_size"],
-        num_workers=settings["num_workers"],
-        collate_fn=UtteranceBatch,
-    )
-    for batch in tqdm(loader, name):
-        for utterance in batch.bad:
-            if settings["on_bad_utterance"] == "stop":
-                raise InputError(f"{utterance.utterance}: {utterance.reason}")
-            logger.warning(
-                "%s left out: %s", utterance.utterance, utterance.reason
-            )
-        if len(batch):
-            batch = batch.to(recognizer.device)
-            yield (
-                batch,
-                *encode_batch(batch, recognizer.mods.whisper, store),
-            )
+        table.sort_values(["duration", "ID"]),
+        store,
+        name,
+        on_bad,
+        settings["batch_size"],
+        settings["num_workers"],
+    ):
+        batch = batch.to(recognizer.device)
+        yield batch, *encode_batch(batch, recognizer.mods.whisper, store)
 
 
 def align_to_training(recognizer, store, table, settings, name):

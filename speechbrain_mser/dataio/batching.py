@@ -8,6 +8,8 @@ from speechbrain.dataio.batch import PaddedBatch, PaddedData
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.logger import get_logger
 from torch.nn.functional import pad
+from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from speechbrain_mser.dataio.audio import AudioError, load_audio
 from speechbrain_mser.dataio.features import UtteranceKey
@@ -262,6 +264,43 @@ def select_utterances(table, split=None, languages=None, labels=None):
             f"no utterance has an emotion among {', '.join(labels or ['any'])}"
         )
     return kept[chosen]
+
+
+def read_batches(table, store, name, on_bad, batch_size, num_workers=0):
+    """A table's utterances in batches, each once and in its order.
+
+    Arguments
+    ---------
+    table : pandas.DataFrame
+        As `dataio.manifest.read_manifest` returns, paths resolved. Sorted by
+        duration, little is computed for padding.
+    store : FeatureStore or None
+        Where the encoder's features may be found instead of audio.
+    name : str
+        The progress bar's.
+    on_bad : callable
+        Called with the `BadUtterance` of each that cannot be read.
+    batch_size : int
+        Utterances in a batch.
+    num_workers : int
+        Processes that read them.
+
+    Yields
+    ------
+    UtteranceBatch
+        Not empty.
+    """
+    loader = DataLoader(
+        make_dataset(table, store),
+        batch_size=batch_size,
+        num_workers=num_workers,
+        collate_fn=UtteranceBatch,
+    )
+    for batch in tqdm(loader, name):
+        for bad in batch.bad:
+            on_bad(bad)
+        if len(batch):
+            yield batch
 
 
 def read_stored(utterance, wav, start, stop, store):
