@@ -236,6 +236,35 @@ def in_two_processes(tmp_path_factory):
     return run
 
 
+@pytest.fixture(scope="session")
+def torchrun():
+    """Trains a stage in two processes that torchrun launches."""
+
+    def run(yaml, flags, port):
+        argv = [
+            "-m",
+            "torch.distributed.run",
+            "--nproc_per_node=2",
+            f"--master_port={port}",
+            "recipes/M5SER/train.py",
+            yaml,
+        ]
+        two = {"distributed_backend": "gloo", "device": "cpu", "batch_size": 3}
+        for name, value in {**flags, **two}.items():
+            argv += [f"--{name}", str(value)]
+        done = subprocess.run(
+            [sys.executable, *argv],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        assert done.returncode == 0, done.stderr
+
+    return run
+
+
 TWO_PROCESSES = """
 import datetime, os, sys
 import torch

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 from importlib import import_module
@@ -180,36 +179,15 @@ def test_a_damaged_store_is_said_before_training(
 
 
 def test_what_two_processes_stored_at_once_one_reads(
-    train, tiny_flags, tmp_path
+    torchrun, train, tiny_flags, tmp_path
 ):
     stored = {"features": "write", "feature_folder": tmp_path / "features"}
     flags = {
         **tiny_flags,
         **stored,
         "output_folder": tmp_path / "out",
-        "distributed_backend": "gloo",
-        "device": "cpu",
-        "batch_size": 3,
     }
-    argv = [
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node=2",
-        "--master_port=29519",
-        "recipes/M5SER/train.py",
-        "hparams/stage1.yaml",
-    ]
-    for name, value in flags.items():
-        argv += [f"--{name}", str(value)]
-    run = subprocess.run(
-        [sys.executable, *argv],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert run.returncode == 0, run.stderr
+    torchrun("hparams/stage1.yaml", flags, 29519)
     assert len(list(tmp_path.glob("features/*/*.lmdb"))) == 2
     again = train(**stored, number_of_epochs=1)
     assert (again.code, again.encoded) == (0, 0)

@@ -1,6 +1,5 @@
 """Both stages train, save, resume and leave a recogniser, on tiny models."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -317,34 +316,15 @@ def test_training_works_from_the_root_in_bf16(tiny_flags, tmp_path):
     assert (tmp_path / "recognizer" / "connector.safetensors").exists()
 
 
-def test_torchrun_launches_stage2_unchanged(tiny_flags, trained, tmp_path):
+def test_torchrun_launches_stage2_unchanged(
+    torchrun, tiny_flags, trained, tmp_path
+):
     flags = {
         **tiny_flags,
         "pretrained": trained / "recognizer",
         "output_folder": tmp_path,
-        "distributed_backend": "gloo",
-        "device": "cpu",
-        "batch_size": 3,
     }
-    argv = [
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node=2",
-        "--master_port=29517",
-        "recipes/M5SER/train.py",
-        "hparams/stage2.yaml",
-    ]
-    for name, value in flags.items():
-        argv += [f"--{name}", str(value)]
-    run = subprocess.run(
-        [sys.executable, *argv],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert run.returncode == 0, run.stderr
+    torchrun("hparams/stage2.yaml", flags, 29517)
     assert (tmp_path / "recognizer" / "connector.safetensors").exists()
 
 
