@@ -116,13 +116,15 @@ def _noise(scratch, count, seed):
     return paths
 
 
-def emotional_llama(scratch, **shape):
+def emotional_llama(scratch, words=CANONICAL, **shape):
     """A folder with a LLaMA of random weights that knows emotion words.
 
     Arguments
     ---------
     scratch : pathlib.Path
         Where it is written.
+    words : list of str
+        What its tokenizer knows beside the prompt, each as one token.
     **shape : int
         Settings of `transformers.LlamaConfig`; by default a small one.
 
@@ -131,7 +133,7 @@ def emotional_llama(scratch, **shape):
     pathlib.Path
         The folder.
     """
-    words = ["<s>", "</s>", "<unk>", *PROMPT.split(), *CANONICAL]
+    words = ["<s>", "</s>", "<unk>", *PROMPT.split(), *words]
     vocabulary = {w: number for number, w in enumerate(dict.fromkeys(words))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()

@@ -23,20 +23,17 @@ Usage: python benchmarks/score.py [--batch 16 --queries 32 --repeats 9]
 import argparse
 import statistics
 import tempfile
+from pathlib import Path
 
 import torch
+from material import PROMPT, emotional_llama
 from report import Row, in_turns, median_ratio, report
-from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     DynamicCache,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedTokenizerFast,
 )
 
 from speechbrain_mser.lobes.llama import EmotionLLaMA
 
-PROMPT = "What is the emotion of the speaker ? Answer with one word :"
 # "surprise" and "disgust" in two tokens each.
 WORDS = ["neutral", "happy", "sad", "angry", "fear", "sur prise", "dis gust"]
 NEW_TOKENS = 10
@@ -44,26 +41,17 @@ NEW_TOKENS = 10
 
 def random_llama(hidden, intermediate, layers, heads, kv_heads, vocabulary):
     """A LLaMA with random weights and a tokenizer of whole words."""
-    words = ["<s>", "</s>", "<unk>", *PROMPT.split(), *" ".join(WORDS).split()]
-    numbers = {word: i for i, word in enumerate(dict.fromkeys(words))}
-    tokenizer = Tokenizer(models.WordLevel(numbers, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    config = LlamaConfig(
-        vocab_size=vocabulary,
-        hidden_size=hidden,
-        intermediate_size=intermediate,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=kv_heads,
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        PreTrainedTokenizerFast(
-            tokenizer_object=tokenizer,
-            bos_token="<s>",
-            eos_token="</s>",
-            unk_token="<unk>",
-        ).save_pretrained(folder)
-        LlamaForCausalLM(config).save_pretrained(folder)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = emotional_llama(
+            Path(scratch),
+            " ".join(WORDS).split(),
+            vocab_size=vocabulary,
+            hidden_size=hidden,
+            intermediate_size=intermediate,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            num_key_value_heads=kv_heads,
+        )
         return EmotionLLaMA(folder, prompt=PROMPT)
 
 
