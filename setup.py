@@ -61,12 +61,15 @@ setup(
         "parquet": ["av>=18.0", "pyarrow>=26.0"],
         # CMU-MOSEI, whose labels come as HDF5
         "mosei": ["h5py>=3.16"],
+        # openSMILE's licence is for non-commercial use: never required
+        "egemaps": ["opensmile>=2.6"],
         "lora": ["peft>=0.21"],
         "quantized": ["bitsandbytes>=0.50"],
         "dev": [
             "av>=18.0",
             "h5py>=3.16",
             "hypothesis>=6.170",
+            "opensmile>=2.6",
             "peft>=0.21",
             "pyarrow>=26.0",
             "pytest>=9.0",
