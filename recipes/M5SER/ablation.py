@@ -15,7 +15,6 @@ import csv
 import io
 import json
 import os
-import shutil
 import statistics
 import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -23,7 +22,7 @@ from pathlib import Path
 from threading import Lock
 
 import speechbrain as sb
-from steps import HERE, Steps, as_flags
+from steps import HERE, Steps, as_flags, begin_with
 
 from speechbrain_mser.atomic import atomic_path
 from speechbrain_mser.errors import InputError, exits_on_input_error
@@ -233,28 +232,6 @@ class Ablation:
             "flags": self.training_flags(key, seed),
             "after": None if start is None else self.identity(start, seed),
         }
-
-
-def begin_with(folder, identity):
-    """Empty a training's folder if it was begun with other settings.
-
-    Its checkpoints would be taken for those of the new training; with the
-    same settings they are what an interrupted one goes on from.
-
-    Arguments
-    ---------
-    folder : pathlib.Path
-        The training's.
-    identity : dict
-        All that it depends on.
-    """
-    note = folder / "begun_with.json"
-    wanted = json.dumps(identity, indent=2, sort_keys=True)
-    if note.is_file() and note.read_text(encoding="utf-8") == wanted:
-        return
-    shutil.rmtree(folder, ignore_errors=True)
-    with atomic_path(note) as partial:
-        partial.write_text(wanted, encoding="utf-8")
 
 
 def mean_and_sd(values):

@@ -16,7 +16,7 @@ import argparse
 import os
 from pathlib import Path
 
-from steps import HERE, Steps, as_flags, summarize
+from steps import HERE, Steps, as_flags, begin_with, summarize
 
 from speechbrain_mser.dataio.manifest import read_manifest
 from speechbrain_mser.errors import exits_on_input_error
@@ -48,16 +48,19 @@ STAGES = {
 }
 
 
-def train(steps, folder, data, seed):
-    """Both stages; the second starts from the first."""
+def train(folder, data, seed, stages=None):
+    """Both stages; the second starts from the first.
+
+    Gives each stage's steps, for its evaluation to go on with.
+    """
     models = {f"{n}_hub": f"{data}/{n}" for n in ("whisper", "bert", "llama")}
-    for stage, settings in STAGES.items():
+    steps, identity = {}, None
+    for stage, settings in (stages or STAGES).items():
         pretrained = (
             f"{folder}/stage1/recognizer" if stage == "stage2" else None
         )
         flags = {
             "seed": seed,
-            "output_folder": f"{folder}/{stage}",
             "data_root": str(data),
             "manifest_folder": str(data),
             "feature_folder": f"{data}/features",
@@ -66,23 +69,32 @@ def train(steps, folder, data, seed):
             **SMALL,
             **settings,
         }
+        identity = {"stage": stage, "flags": flags, "after": identity}
+        begin_with(folder / stage, identity)
+        steps[stage] = Steps(folder / stage)
+        flags = {**flags, "output_folder": f"{folder}/{stage}"}
         yaml = HERE / "hparams" / f"{stage}.yaml"
-        steps.run(stage, "train.py", yaml, *as_flags(flags))
+        steps[stage].run(stage, "train.py", yaml, *as_flags(flags))
+    return steps
 
 
-def evaluate(steps, folder, data):
-    """Each stage on the test voices of every language."""
-    sets = [
+def held_out_sets(corpus, languages):
+    """The test voices of a corpus, a set for each language."""
+    return [
         {
             "name": language,
-            "corpus": "espeak",
+            "corpus": corpus,
             "split": "test",
             "languages": [language],
             "labels": "paper7",
         }
-        for language in (*SEEN, *UNSEEN)
+        for language in languages
     ]
-    for stage in STAGES:
+
+
+def evaluate(steps, folder, data, sets):
+    """Each stage on the same sets."""
+    for stage, own in steps.items():
         flags = {
             "recognizer": f"{folder}/{stage}/recognizer",
             "output_folder": f"{folder}/{stage}/evaluation",
@@ -96,7 +108,7 @@ def evaluate(steps, folder, data):
             "sets": sets,
         }
         yaml = HERE / "hparams" / "evaluate.yaml"
-        steps.run(f"evaluate_{stage}", "evaluate.py", yaml, *as_flags(flags))
+        own.run(f"evaluate_{stage}", "evaluate.py", yaml, *as_flags(flags))
 
 
 def recognize_one(folder, data):
@@ -126,8 +138,8 @@ def main():
     steps = Steps(folder)
     steps.run("corpus", "espeak_prepare.py", "--save_folder", data)
     steps.run("models", "demo_models.py", "--save_folder", data)
-    train(steps, folder, data, arguments.seed)
-    evaluate(steps, folder, data)
+    stages = train(folder, data, arguments.seed)
+    evaluate(stages, folder, data, held_out_sets("espeak", (*SEEN, *UNSEEN)))
     zero_shot = {"stage1": (*SEEN[1:], *UNSEEN), "stage2": UNSEEN}
     print(f"\n{summarize(folder, zero_shot)}")
     recognize_one(folder, data)

@@ -19,7 +19,7 @@ import importlib.util
 import json
 from pathlib import Path
 
-from steps import HERE, Steps, as_flags, summarize
+from steps import HERE, Steps, as_flags, begin_with, summarize
 
 from speechbrain_mser.errors import InputError, exits_on_input_error
 
@@ -98,7 +98,7 @@ def require_data(data):
         )
 
 
-def run_seed(steps, folder, data, models, seed):
+def run_seed(folder, data, models, seed):
     """Both stages and their evaluations, with one seed."""
     corpora = {
         "data_root": str(data / "speech"),
@@ -107,11 +107,11 @@ def run_seed(steps, folder, data, models, seed):
         "features": "write",
         "feature_folder": f"{models.parent}/features",
     }
+    identity = None
     for stage, settings in STAGES.items():
-        stage_folder = f"{folder}/{stage}"
+        stage_folder = folder / stage
         flags = {
             "seed": seed,
-            "output_folder": stage_folder,
             "pretrained": f"{folder}/stage1/recognizer"
             if stage == "stage2"
             else None,
@@ -122,6 +122,10 @@ def run_seed(steps, folder, data, models, seed):
             **MODEL,
             **settings,
         }
+        identity = {"stage": stage, "flags": flags, "after": identity}
+        begin_with(stage_folder, identity)
+        steps = Steps(stage_folder)
+        flags = {**flags, "output_folder": str(stage_folder)}
         yaml = HERE / "hparams" / f"{stage}.yaml"
         steps.run(f"{stage}_seed{seed}", "train.py", yaml, *as_flags(flags))
         flags = {
@@ -151,7 +155,7 @@ def main():
     steps = Steps(folder)
     steps.run("models", "demo_models.py", "--save_folder", models)
     for seed in arguments.seeds:
-        run_seed(steps, folder / f"seed{seed}", arguments.data, models, seed)
+        run_seed(folder / f"seed{seed}", arguments.data, models, seed)
         print(summarize(folder / f"seed{seed}", ZERO_SHOT))
     steps.run(
         "baseline",

@@ -2,15 +2,19 @@
 
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 from speechbrain_mser.atomic import atomic_path
+from speechbrain_mser.errors import InputError
 from speechbrain_mser.metrics import metrics_table
 
 HERE = Path(__file__).resolve().parent
+# In a training's folder: what it depends on.
+NOTE = "begun_with.json"
 
 
 class Steps:
@@ -63,9 +67,62 @@ class Steps:
             sys.exit(code)
         seconds = time.time() - start
         done = json.dumps({"command": command, "seconds": seconds})
-        with atomic_path(marker) as partial:
-            partial.write_text(done, encoding="utf-8")
+        _write(marker, done)
         print(f"[{name}] took {seconds:.0f} s", flush=True)
+
+
+def begin_with(folder, identity):
+    """Empty a training's folder if it was begun with other settings.
+
+    Its checkpoints would be taken for those of the new training; with the
+    same settings they are what an interrupted one goes on from. The steps of
+    training and evaluation belong into the same folder, `Steps(folder)`: else
+    they are taken for done when what they left is gone.
+
+    Arguments
+    ---------
+    folder : str or path-like
+        The training's.
+    identity : dict
+        All that it depends on: its settings, and if it starts from another
+        training, that one's identity.
+
+    Raises
+    ------
+    InputError
+        There is something in the folder that no such training left.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path") / "stage1"
+    >>> begin_with(folder, {"lr": 0.1})
+    >>> (folder / "checkpoint").touch()
+    >>> begin_with(folder, {"lr": 0.1})
+    >>> (folder / "checkpoint").exists()
+    True
+    >>> begin_with(folder, {"lr": 0.2})
+    >>> (folder / "checkpoint").exists()
+    False
+    """
+    note = Path(folder) / NOTE
+    wanted = json.dumps(identity, indent=2, sort_keys=True)
+    if note.is_file():
+        if note.read_text(encoding="utf-8") == wanted:
+            return
+        # Of no training: if this ends half-way, it is emptied again.
+        _write(note, "")
+        for path in note.parent.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path != note:
+                path.unlink()
+    elif note.parent.is_dir() and any(note.parent.iterdir()):
+        raise InputError(
+            f"{folder} is not empty and has no {NOTE}, so it is not known "
+            "what it was trained with: give the experiment another folder, or "
+            "delete this one"
+        )
+    _write(note, wanted)
 
 
 def as_flags(settings):
@@ -132,6 +189,10 @@ def summarize(folder, zero_shot):
         ("metrics.json", json.dumps(results, indent=2)),
         ("table.md", table),
     ):
-        with atomic_path(folder / name) as partial:
-            partial.write_text(text + "\n", encoding="utf-8")
+        _write(folder / name, text + "\n")
     return table
+
+
+def _write(path, text):
+    with atomic_path(path) as partial:
+        partial.write_text(text, encoding="utf-8")

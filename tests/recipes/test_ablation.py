@@ -1,9 +1,7 @@
 """An ablation runs every row once, goes on where it was, and adds up right."""
 
-import importlib
 import json
 import statistics
-import sys
 import threading
 import time
 from pathlib import Path
@@ -85,36 +83,6 @@ def small(tiny_flags, tiny_corpus, tmp_path):
             },
         },
     }
-
-
-@pytest.fixture
-def in_this_process(monkeypatch):
-    """Steps run their scripts here, without starting Python anew.
-
-    Gives the list of what has been run; a script named in ``fail`` ends with
-    exit code 3 instead.
-    """
-    import steps
-
-    ran, fail = [], []
-
-    def call(command):
-        script, *arguments = map(str, command[1:])
-        name = Path(script).stem
-        ran.append((name, arguments))
-        if name in fail:
-            return 3
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "argv", [script, *arguments])
-            try:
-                importlib.import_module(name).main()
-            except SystemExit as ended:
-                return ended.code
-        return 0
-
-    monkeypatch.setattr(steps, "subprocess", SimpleNamespace(call=call))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    return SimpleNamespace(ran=ran, fail=fail)
 
 
 @pytest.fixture
@@ -225,19 +193,6 @@ def test_rows_wait_for_their_start_and_first_evaluations_are_alone(
     evaluations = [event for event in events if event[1] == "evaluate"]
     assert evaluations[0][0] == "begin"
     assert evaluations[1] == ("end", *evaluations[0][1:])
-
-
-def test_an_interrupted_training_keeps_its_checkpoints(tmp_path):
-    from ablation import begin_with
-
-    folder = tmp_path / "row"
-    checkpoint = folder / "training" / "save"
-    begin_with(folder, {"lr": 0.1})
-    checkpoint.mkdir(parents=True)
-    begin_with(folder, {"lr": 0.1})
-    assert checkpoint.is_dir()
-    begin_with(folder, {"lr": 0.2})
-    assert not checkpoint.exists()
 
 
 def test_mean_and_deviation_by_hand():

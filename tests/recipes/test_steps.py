@@ -3,7 +3,9 @@
 import json
 
 import pytest
-from steps import Steps, as_flags, summarize
+from steps import NOTE, Steps, as_flags, begin_with, summarize
+
+from speechbrain_mser.errors import InputError
 
 
 @pytest.fixture
@@ -46,6 +48,45 @@ def test_a_failed_step_ends_with_its_code_and_is_not_done(steps, tmp_path):
             steps().run("one", "count.py", counter, 2)
         assert ended.value.code == 2
     assert counter.read_text() == "xx"
+
+
+def test_an_interrupted_training_keeps_its_checkpoints(tmp_path):
+    folder = tmp_path / "row"
+    checkpoint = folder / "training" / "save"
+    begin_with(folder, {"lr": 0.1})
+    checkpoint.mkdir(parents=True)
+    begin_with(folder, {"lr": 0.1})
+    assert checkpoint.is_dir()
+    begin_with(folder, {"lr": 0.2})
+    assert [path.name for path in folder.iterdir()] == [NOTE]
+
+
+def test_a_folder_of_others_is_not_emptied(tmp_path):
+    other = tmp_path / "stage1" / "1234" / "train_log.txt"
+    other.parent.mkdir(parents=True)
+    other.touch()
+    with pytest.raises(InputError, match="stage1 is not empty"):
+        begin_with(tmp_path / "stage1", {"lr": 0.1})
+    assert other.exists()
+
+
+def test_a_folder_that_is_half_emptied_is_emptied_again(tmp_path, monkeypatch):
+    import steps as module
+
+    begin_with(tmp_path, {"lr": 0.1})
+    checkpoint = tmp_path / "save"
+    checkpoint.mkdir()
+
+    def killed(path):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            begin_with(tmp_path, {"lr": 0.2})
+    # Back to the settings from before: what is left of it is not whole.
+    begin_with(tmp_path, {"lr": 0.1})
+    assert not checkpoint.exists()
 
 
 def test_flags_are_yaml():
