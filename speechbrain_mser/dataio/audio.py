@@ -12,7 +12,6 @@ from itertools import chain
 import numpy as np
 import soundfile
 import soxr
-import torch
 
 from speechbrain_mser.dataio.limits import (
     CONTAINERS,
@@ -66,6 +65,29 @@ def load_audio(path, start=None, stop=None):
     ...     load_audio(f"{folder}/a.wav").shape
     torch.Size([16000])
     """
+    import torch
+
+    return torch.from_numpy(load_samples(path, start, stop))
+
+
+def load_samples(path, start=None, stop=None):
+    """`load_audio` for whoever does without torch.
+
+    Arguments
+    ---------
+    path, start, stop
+        As for `load_audio`.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``[time]``, float32, mono, 16 kHz.
+
+    Raises
+    ------
+    AudioError
+        As `load_audio`.
+    """
     path = os.fspath(path)
     try:
         _check_file(path)
@@ -83,7 +105,7 @@ def load_audio(path, start=None, stop=None):
         # Its default, HQ: a lower one saves a twentieth of the time, and is
         # heard in the highest mel bands.
         samples = soxr.resample(samples, rate, SAMPLE_RATE)
-    return torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32))
+    return np.ascontiguousarray(samples, dtype=np.float32)
 
 
 def check_signal(samples, sample_rate=SAMPLE_RATE):
@@ -157,19 +179,14 @@ def _seconds(name, value):
 
 
 def _mono(samples):
-    """``[time]`` float32, from ``[time]`` or ``[time, channel]`` of a file.
-
-    PyTorch's kernels do this several times faster than NumPy's and than
-    libsndfile's own conversion.
-    """
-    samples = torch.from_numpy(samples)
-    if samples.dtype == torch.int16:
-        samples = samples * 2.0**-15  # exact, and what libsndfile computes
+    """``[time]`` float32, from ``[time]`` or ``[time, channel]`` of a file."""
+    if samples.dtype == np.int16:
+        samples = samples * np.float32(2.0**-15)  # exact, as libsndfile's
     if samples.ndim == 2:
         n_channels = samples.shape[1]
-        weights = samples.new_full((n_channels, 1), 1 / n_channels)
-        samples = (samples @ weights)[:, 0]
-    return samples.numpy()
+        weights = np.full(n_channels, 1 / n_channels, np.float32)
+        samples = samples @ weights
+    return samples
 
 
 def _nothing_between(start, stop, seconds):
