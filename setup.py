@@ -72,6 +72,7 @@ setup(
             "opensmile>=2.6",
             "peft>=0.21",
             "pyarrow>=26.0",
+            "psutil>=7.0",
             "pytest>=9.0",
             "ruff>=0.17",
             "yamllint>=1.38",

@@ -1,0 +1,217 @@
+#!/usr/bin/env python3
+"""Does a corpus survive kill -9, of the driver and of workers, at any moment?
+
+A small corpus is made once undisturbed. Then it is made again and again while
+the driver or one of its workers is killed at random moments (SIGKILL, seeded)
+and started anew, until there were enough kills; whenever it is complete it is
+compared with the undisturbed one, file by file and byte by byte, and begun
+again. No process may outlive its driver.
+
+Usage: python benchmarks/kill_synthesis.py [--kills 50] [--executor local]
+"""
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas
+import psutil
+import soundfile
+from echo_backend import EchoBackend
+
+from speechbrain_mser.synthesis.executors.local import run_local
+from speechbrain_mser.synthesis.plan import Plan
+from speechbrain_mser.synthesis.receipts import (
+    begin_folder,
+    clear_partial,
+    digest,
+    hold_part,
+    read_receipts,
+)
+from speechbrain_mser.synthesis.shard import ShardWork
+
+# What a receipt says about its making, not about what was made.
+OF_THE_RUN = ("host", "wall_seconds", "finished_at")
+SETTINGS = {"backend": "echo", "gain": 1.0}
+# Seconds of work for an utterance: a shard takes as long as a kill is rare.
+EFFORT = 0.02
+# Seconds between kills; a driver needs the shorter one to begin.
+SOONEST, LATEST = 0.3, 4.0
+# Seconds until whoever lost the driver must be gone.
+GONE = 15.0
+
+
+def make_sources(folder, count, seed):
+    """Noise in short files, and their table as pickle."""
+    draw = np.random.default_rng(seed)
+    rows = []
+    for number in range(count):
+        path = folder / f"{number}.wav"
+        seconds = draw.uniform(0.3, 1.2)
+        samples = draw.normal(0, 0.1, int(16000 * seconds))
+        soundfile.write(path, samples, 16000)
+        rows.append(
+            {
+                "ID": f"toy_{number}",
+                "corpus": "toy",
+                "wav": str(path),
+                "place": f"$data_root/{path.name}",
+                "start": float("nan"),
+                "stop": float("nan"),
+                "duration": len(samples) / 16000,
+                "language": "eng",
+                "speaker": "",
+                "emotion": "happy",
+                "text": f"sentence {number}",
+            }
+        )
+    table = folder / "table.pkl"
+    pandas.DataFrame(rows).to_pickle(table)
+    return table
+
+
+def find_executor(name):
+    """What runs shards."""
+    if name == "local":
+        return partial(run_local, n_workers=2, max_attempts=100)
+    raise SystemExit(f"no executor {name}")
+
+
+def drive(table, folder, executor):
+    """Make what is not there; this is what is killed."""
+    plan = Plan(pandas.read_pickle(table), ["deu", "fra"], 0.15)
+    begin_folder(folder, plan.description, SETTINGS)
+    with hold_part(folder, "1/1"):
+        receipts = read_receipts(
+            folder, plan.shards.name, plan.digest, digest(SETTINGS)
+        )
+        left = [name for name in plan.shards.name if name not in receipts]
+        work = ShardWork(
+            partial(EchoBackend, seconds=EFFORT),
+            "echo",
+            folder,
+            plan.digest,
+            digest(SETTINGS),
+            batch_size=4,
+        )
+        shards = map(plan.shard, left)
+        for outcome in find_executor(executor)(work, shards):
+            if not outcome.receipt:
+                raise SystemExit(outcome.error)
+        clear_partial(folder)
+
+
+def start(table, folder, executor):
+    """A driver, in a process of its own."""
+    command = [sys.executable, __file__, "--drive", table, folder]
+    return subprocess.Popen([*command, "--executor", executor])
+
+
+def contents(folder):
+    """Everything in a folder, without what is another in every run."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            content = path.read_bytes()
+            if path.parent.name == "shards" and path.suffix == ".json":
+                content = json.loads(content)
+                for name in OF_THE_RUN:
+                    del content[name]
+            found[str(path.relative_to(folder))] = content
+    return found
+
+
+def kill_one(driver, draw):
+    """Kill the driver or one of those that it has started; who it was."""
+    try:
+        family = psutil.Process(driver.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return None
+    workers = [process for process in family if process.is_running()]
+    if workers and draw.random() < 0.5:
+        try:
+            draw.choice(workers).kill()
+        except psutil.NoSuchProcess:
+            return None
+        return "worker"
+    if driver.poll() is not None:
+        return None
+    driver.kill()
+    driver.wait()
+    _, alive = psutil.wait_procs(family, GONE)
+    if alive:
+        raise SystemExit(f"outlived their driver: {alive}")
+    return "driver"
+
+
+def disturb(table, folder, executor, draw, most):
+    """Make a corpus under fire; how many drivers and workers were killed."""
+    killed = {"driver": 0, "worker": 0}
+    driver = start(table, folder, executor)
+    try:
+        while True:
+            try:
+                left = sum(killed.values()) < most
+                driver.wait(draw.uniform(SOONEST, LATEST) if left else None)
+            except subprocess.TimeoutExpired:
+                victim = kill_one(driver, draw)
+                if victim:
+                    killed[victim] += 1
+                if victim == "driver":
+                    driver = start(table, folder, executor)
+            else:
+                if driver.returncode:
+                    raise SystemExit(f"the driver ended: {driver.returncode}")
+                return killed
+    finally:
+        driver.kill()
+        driver.wait()
+
+
+def main():
+    """Make, kill, compare."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--utterances", type=int, default=120)
+    parser.add_argument("--executor", default="local")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--drive", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.drive:
+        table, folder = map(Path, arguments.drive)
+        drive(table, folder, arguments.executor)
+        return
+    draw = random.Random(arguments.seed)
+    total, began = {"driver": 0, "worker": 0}, time.monotonic()
+    with tempfile.TemporaryDirectory() as scratch:
+        scratch = Path(scratch)
+        table = make_sources(scratch, arguments.utterances, arguments.seed)
+        if start(table, scratch / "calm", arguments.executor).wait():
+            raise SystemExit("the undisturbed run failed")
+        expected, rounds = contents(scratch / "calm"), 0
+        while sum(total.values()) < arguments.kills:
+            rounds += 1
+            folder = scratch / f"round{rounds}"
+            left = arguments.kills - sum(total.values())
+            killed = disturb(table, folder, arguments.executor, draw, left)
+            for victim, count in killed.items():
+                total[victim] += count
+            if contents(folder) != expected:
+                raise SystemExit(f"round {rounds}: another corpus")
+            print(f"round {rounds}: {killed}, the same corpus", flush=True)
+    print(
+        f"{total['driver']} drivers and {total['worker']} workers killed in "
+        f"{rounds} rounds and {time.monotonic() - began:.0f} s; "
+        f"{len(expected)} files, each time the same"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,275 @@
+#!/usr/bin/env python3
+"""Make M5SER: translate corpora, keep the emotion.
+
+    python synthesize.py hparams/synthesize.yaml --data_root /corpora \
+        --output_folder /big/m5ser --dry_run True
+    python synthesize.py hparams/synthesize.yaml --data_root /corpora \
+        --output_folder /big/m5ser
+    python synthesize.py hparams/synthesize.yaml --data_root /corpora \
+        --output_folder /big/m5ser --status True
+
+Interrupted or killed, it goes on where it was. One of a job array's:
+--shard_index 3/16; the others may run at the same time, on any machine. When
+nothing is left to make, the manifest of the translations and their card are
+written (m5ser_card.py).
+"""
+
+import sys
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+import speechbrain as sb
+from corpora import prepare_manifests
+from speechbrain.utils.logger import get_logger
+from tqdm import tqdm
+
+from speechbrain_mser.dataio.batching import select_utterances
+from speechbrain_mser.emotions import candidate_labels
+from speechbrain_mser.errors import InputError, exits_on_input_error
+from speechbrain_mser.hparams import (
+    load_hparams,
+    place_overrides,
+    read_settings,
+)
+from speechbrain_mser.synthesis.executors.local import run_local
+from speechbrain_mser.synthesis.plan import (
+    Plan,
+    read_sources,
+    take_part,
+    target_languages,
+)
+from speechbrain_mser.synthesis.progress import plan_report, status_report
+from speechbrain_mser.synthesis.receipts import (
+    begin_folder,
+    check_folder,
+    clear_partial,
+    digest,
+    forget,
+    hold_part,
+    read_receipts,
+)
+from speechbrain_mser.synthesis.shard import ShardWork, check_languages
+
+logger = get_logger(__name__)
+
+HERE = Path(__file__).resolve().parent
+# Shards that fail one after the other: the rest would as well.
+IN_A_ROW = 5
+NUMBERS = {
+    "shard_minutes": (int, float),
+    "batch_size": int,
+    "batch_seconds": (int, float),
+    "n_workers": int,
+    "max_attempts": int,
+}
+
+
+def make_plan(manifests, settings):
+    """Plan what the settings ask for."""
+    labels = settings["labels"]
+    table = select_utterances(
+        read_sources(manifests),
+        languages=settings["source_languages"],
+        labels=None if labels is None else candidate_labels(labels),
+    )
+    return Plan(table, settings["languages"], settings["shard_minutes"])
+
+
+def find_backend(hparams_file, overrides, settings):
+    """What makes the translator that is asked for."""
+    name = settings["backend"]
+    if name not in settings["backends"]:
+        raise InputError(
+            f"backend is {name!r}, expected one of "
+            f"{', '.join(settings['backends'])}"
+        )
+    if settings["worker_folder"] is None:
+        overrides = {**overrides, "worker_folder": str(HERE)}
+    return load_hparams(hparams_file, overrides)["backends"][name]
+
+
+def find_executor(settings):
+    """What runs the shards, wherever."""
+    options = {
+        "n_workers": settings["n_workers"],
+        "max_attempts": settings["max_attempts"],
+    }
+    if settings["executor"] == "local":
+        gpus = settings["gpus"]
+        gpus = gpus if isinstance(gpus, list) else [gpus]
+        return partial(run_local, **options, gpus=gpus)
+    if settings["executor"] == "ray":
+        # An extra: not everybody has it
+        from speechbrain_mser.synthesis.executors.ray_executor import run_ray
+
+        return partial(run_ray, **options)
+    raise InputError(
+        f"executor is {settings['executor']!r}, expected local or ray"
+    )
+
+
+def check_numbers(settings):
+    """Refuse words where numbers are meant."""
+    for name, kind in NUMBERS.items():
+        value = settings[name]
+        if isinstance(value, bool) or not isinstance(value, kind) or value <= 0:
+            raise InputError(
+                f"{name} is {value!r}, expected a "
+                f"{'whole ' * (kind is int)}number above 0"
+            )
+
+
+def run(execute, work, plan, shards, receipts):
+    """Make shards, and collect their receipts.
+
+    Arguments
+    ---------
+    execute : callable
+        From the work and shards to their outcomes.
+    work : ShardWork
+        Makes one.
+    plan : Plan
+        Knows their tasks.
+    shards : pandas.DataFrame
+        The rows of ``plan.shards`` that are to be finished.
+    receipts : dict
+        Of those that are; gets the others'.
+
+    Raises
+    ------
+    InputError
+        Some could not be made.
+    """
+    left = shards[~shards.name.isin(list(receipts))]
+    failed, in_a_row, utterances_failed = {}, 0, 0
+    total, there = shards.utterances.sum(), left.utterances.sum()
+    with (
+        tqdm(
+            total=total,
+            initial=total - there,
+            unit=" utterances",
+            smoothing=0.1,
+            disable=None,
+        ) as bar,
+        closing(execute(work, map(plan.shard, left.name))) as outcomes,
+    ):
+        for outcome in outcomes:
+            if outcome.receipt:
+                receipts[outcome.shard] = outcome.receipt
+                bar.update(outcome.receipt["planned"])
+                utterances_failed += outcome.receipt["failed"]
+                bar.set_postfix(failed=utterances_failed, refresh=False)
+                in_a_row = 0
+                continue
+            logger.warning("%s: %s", outcome.shard, outcome.error)
+            failed[outcome.shard] = outcome.error
+            in_a_row += 1
+            if in_a_row == IN_A_ROW:
+                break
+    if failed:
+        name, error = list(failed.items())[-1]
+        raise InputError(
+            f"{len(failed)} shards could not be made, the last was {name}: "
+            f"{error.strip()}\nwhat is finished is kept; run this again when "
+            "that is mended"
+        )
+
+
+def tell(plan, folder, described, settings):
+    """Print what there is to do, or how far it is; write nothing."""
+    check_folder(folder, plan.description, described)
+    shards = take_part(plan.shards, settings["shard_index"])
+    receipts = read_receipts(
+        folder, shards.name, plan.digest, digest(described)
+    )
+    if settings["dry_run"]:
+        print(
+            plan_report(
+                shards, receipts, settings["n_workers"], settings["speed"]
+            )
+        )
+    else:
+        print(status_report(shards, receipts))
+
+
+def make(plan, folder, described, settings, make_backend, execute):
+    """Make the shards of this part.
+
+    Returns
+    -------
+    bool
+        Whether all parts are finished.
+    """
+    shards = take_part(plan.shards, settings["shard_index"])
+    digests = plan.digest, digest(described)
+    work = ShardWork(
+        make_backend,
+        settings["backend"],
+        folder,
+        *digests,
+        settings["batch_size"],
+        settings["batch_seconds"],
+    )
+    begin_folder(folder, plan.description, described)
+    with hold_part(folder, settings["shard_index"]):
+        receipts = read_receipts(folder, shards.name, *digests)
+        if settings["retry_failed"]:
+            for name in [n for n, r in receipts.items() if r["failed"]]:
+                forget(folder, name)
+                del receipts[name]
+        run(execute, work, plan, shards, receipts)
+        print(status_report(shards, receipts))
+        if receipts and not any(r["made"] for r in receipts.values()):
+            raise InputError(
+                f"none of the utterances could be translated; {folder}/shards "
+                "says why, in the column error"
+            )
+        receipts = read_receipts(folder, plan.shards.name, *digests)
+        if len(receipts) < len(plan.shards):
+            return False
+        clear_partial(folder)
+        return True
+
+
+@exits_on_input_error
+def main():
+    """Plan, and make what is not there."""
+    hparams_file, _, flags = sb.parse_arguments(sys.argv[1:])
+    overrides = place_overrides(hparams_file, flags)
+    settings = read_settings(hparams_file, overrides)
+    check_numbers(settings)
+    only_tell = settings["dry_run"] or settings["status"]
+    execute = find_executor(settings)
+    # What can be wrong is known before an hour is spent on preparing.
+    take_part([], settings["shard_index"])
+    make_backend = find_backend(hparams_file, overrides, settings)
+    backend = make_backend()
+    check_languages(
+        settings["backend"], backend, target_languages(settings["languages"])
+    )
+    manifests = prepare_manifests(
+        settings["corpora"],
+        settings["data_root"],
+        settings["corpus_folders"],
+        settings["manifest_folder"],
+        # Preparing writes manifests
+        settings["skip_prep"] or only_tell,
+        settings["corpus_options"],
+    )
+    plan = make_plan(manifests, settings)
+    described = {"backend": settings["backend"], **backend.settings()}
+    folder = Path(settings["output_folder"])
+    if only_tell:
+        tell(plan, folder, described, settings)
+    elif make(plan, folder, described, settings, make_backend, execute):
+        # It draws: --status need not wait for what that imports
+        from m5ser_card import finish
+
+        finish(folder, settings["manifest_folder"], manifests)
+    else:
+        print("other parts are not finished: no manifest, no card yet")
+
+
+if __name__ == "__main__":
+    main()

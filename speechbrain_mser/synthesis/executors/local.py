@@ -1,0 +1,246 @@
+"""Shards made by processes of this machine.
+
+Every worker is a fresh interpreter that imports what a shard needs and
+nothing of the script that started it: no torch, unless the backend wants it.
+It reads its shards from a socket. When the other end closes, whoever started
+it is gone, however that happened, and it takes itself and all that it started
+away; so a killed run leaves no process behind.
+"""
+
+import contextlib
+import json
+import os
+import pickle
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import traceback
+from collections import deque
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection, wait
+
+from speechbrain_mser.errors import InputError
+from speechbrain_mser.synthesis.shard import Outcome
+
+# A worker's whole program. Its path of search is an argument, not PYTHONPATH:
+# a backend's own interpreter, of another version, would inherit that.
+_PROGRAM = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[2]); "
+    f"from {__name__} import _serve; _serve(int(sys.argv[1]))"
+)
+# Seconds: how often a silent worker is looked at, and how long one that was
+# told to end may take.
+_LOOK = 1.0
+_PATIENCE = 10.0
+
+
+def run_local(work, shards, n_workers=1, max_attempts=3, gpus=()):
+    """Make shards in processes of this machine.
+
+    Arguments
+    ---------
+    work : ShardWork
+        Makes one shard; travels to every process.
+    shards : iterable of Shard
+        Asked for one by one, as processes become free.
+    n_workers : int
+        How many processes.
+    max_attempts : int
+        How often a shard is begun when its process dies or fails on it.
+    gpus : list of str or int
+        What the processes see of the machine's GPUs, each one of them in
+        turn; empty: every process sees all.
+
+    Yields
+    ------
+    Outcome
+        One for each shard, in the order in which they end.
+
+    Raises
+    ------
+    InputError
+        Nothing can be made: no weights, no such language, a full disk.
+    """
+    if n_workers < 1 or max_attempts < 1:
+        raise InputError(
+            f"n_workers is {n_workers} and max_attempts is {max_attempts}; "
+            "both must be at least 1"
+        )
+    jobs, again = ((shard, 0) for shard in shards), deque()
+    payload = pickle.dumps(work)
+    workers = [
+        _Worker(payload, _environment(k, n_workers, gpus))
+        for k in range(n_workers)
+    ]
+    try:
+        while True:
+            _hand_out(workers, jobs, again)
+            busy = [worker for worker in workers if worker.shard is not None]
+            if not busy:
+                return
+            for worker in _with_news(busy):
+                shard, attempts = worker.shard, worker.attempts
+                receipt, error = worker.news()
+                if receipt is None and attempts + 1 < max_attempts:
+                    again.append((shard, attempts + 1))
+                else:
+                    yield Outcome(shard.name, receipt, error)
+    finally:
+        for worker in workers:
+            worker.dismiss()
+        for worker in workers:
+            worker.end()
+
+
+def _hand_out(workers, jobs, again):
+    """Give everybody something to do, as far as there is anything."""
+    for worker in workers:
+        if worker.shard is None:
+            # What failed comes last: the rest may be well
+            job = next(jobs, None) or (again and again.popleft())
+            if job:
+                worker.begin(*job)
+
+
+def _environment(number, n_workers, gpus):
+    """What a worker finds in its environment."""
+    # Each would take all cores otherwise, and all would wait for one another
+    threads = max(1, (os.cpu_count() or 1) // n_workers)
+    environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
+    if gpus:
+        environment["CUDA_VISIBLE_DEVICES"] = str(gpus[number % len(gpus)])
+    return environment
+
+
+def _with_news(workers):
+    """The workers that have sent something, or have died."""
+    while True:
+        ready = wait([worker.connection for worker in workers], _LOOK)
+        found = [
+            worker
+            for worker in workers
+            if worker.connection in ready or worker.process.poll() is not None
+        ]
+        if found:
+            return found
+
+
+class _Worker:
+    """A place for a process, which is replaced when it dies."""
+
+    def __init__(self, payload, environment):
+        self.payload = payload
+        self.environment = environment
+        self.process = self.connection = self.shard = None
+        self.attempts = 0
+
+    def begin(self, shard, attempts):
+        """Give it a shard that was begun so often before."""
+        self.shard, self.attempts = shard, attempts
+        if self.process is None:
+            self._start()
+        # A process that is gone already is noticed on reading.
+        with contextlib.suppress(OSError):
+            self.connection.send(shard)
+
+    def _start(self):
+        self.connection, theirs = Pipe()
+        path = json.dumps(sys.path)
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", _PROGRAM, str(theirs.fileno()), path],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                # Ctrl-C is for us; and what it starts can be ended with it.
+                start_new_session=True,
+                env=self.environment,
+            )
+        with contextlib.suppress(OSError):
+            self.connection.send_bytes(self.payload)
+
+    def news(self):
+        """What became of its shard: a receipt, or None and why not."""
+        self.shard = None
+        try:
+            # What a dead one has started may hold its socket open.
+            if self.process.poll() is not None and not self.connection.poll():
+                raise EOFError
+            kind, found = self.connection.recv()
+        except (EOFError, OSError):
+            kind, found = "failed", f"its process ended ({self._how()})"
+        if kind == "made":
+            return found, ""
+        self.end()
+        if kind == "refused":
+            raise InputError(found)
+        return None, found
+
+    def _how(self):
+        try:
+            code = self.process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            return "it closed its socket"
+        if code >= 0:
+            return f"exit code {code}"
+        return signal.Signals(-code).name
+
+    def dismiss(self):
+        """Let it close its backend; one at work ends at once."""
+        if self.process is None:
+            return
+        if self.shard is None:
+            with contextlib.suppress(OSError):
+                self.connection.send(None)
+        else:
+            self.connection.close()
+
+    def end(self):
+        """Wait for it to end, and see to it that it does."""
+        if self.process is None:
+            return
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(_PATIENCE)
+        _kill_group(self.process.pid)
+        self.process.wait()
+        self.connection.close()
+        self.process = self.connection = None
+
+
+def _kill_group(leader):
+    """End a worker and what it started, in whatever state they are."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, signal.SIGKILL)
+
+
+def _serve(descriptor):
+    """A worker's life: shards come in, receipts go out."""
+    # What it starts must not hold the socket open when it is gone.
+    os.set_inheritable(descriptor, False)
+    connection = Connection(descriptor)
+    arrived = queue.SimpleQueue()
+    threading.Thread(
+        target=_listen, args=(connection, arrived), daemon=True
+    ).start()
+    work = None
+    try:
+        work = pickle.loads(arrived.get())
+        while (shard := pickle.loads(arrived.get())) is not None:
+            connection.send(("made", work.make(shard)))
+    except InputError as error:
+        connection.send(("refused", str(error)))
+    except Exception:
+        connection.send(("failed", traceback.format_exc()))
+    finally:
+        if work is not None:
+            work.close()
+
+
+def _listen(connection, arrived):
+    """Pass on what comes; end everything when nobody is there any more."""
+    try:
+        while True:
+            arrived.put(connection.recv_bytes())
+    except (EOFError, OSError):
+        _kill_group(os.getpid())
