@@ -10,11 +10,11 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo ablation real loco bench bench-gpu test lint format clean
+.PHONY: help install demo demo-m5ser ablation real loco bench bench-gpu test lint format clean
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | \
-	  sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | \
+	  sed -E 's/^([a-z0-9-]+):.*## /  make \1\t/' | expand -t 18
 
 install: $(INSTALLED) ## Make .venv with everything in it (demo and dev extras)
 
@@ -29,6 +29,9 @@ $(INSTALLED): setup.py tools/mend_torchaudio.py
 
 demo: install ## Both stages and zero-shot evaluation on a spoken toy corpus
 	$(BIN)/python recipes/M5SER/demo.py
+
+demo-m5ser: install ## The demo's English translated into five languages, and stage 2 on it
+	$(BIN)/python recipes/M5SER/demo_m5ser.py
 
 ablation: install ## The paper's Table II and more rows on the demo corpus, over seeds
 	cd recipes/M5SER && ../../$(BIN)/python ablation.py hparams/ablation.yaml

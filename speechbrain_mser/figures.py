@@ -231,7 +231,7 @@ def scatter(axes, points, words, title):
     # hide all others.
     for first in range(0, len(words), 50):
         part = slice(first, first + 50)
-        for word in set(words[part]):
+        for word in in_order(words[part]):
             rows = np.flatnonzero(words[part] == word) + first
             axes.scatter(
                 *points[rows].T,

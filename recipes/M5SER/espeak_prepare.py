@@ -167,10 +167,10 @@ def plan_language(language, utterances, seed):
         key = zlib.crc32(f"{language} {voice}".encode())
         rng = np.random.default_rng([seed, key])
         chosen = sorted(rng.permutation(len(sentences))[:count].tolist())
-        speaker = _draw(rng, "speaker")
+        speaker = draw_deviations(rng, "speaker")
         for emotion in CANONICAL:
             for number in chosen:
-                jitter = speaker + _draw(rng, "utterance")
+                jitter = speaker + draw_deviations(rng, "utterance")
                 plan.append(
                     {
                         "ID": f"espeak_{language}_{voice}_{emotion}"
@@ -181,7 +181,7 @@ def plan_language(language, utterances, seed):
                         "emotion": emotion,
                         "text": sentences[number],
                         "seed": int(rng.integers(2**31)),
-                        **_prosody(emotion, jitter),
+                        **prosody_of(emotion, jitter),
                     }
                 )
     return plan
@@ -198,13 +198,13 @@ def _voices(zero_shot):
     ]
 
 
-def _draw(rng, source):
+def draw_deviations(rng, source):
     """A random deviation for each of `PARAMETERS`."""
     deviations = CORPUS["jitter"][source]
     return rng.normal(0, [deviations[name] for name in PARAMETERS])
 
 
-def _prosody(emotion, jitter):
+def prosody_of(emotion, jitter):
     """An emotion's prosody, with a deviation for each of `PARAMETERS`."""
     rule = CORPUS["emotions"][emotion]
     prosody = {name: rule.get(name, 0) for name in (*PARAMETERS, *QUALITIES)}

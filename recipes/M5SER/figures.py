@@ -240,7 +240,7 @@ def mmd(x, y):
     )
 
 
-def centroid_ratio(features, emotions, source_features, source_emotions):
+def centroid_ratios(features, emotions, source_features, source_emotions):
     """How far emotions are from the same emotions of another language.
 
     Arguments
@@ -256,16 +256,16 @@ def centroid_ratio(features, emotions, source_features, source_emotions):
 
     Returns
     -------
-    float or None
-        The mean distance between the two languages' centroids of an emotion,
+    dict
+        Of each emotion the distance between the two languages' centroids,
         over the mean distance between the centroids of two emotions of the
         source. Below 1, an emotion is nearer to itself in the other language
-        than to other emotions in its own. None with fewer than two emotions
-        in common.
+        than emotions are to one another in the source. Empty with fewer than
+        two emotions in common.
     """
     shared = in_order(set(emotions) & set(source_emotions))
     if len(shared) < 2:
-        return None
+        return {}
     here, there = (
         np.stack([values[words == word].mean(0) for word in shared])
         for values, words in (
@@ -274,7 +274,8 @@ def centroid_ratio(features, emotions, source_features, source_emotions):
         )
     )
     between = euclidean_distances(there)[np.triu_indices(len(shared), 1)]
-    return float(np.linalg.norm(here - there, axis=1).mean() / between.mean())
+    ratios = np.linalg.norm(here - there, axis=1) / between.mean()
+    return dict(zip(shared, ratios.tolist(), strict=True))
 
 
 def probe(features, table, source, language):
@@ -357,8 +358,9 @@ def spectrogram_numbers(features, table, source):
     -------
     dict
         ``source``; ``silhouette`` by emotion, language and corpus;
-        ``languages``, language to ``n``, ``mmd``, ``centroids`` (None for the
-        source), ``probe`` and ``chance``.
+        ``languages``, language to ``n``, ``mmd``, ``centroids`` (their mean;
+        None for the source), ``centroids_by_emotion``, ``probe`` and
+        ``chance``.
     """
     languages = in_order(table.language)
     if source not in languages:
@@ -373,17 +375,19 @@ def spectrogram_numbers(features, table, source):
         rows, others = of[name], of[source]
         ua, chance = probe(features, table, source, name)
         compared = name != source and min(rows.sum(), others.sum()) > 1
-        by_language[name] = {
-            "n": int(rows.sum()),
-            "mmd": mmd(features[rows], features[others]) if compared else None,
-            "centroids": centroid_ratio(
+        ratios = {}
+        if compared:
+            ratios = centroid_ratios(
                 features[rows],
                 emotions[rows],
                 features[others],
                 emotions[others],
             )
-            if compared
-            else None,
+        by_language[name] = {
+            "n": int(rows.sum()),
+            "mmd": mmd(features[rows], features[others]) if compared else None,
+            "centroids": float(np.mean([*ratios.values()])) if ratios else None,
+            "centroids_by_emotion": ratios,
             "probe": ua,
             "chance": chance,
         }

@@ -17,23 +17,45 @@ folder). So an utterance whose source is held out for validation or testing is
 held out in all languages, and what a source's manifest does not have is not
 here either. The text is the translation's and not known.
 
-The paper drops what is under 0.5 s, and files under 20 KB (of IEMOCAP and
-MELD) or 50 KB (of the others), without saying of which encoding. The
-translator's own is WAV 24 kHz float32, in which they are 0.21 and 0.52 s; in
-16 kHz 16 bit they would be 0.62 and 1.56 s. Sizes are computed from the
-duration in one encoding, a setting, whatever the files have.
+Where the folder is one that `synthesize.py` made, the text is the
+translation's, and only what a finished shard lists is taken: a file that no
+receipt vouches for is reported and not used. Elsewhere the text is not known.
+
+What the paper's two rules drop (`speechbrain_mser/synthesis/filters.py`), each
+alone and both together, for every corpus and language, is printed and written
+to ``m5ser_filters.json``.
 
 Usage: python m5ser_prepare.py --data_folder M5SER --save_folder manifests
 """
 
 import hashlib
+import json
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path, PurePosixPath
 
+from speechbrain_mser.atomic import atomic_path
 from speechbrain_mser.dataio.command_line import argument_parser
-from speechbrain_mser.dataio.manifest import read_manifest
+from speechbrain_mser.dataio.manifest import DATA_ROOT, read_manifest
 from speechbrain_mser.dataio.preparation import Corpus, prepare_corpus
+from speechbrain_mser.dataio.tables import read_table
 from speechbrain_mser.errors import InputError, exits_on_input_error
+from speechbrain_mser.synthesis import filters
+from speechbrain_mser.synthesis.filters import (
+    SCORE,
+    SHORT,
+    SMALL,
+    PaperFilters,
+    ScoreFilter,
+    filters_toll,
+    toll_table,
+)
+from speechbrain_mser.synthesis.finished import (
+    finished_shards,
+    read_rows,
+    was_synthesized,
+)
+from speechbrain_mser.synthesis.receipts import FOLDER_FILE
 
 LANGUAGES = ("fra", "deu", "ita", "cmn", "spa")
 
@@ -42,19 +64,17 @@ M5SER = Corpus(
     # Every row has its own
     language="mul",
     script=__file__,
-    layout="|".join(f"{language}/*/*" for language in LANGUAGES),
-    companions=("*.csv", "*.json", "*.jsonl", "*.txt", "*.md"),
+    # One that synthesize.py made may have others
+    layout="|".join([*(f"{name}/*/*" for name in LANGUAGES), FOLDER_FILE]),
+    companions=("*.csv", "*.json", "*.jsonl", "*.txt", "*.md", "*.png"),
     official_splits=True,
 )
 
-MIN_SECONDS = 0.5
-MIN_KILOBYTES = 50.0
+# The paper's, where they differ from the others'
 MIN_KILOBYTES_OF = ("iemocap=20", "meld=20")
-# The translator's command line writes float32
-REFERENCE_RATE = 24000
-REFERENCE_BYTES = 4
-KILOBYTE = 1000
 
+# What m5ser_scores.py writes into the folder of translations
+SCORES = "scores.csv"
 # Taken over from the source
 FROM_SOURCE = ("label", "emotion", "gender", "split")
 
@@ -63,12 +83,14 @@ def prepare_m5ser(
     data_folder,
     save_folder,
     source_folder=None,
-    min_seconds=MIN_SECONDS,
-    min_kilobytes=MIN_KILOBYTES,
+    min_seconds=PaperFilters.min_seconds,
+    min_kilobytes=PaperFilters.min_kilobytes,
     min_kilobytes_of=MIN_KILOBYTES_OF,
-    reference_rate=REFERENCE_RATE,
-    reference_bytes=REFERENCE_BYTES,
-    kilobyte=KILOBYTE,
+    reference_rate=PaperFilters.reference_rate,
+    reference_bytes=PaperFilters.reference_bytes,
+    kilobyte=PaperFilters.kilobyte,
+    scores=None,
+    keep_if=(),
     decode=False,
 ):
     """Write ``m5ser.csv`` and ``m5ser_dropped.csv``.
@@ -81,17 +103,14 @@ def prepare_m5ser(
         Where the manifest goes.
     source_folder : str or path-like, optional
         Where the sources' manifests are; default: the save folder.
-    min_seconds : float
-        Shorter ones are dropped.
-    min_kilobytes : float
-        Smaller ones are dropped; 0: none for its size.
+    min_seconds, min_kilobytes, reference_rate, reference_bytes, kilobyte
+        The paper's filters; see `PaperFilters`.
     min_kilobytes_of : list of str
-        The same for single corpora: ``meld=20``.
-    reference_rate, reference_bytes : int
-        The encoding in which sizes are meant: samples per second and bytes
-        per sample (4: float32, 2: 16 bit), mono, without the header.
-    kilobyte : int
-        1000 or 1024 bytes.
+        Another `min_kilobytes` for single corpora: ``meld=20``.
+    scores : str or path-like, optional
+        A table that scorers wrote; see `ScoreFilter`.
+    keep_if : list of str
+        What must hold in it: ``cer<=0.5``.
     decode : bool
         Decode every file, to find silent and broken-off ones too.
 
@@ -112,45 +131,82 @@ def prepare_m5ser(
     PosixPath('manifests/m5ser.csv')
     """
     folder = Path(data_folder).expanduser()
-    sizes = dict(map(_size, min_kilobytes_of))
-    settings = {
-        "min_seconds": min_seconds,
-        "min_kilobytes": min_kilobytes,
-        "reference_rate": reference_rate,
-        "reference_bytes": reference_bytes,
-        "kilobyte": kilobyte,
-    }
-    for name, value in settings.items():
-        _check_number(name, value, zero=name.startswith("min_"))
-    sources = _find_sources(folder, Path(source_folder or save_folder))
+    rules = PaperFilters(
+        min_seconds,
+        min_kilobytes,
+        dict(map(_size, min_kilobytes_of)),
+        reference_rate,
+        reference_bytes,
+        kilobyte,
+    )
+    limits = _score_filter(scores, keep_if)
+    languages, texts = _read_finished(folder)
+    sources = _find_sources(
+        folder, languages, Path(source_folder or save_folder)
+    )
 
     def refuse(row, seconds):
-        """Why the paper's filters drop it, if they do."""
-        size = seconds * reference_rate * reference_bytes / kilobyte
-        least = sizes.get(row["wav"].split("/")[1], min_kilobytes)
-        reasons = {}
-        if seconds < min_seconds:
-            reasons["too short"] = f"{seconds:.3f} s of {min_seconds:g} s"
-        if size < least:
-            reasons["too small"] = f"{size:.1f} KB of {least:g} KB"
-        if not reasons:
-            return ""
-        return f"{' and '.join(reasons)}: {', '.join(reasons.values())}"
+        """Why a filter drops it, if one does."""
+        reason = rules.refuse(row["wav"].split("/")[1], seconds)
+        if not reason and limits:
+            reason = limits.refuse(row["wav"])
+        return reason
 
-    return prepare_corpus(
+    manifest = prepare_corpus(
         M5SER,
-        partial(_collect, sources=sources),
+        partial(_collect, sources=sources, languages=languages, texts=texts),
         folder,
         save_folder,
         decode=decode,
         refuse=refuse,
-        min_kilobytes_of=sizes,
-        sources={
-            corpus: hashlib.sha256(path.read_bytes()).hexdigest()
-            for corpus, path in sources.items()
+        filters=asdict(rules),
+        keep_if=list(keep_if),
+        # Of all that decides what is in the manifest
+        read={
+            name: hashlib.sha256(Path(path).read_bytes()).hexdigest()
+            for name, path in {
+                **sources,
+                "filters.py": filters.__file__,
+                **({"scores": scores} if scores else {}),
+            }.items()
         },
-        **settings,
     )
+    toll = read_toll(manifest)
+    with atomic_path(manifest.with_name("m5ser_filters.json")) as partial_path:
+        facts = {**asdict(rules), "keep_if": list(keep_if), "toll": toll}
+        text = json.dumps(facts, indent=1)
+        partial_path.write_text(text + "\n", encoding="utf-8")
+    print(f"\nthe paper's filters, each alone and both:\n{toll_table(toll)}")
+    return manifest
+
+
+def read_toll(manifest):
+    """What the filters dropped, from what a preparation left.
+
+    Arguments
+    ---------
+    manifest : pathlib.Path
+        ``m5ser.csv``; ``m5ser_dropped.csv`` lies beside it.
+
+    Returns
+    -------
+    list of dict
+        As `filters_toll` returns.
+    """
+    kept, refused = [], []
+    for row in read_table(manifest, ["wav"]):
+        language, corpus, _ = row["wav"].removeprefix(DATA_ROOT).split("/", 2)
+        kept.append((corpus, language))
+    dropped = manifest.with_name("m5ser_dropped.csv")
+    for row in read_table(dropped, ["item", "reason"]):
+        if row["reason"].startswith((SHORT, SMALL)):
+            language, corpus, _ = row["item"].split("/", 2)
+            refused.append((corpus, language, row["reason"]))
+        elif row["reason"].startswith(SCORE):
+            language, corpus, _ = row["item"].split("/", 2)
+            # The paper's rules have let it pass.
+            kept.append((corpus, language))
+    return filters_toll(kept, refused)
 
 
 def _size(pair):
@@ -164,23 +220,41 @@ def _size(pair):
         raise InputError(
             f"min_kilobytes_of: {pair!r} is not of the form meld=20"
         )
-    _check_number(f"min_kilobytes_of {corpus}", value, zero=True)
     return corpus, value
 
 
-def _check_number(name, value, zero):
-    # Written so that NaN fails too
-    if not (value > 0 or (zero and value == 0)) or value == float("inf"):
+def _score_filter(scores, keep_if):
+    if bool(scores) != bool(keep_if):
         raise InputError(
-            f"{name} is {value:g}; it must be {'0 or ' * zero}above 0"
+            "scores and keep_if belong together: a table that scorers wrote, "
+            "and what must hold in it, such as --scores M5SER/scores.csv "
+            "--keep_if 'cer<=0.5'"
         )
+    return ScoreFilter(scores, keep_if) if scores else None
 
 
-def _find_sources(folder, source_folder):
+def _read_finished(folder):
+    """Languages, and path to text of what finished shards list.
+
+    The paper's languages and None for a folder without shards.
+    """
+    if not was_synthesized(folder):
+        return LANGUAGES, None
+    finished = finished_shards(folder)
+    texts = {
+        row["audio"]: row["text"]
+        for name in finished
+        for row in read_rows(folder, name)
+        if row["audio"]
+    }
+    return sorted({r["language"] for r in finished.values()}), texts
+
+
+def _find_sources(folder, languages, source_folder):
     """Corpus to its manifest, for every corpus that has a folder here."""
     corpora = {
         path.name
-        for language in LANGUAGES
+        for language in languages
         for path in folder.glob(f"{language}/[!.]*")
         if path.is_dir()
     }
@@ -197,7 +271,7 @@ def _find_sources(folder, source_folder):
     return sources
 
 
-def _collect(_, paths, sources):
+def _collect(_, paths, sources, languages, texts):
     """Rows joined to their sources."""
     tables = {
         corpus: read_manifest(path).set_index("ID").to_dict("index")
@@ -211,7 +285,7 @@ def _collect(_, paths, sources):
         if not item:
             dropped.append((path, "misplaced: not like fra/iemocap/ID.wav"))
             continue
-        if language not in LANGUAGES:
+        if language not in languages:
             dropped.append((path, f"language: {language} is none of M5SER's"))
             continue
         (corpus,) = corpus
@@ -219,6 +293,9 @@ def _collect(_, paths, sources):
         item = item if item in table else f"{corpus}_{item}"
         if item not in table:
             dropped.append((path, f"no source: not in {corpus}.csv"))
+            continue
+        if texts is not None and path not in texts:
+            dropped.append((path, "no receipt: in no finished shard"))
             continue
         source = table[item]
         rows.append(
@@ -230,6 +307,7 @@ def _collect(_, paths, sources):
                 "speaker": source["speaker"]
                 and f"{corpus}_{source['speaker']}",
                 **{name: source[name] for name in FROM_SOURCE},
+                "text": texts[path] if texts else "",
             }
         )
     return rows, dropped
@@ -245,18 +323,24 @@ def main():
         metavar="FOLDER",
         help="where the sources' manifests are; default: the save folder",
     )
-    add(
-        "--min_seconds",
-        type=float,
-        default=MIN_SECONDS,
-        help=f"default: {MIN_SECONDS:g}",
-    )
-    add(
-        "--min_kilobytes",
-        type=float,
-        default=MIN_KILOBYTES,
-        help=f"default: {MIN_KILOBYTES:g}; 0: none",
-    )
+    for name, kind, what in (
+        ("min_seconds", float, "shorter ones are dropped; 0: none"),
+        ("min_kilobytes", float, "smaller ones are dropped; 0: none"),
+        (
+            "reference_rate",
+            int,
+            "samples per second of the encoding that sizes are meant in",
+        ),
+        ("reference_bytes", int, "bytes per sample; 4: float32"),
+        ("kilobyte", int, "bytes"),
+    ):
+        default = getattr(PaperFilters, name)
+        add(
+            f"--{name}",
+            type=kind,
+            default=default,
+            help=f"{what}; default: {default:g}",
+        )
     add(
         "--min_kilobytes_of",
         nargs="*",
@@ -264,24 +348,13 @@ def main():
         default=MIN_KILOBYTES_OF,
         help=f"default: {' '.join(MIN_KILOBYTES_OF)}",
     )
+    add("--scores", metavar="FILE", help="a table that m5ser_scores.py wrote")
     add(
-        "--reference_rate",
-        type=int,
-        default=REFERENCE_RATE,
-        help="samples per second of the encoding that sizes are meant in; "
-        f"default: {REFERENCE_RATE}",
-    )
-    add(
-        "--reference_bytes",
-        type=int,
-        default=REFERENCE_BYTES,
-        help=f"bytes per sample; default: {REFERENCE_BYTES} (float32)",
-    )
-    add(
-        "--kilobyte",
-        type=int,
-        default=KILOBYTE,
-        help=f"bytes; default: {KILOBYTE}",
+        "--keep_if",
+        nargs="*",
+        metavar="CONDITION",
+        default=(),
+        help="what must hold in it, e.g. 'cer<=0.5'; default: nothing",
     )
     prepare_m5ser(**vars(parser.parse_args()))
 

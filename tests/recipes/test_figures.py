@@ -107,19 +107,19 @@ def test_mmd_tells_a_shift_from_none(rng):
     assert abs(mmd(x, y)) < 0.02 < 0.2 < mmd(x, y + 2)
 
 
-def test_centroid_ratio_by_hand():
-    from figures import centroid_ratio
+def test_centroid_ratios_by_hand():
+    from figures import centroid_ratios
 
     # The source's emotions lie 4 apart; the other language's are 1 and 3
     # from them, its fear is nobody's.
     source = np.array([[0.0, 0], [0, 2], [4, 1]])
     words = np.array(["sad", "sad", "angry"])
     other = np.array([[1.0, 1], [4, 4], [90, 90]])
-    ratio = centroid_ratio(
+    ratios = centroid_ratios(
         other, np.array(["sad", "angry", "fear"]), source, words
     )
-    assert ratio == pytest.approx((1 + 3) / 2 / 4)
-    assert centroid_ratio(other[2:], np.array(["fear"]), source, words) is None
+    assert ratios == pytest.approx({"sad": 1 / 4, "angry": 3 / 4})
+    assert centroid_ratios(other[2:], np.array(["fear"]), source, words) == {}
 
 
 def test_silhouette_by_hand():

@@ -1,11 +1,13 @@
 """What `m5ser_prepare.py` makes of translations and their sources."""
 
+import json
 from functools import partial
 
 import miniature
 import pytest
 from m5ser_prepare import prepare_m5ser
 from miniature import read_csv, read_dropped, refused, run
+from synthesized import synthesize
 
 from speechbrain_mser.dataio.manifest import (
     read_manifest,
@@ -213,6 +215,102 @@ def test_what_has_no_source_or_no_place_is_dropped(release, out):
     }
 
 
+# What each filter drops, by itself
+
+
+def test_the_toll_of_each_filter_is_written(release, out, capsys):
+    write_noise(release / f"fra/mead/{MEAD}.wav", seconds=0.51)
+    write_noise(release / f"deu/meld/{SAD}.wav", seconds=0.499)
+    write_noise(release / f"cmn/meld/{SAD}.wav", seconds=0.2)
+    prepare_m5ser(release, out)
+    facts = json.loads((out / "m5ser_filters.json").read_text())
+    assert facts["min_kilobytes_of"] == {"iemocap": 20.0, "meld": 20.0}
+    numbers = ("translations", "too short", "too small", "both", "either")
+    toll = {
+        (row["corpus"], row["language"]): [row[name] for name in numbers]
+        for row in facts["toll"]
+    }
+    assert toll["mead", "fra"] == [1, 0, 1, 0, 1]
+    assert toll["meld", "deu"] == [1, 1, 0, 0, 1]
+    assert toll["meld", "cmn"] == [1, 1, 1, 1, 1]
+    assert toll["all", ""] == [10, 2, 2, 1, 3]
+    # Also where there is nothing to do again
+    (out / "m5ser_filters.json").unlink()
+    capsys.readouterr()
+    prepare_m5ser(release, out)
+    printed = capsys.readouterr().out
+    assert "nothing to do" in printed and "| mead    | fra " in printed
+    assert json.loads((out / "m5ser_filters.json").read_text()) == facts
+
+
+def test_scores_drop_only_where_it_is_asked_for(release, out, tmp_path):
+    path = tmp_path / "scores.csv"
+    lines = [
+        f"{wav.relative_to(release)},{0.9 if 'cmn' in str(wav) else 0.1}\n"
+        for wav in release.rglob("*.wav")
+        if "spa" not in str(wav)
+    ]
+    path.write_text("audio,cer\n" + "".join(lines))
+    assert len(read_manifest(prepare_m5ser(release, out))) == 7
+    kept = prepare_m5ser(release, out, scores=path, keep_if=["cer<=0.5"])
+    assert set(read_manifest(kept).language) == {"deu", "fra", "ita"}
+    assert read_dropped(out) == {
+        f"cmn/iemocap/{HAPPY}.wav": "score: cer is 0.9, at most 0.5 is asked "
+        "for",
+        f"spa/iemocap/{XXX}.wav": "score: no cer",
+        f"spa/mead/{MEAD}.wav": "score: no cer",
+    }
+    # They are no toll of the paper's rules
+    toll = json.loads((out / "m5ser_filters.json").read_text())["toll"]
+    assert (toll[-1]["translations"], toll[-1]["either"]) == (7, 0)
+
+
+# A folder that synthesize.py made
+
+
+def test_the_text_is_the_translations(tmp_path):
+    synthesize(tmp_path)
+    folder = tmp_path / "m5ser"
+    manifest = prepare_m5ser(folder, tmp_path / "manifests")
+    table = read_manifest(manifest, folder).set_index("ID")
+    # Without the sign that SpeechBrain would replace
+    assert table.text["m5ser_fra_tones_03"] == "fra: Tone 3 costs 5"
+    # 24 sources: one fails, one is too long, one too short
+    assert sorted(table.groupby("language").size().items()) == [
+        ("deu", 21),
+        ("fra", 21),
+    ]
+    assert set(read_dropped(tmp_path / "manifests")) == {
+        "deu/tones/tones_07.flac",
+        "fra/tones/tones_07.flac",
+    }
+
+
+def test_what_was_made_may_be_in_any_language(tmp_path):
+    synthesize(tmp_path, most=4, languages=("jpn",))
+    folder, out = tmp_path / "m5ser", tmp_path / "manifests"
+    write_noise(folder / "fra/tones/tones_02.wav")
+    assert set(read_manifest(prepare_m5ser(folder, out)).language) == {"jpn"}
+    assert "language: fra is none of M5SER's" in read_dropped(out).values()
+
+
+def test_a_file_of_no_finished_shard_is_reported_and_not_used(tmp_path):
+    synthesize(tmp_path)
+    folder, out = tmp_path / "m5ser", tmp_path / "manifests"
+    write_noise(folder / "fra/tones/tones_05_cannot.wav")
+    first = folder / "shards/deu-00000.csv"
+    lost = [row[3] for row in read_csv(first)[1:] if row[3]]
+    first.write_text(first.read_text().replace("Tone", "Tune"))
+    table = read_manifest(prepare_m5ser(folder, out), folder)
+    reason = "no receipt: in no finished shard"
+    dropped = read_dropped(out)
+    assert {item for item, why in dropped.items() if why == reason} == {
+        *lost,
+        "fra/tones/tones_05_cannot.wav",
+    }
+    assert len(lost) > 1 and len(table) == 42 - len(lost)
+
+
 # Bad input
 
 
@@ -251,6 +349,8 @@ def test_a_broken_source_manifest_is_named(release, out):
         ),
         ({"min_seconds": float("nan")}, "min_seconds is nan; it must be 0 or"),
         ({"reference_rate": 0}, "reference_rate is 0; it must be above 0"),
+        ({"keep_if": ["cer<=1"]}, "scores and keep_if belong together"),
+        ({"scores": "scores.csv"}, "scores and keep_if belong together"),
     ],
 )
 def test_settings_that_cannot_be_used_are_named(release, out, options, message):
