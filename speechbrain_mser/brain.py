@@ -61,6 +61,7 @@ class EmotionBrain(Brain):
         self.label_words = list(candidate_labels(self.hparams.label_words))
         self.bad_utterances = {}
         self._train_set = None
+        self._validates = True
         self._schedule = None
         self.alignment = None
         self.terms = {}
@@ -198,10 +199,13 @@ class EmotionBrain(Brain):
 
     # The course of training
 
-    def fit(self, epoch_counter, train_set, *args, **kwargs):
-        """Train, as `speechbrain.Brain.fit` does."""
-        self._train_set = train_set
-        return super().fit(epoch_counter, train_set, *args, **kwargs)
+    def fit(self, epoch_counter, train_set, valid_set=None, **kwargs):
+        """Train, as `speechbrain.Brain.fit` does.
+
+        Without a validation set the last epoch is what is kept, not the best.
+        """
+        self._train_set, self._validates = train_set, valid_set is not None
+        return super().fit(epoch_counter, train_set, valid_set, **kwargs)
 
     def make_dataloader(self, dataset, stage, *args, **kwargs):
         """A loader of `UtteranceBatch`, and the length of the schedule."""
@@ -335,13 +339,18 @@ class EmotionBrain(Brain):
         }
         if stage == Stage.TRAIN:
             self.train_stats = stats
-            return
-        if not self.references:
-            raise InputError("no utterance of the validation set can be read")
-        metrics = emotion_metrics(
-            self.references, self.predictions, self.label_words
-        )
-        stats |= {name: metrics[name] for name in ("WA", "UA", "WF1")}
+            if self._validates:
+                return
+            stats = {}
+        else:
+            if not self.references:
+                raise InputError(
+                    "no utterance of the validation set can be read"
+                )
+            metrics = emotion_metrics(
+                self.references, self.predictions, self.label_words
+            )
+            stats |= {name: metrics[name] for name in ("WA", "UA", "WF1")}
         meta = {
             "epoch": epoch,
             "lr": self.optimizer.param_groups[0]["lr"],
@@ -350,7 +359,8 @@ class EmotionBrain(Brain):
         }
         self._log(meta, stats)
         if self.checkpointer is not None:
-            self._save_and_export(stats["UA"], epoch)
+            # Without validation a later epoch counts as a better one.
+            self._save_and_export(stats.get("UA", float(epoch)), epoch)
 
     def _log(self, meta, valid_stats):
         for name in ("train_logger", "tensorboard_logger"):
@@ -359,7 +369,7 @@ class EmotionBrain(Brain):
                 destination.log_stats(
                     stats_meta=meta,
                     train_stats=self.train_stats,
-                    valid_stats=valid_stats,
+                    valid_stats=valid_stats or None,
                 )
 
     def _save_and_export(self, ua, epoch):

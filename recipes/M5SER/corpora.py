@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+from functools import partial
 from pathlib import Path
 
 from speechbrain.utils.distributed import run_on_main
@@ -122,13 +123,17 @@ def read_tables(settings):
     Returns
     -------
     list of pandas.DataFrame
-        Training, validation.
+        Training, validation; None where ``valid_split`` is null.
     """
     table = read_corpora(settings["corpora"], settings)
     labels = candidate_labels(settings["model"]["label_words"])
+    select = partial(
+        select_utterances, languages=settings["languages"], labels=labels
+    )
+    valid_split = settings["valid_split"]
     return [
-        select_utterances(table, split, settings["languages"], labels)
-        for split in (settings["train_split"], settings["valid_split"])
+        select(table, settings["train_split"]),
+        None if valid_split is None else select(table, valid_split),
     ]
 
 

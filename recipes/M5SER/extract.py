@@ -94,7 +94,7 @@ def main():
     store = open_store(
         encoder, "write", training["feature_folder"], training["feature_dtype"]
     )
-    log_size(store, encoder, table.duration.sum())
+    log_size(store, encoder, table.duration)
     counts = extract(encoder, store, table, training, device)
     print(", ".join(f"{n} {what}" for what, n in counts.items()))
 

@@ -13,6 +13,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import pandas as pd
 import speechbrain as sb
 from corpora import read_tables
 from ruamel.yaml import YAML
@@ -102,8 +103,11 @@ def main():
         training["feature_folder"],
         training["feature_dtype"],
     )
-    log_size(store, model["whisper"], sum(t.duration.sum() for t in tables))
-    train_set, valid_set = (make_dataset(table, store) for table in tables)
+    log_size(store, model["whisper"], pd.concat(tables).duration)
+    train_set, valid_set = (
+        None if table is None else make_dataset(table, store)
+        for table in tables
+    )
     brain = EmotionBrain(
         modules=model["modules"],
         opt_class=training["opt_class"],

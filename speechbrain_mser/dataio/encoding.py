@@ -46,7 +46,7 @@ def open_store(encoder, features, feature_folder, feature_dtype):
     return FeatureStore(feature_folder, settings, features, feature_dtype)
 
 
-def log_size(store, encoder, seconds):
+def log_size(store, encoder, durations):
     """Say how much disk a corpus's features take, before they are made.
 
     Arguments
@@ -55,13 +55,18 @@ def log_size(store, encoder, seconds):
         Where they go.
     encoder : WhisperEncoder
         Whose they are.
-    seconds : float
-        Of speech.
+    durations : pandas.Series
+        Of the utterances, in seconds.
     """
     if store is None:
         return
     each = BYTES[store.dtype] * encoder.hidden_size * encoder.n_output_layers
-    size = seconds * FRAMES_PER_SECOND * each
+    seconds = durations.sum()
+    size = each * (
+        len(durations)
+        if encoder.mean_over_time
+        else seconds * FRAMES_PER_SECOND
+    )
     free = shutil.disk_usage(store.folder).free
     logger.info(
         "features of %.1f hours take %.1f GB in %s; %.1f GB are free, what "

@@ -11,6 +11,7 @@ def build_connector(
     output_dim,
     n_queries,
     n_input_layers=1,
+    layer_join="mix",
     standardize=True,
     output_rms=None,
     **qformer,
@@ -29,6 +30,8 @@ def build_connector(
         Number of tokens for the LLM.
     n_input_layers : int
         Number of encoder layers that come in.
+    layer_join : str
+        "mix" or "concat", as for `Connector`.
     standardize : bool
         Whether features are standardised with the training data's statistics.
     output_rms : float, optional
@@ -52,6 +55,7 @@ def build_connector(
         "output_dim": output_dim,
         "n_queries": n_queries,
         "n_input_layers": n_input_layers,
+        "layer_join": layer_join,
         "standardize": standardize,
         "output_rms": output_rms,
     }

@@ -24,6 +24,9 @@ from speechbrain_mser.errors import InputError
 from speechbrain_mser.lobes.layer_mix import mix_layers
 from speechbrain_mser.lobes.standardize import FeatureStandardizer
 
+# What becomes of several encoder layers.
+LAYER_JOINS = ("mix", "concat")
+
 
 @register_checkpoint_hooks
 class Connector(nn.Module):
@@ -38,11 +41,14 @@ class Connector(nn.Module):
         Width of the encoder's features.
     output_dim : int
         Width of the LLM's embeddings.
-    hidden_size : int
-        Width of the tokens before they are projected to the LLM's.
+    hidden_size : int, optional
+        Width of the tokens before they are projected to the LLM's; by default
+        that of the features once their layers are joined.
     n_input_layers : int
-        Number of encoder layers that come in; several are mixed with learned
-        weights.
+        Number of encoder layers that come in.
+    layer_join : str
+        What becomes of several layers: "mix" adds them with learned weights,
+        "concat" lays them side by side.
     standardize : bool
         Whether features are standardised with the training data's statistics.
     output_rms : float, optional
@@ -55,12 +61,21 @@ class Connector(nn.Module):
         self,
         input_dim,
         output_dim,
-        hidden_size,
+        hidden_size=None,
         n_input_layers=1,
+        layer_join="mix",
         standardize=True,
         output_rms=None,
     ):
         super().__init__()
+        if layer_join not in LAYER_JOINS:
+            raise InputError(
+                f"layer_join is {layer_join!r}, expected "
+                f"{' or '.join(LAYER_JOINS)}"
+            )
+        # Learned weights change nothing where there is but one layer.
+        mixed = layer_join == "mix" or n_input_layers == 1
+        self.joined_dim = input_dim if mixed else n_input_layers * input_dim
         self.input_dim = input_dim
         self.output_dim = output_dim
         self.n_input_layers = n_input_layers
@@ -72,11 +87,11 @@ class Connector(nn.Module):
         )
         self.layer_weights = (
             nn.Parameter(torch.zeros(n_input_layers))
-            if n_input_layers > 1
+            if mixed and n_input_layers > 1
             else None
         )
-        self.input_norm = nn.LayerNorm(input_dim)
-        self.output = nn.Linear(hidden_size, output_dim)
+        self.input_norm = nn.LayerNorm(self.joined_dim)
+        self.output = nn.Linear(hidden_size or self.joined_dim, output_dim)
         self.output_scale = (
             nn.Parameter(torch.tensor(float(output_rms)))
             if output_rms is not None
@@ -84,7 +99,7 @@ class Connector(nn.Module):
         )
 
     def read_features(self, features, lens):
-        """Standardise, mix layers, normalise; the input side.
+        """Standardise, join layers, normalise; the input side.
 
         Arguments
         ---------
@@ -96,7 +111,7 @@ class Connector(nn.Module):
         Returns
         -------
         features : torch.Tensor
-            ``[batch, frames, dim]``, float32.
+            ``[batch, frames, joined dim]``, float32.
         mask : torch.Tensor
             ``[batch, frames]``, True where there is speech, not padding.
         """
@@ -110,19 +125,30 @@ class Connector(nn.Module):
                 f"{features.shape[-1]}; this connector was built for "
                 f"{self.n_input_layers} of width {self.input_dim}"
             )
+        if self.joined_dim == self.input_dim:
+            features = self._mix(features)
+        else:
+            features = self._concatenate(features)
+        frames = features.shape[1]
+        mask = length_to_mask((lens * frames).round(), max_len=frames).bool()
+        return self.input_norm(features), mask
+
+    def _mix(self, features):
         weights = (
             self.layer_weights.softmax(0)
             if self.layer_weights is not None
             else self.input_norm.weight.new_ones(1)
         )
         if self.standardizer is not None:
-            features = self.standardizer(features, weights)
-        else:
-            neutral = weights.new_ones(layers, self.input_dim)
-            features = mix_layers(features, weights, 0 * neutral, neutral)
-        frames = features.shape[1]
-        mask = length_to_mask((lens * frames).round(), max_len=frames).bool()
-        return self.input_norm(features), mask
+            return self.standardizer(features, weights)
+        neutral = weights.new_ones(self.n_input_layers, self.input_dim)
+        return mix_layers(features, weights, 0 * neutral, neutral)
+
+    def _concatenate(self, features):
+        features = features.to(self.input_norm.weight.dtype)
+        if self.standardizer is not None:
+            features = self.standardizer(features)
+        return features.transpose(1, 2).flatten(2)
 
     def write_tokens(self, hidden):
         """Project to the LLM's width and scale; the output side.

@@ -1,6 +1,7 @@
 """The linear connector: the baseline that the Q-Former must beat."""
 
 import torch
+import torch.nn.functional as F
 
 from speechbrain_mser.lobes.connector import Connector
 
@@ -21,6 +22,8 @@ class LinearConnector(Connector):
         Number of stretches, hence of tokens for the LLM.
     n_input_layers : int
         Number of encoder layers that come in.
+    layer_join : str
+        "mix" or "concat", as for `Connector`.
     standardize : bool
         Whether features are standardised with the training data's statistics.
     output_rms : float, optional
@@ -31,7 +34,7 @@ class LinearConnector(Connector):
     >>> connector = LinearConnector(input_dim=16, output_dim=24, n_queries=4)
     >>> tokens, pooled = connector(torch.randn(2, 50, 16), torch.tensor([1.0, 0.5]))
     >>> tokens.shape, pooled.shape
-    (torch.Size([2, 4, 24]), torch.Size([2, 16]))
+    (torch.Size([2, 4, 24]), torch.Size([2, 24]))
     """
 
     def __init__(
@@ -40,14 +43,15 @@ class LinearConnector(Connector):
         output_dim,
         n_queries=32,
         n_input_layers=1,
+        layer_join="mix",
         standardize=True,
         output_rms=None,
     ):
         super().__init__(
             input_dim=input_dim,
             output_dim=output_dim,
-            hidden_size=input_dim,
             n_input_layers=n_input_layers,
+            layer_join=layer_join,
             standardize=standardize,
             output_rms=output_rms,
         )
@@ -68,7 +72,9 @@ class LinearConnector(Connector):
         tokens : torch.Tensor
             ``[batch, n_queries, output_dim]``, for the LLM.
         pooled : torch.Tensor
-            ``[batch, input_dim]``, for the contrastive loss.
+            ``[batch, output_dim]``, for the contrastive loss: what the
+            projection makes of the utterance. Without its bias, which all
+            utterances share.
         """
         features, mask = self.read_features(features, lens)
         # Stretch q of an utterance with n frames runs from floor(q n / Q) to
@@ -81,4 +87,5 @@ class LinearConnector(Connector):
         member = ((frame >= first) & (frame < last)).to(features.dtype)
         # [batch, n_queries, frames] @ [batch, frames, dim]
         hidden = member @ features / member.sum(-1, keepdim=True)
-        return self.write_tokens(hidden), hidden.mean(1)
+        pooled = F.linear(hidden.mean(1), self.output.weight)
+        return self.write_tokens(hidden), pooled

@@ -64,6 +64,8 @@ class EmotionQFormer(Connector):
         In the layers.
     n_input_layers : int
         Number of encoder layers that come in.
+    layer_join : str
+        "mix" or "concat", as for `Connector`.
     standardize : bool
         Whether features are standardised with the training data's statistics.
     output_rms : float, optional
@@ -101,6 +103,7 @@ class EmotionQFormer(Connector):
         cross_attention_every=2,
         dropout=0.1,
         n_input_layers=1,
+        layer_join="mix",
         standardize=True,
         output_rms=None,
     ):
@@ -116,6 +119,7 @@ class EmotionQFormer(Connector):
             output_dim=output_dim,
             hidden_size=shape["hidden_size"],
             n_input_layers=n_input_layers,
+            layer_join=layer_join,
             standardize=standardize,
             output_rms=output_rms,
         )
@@ -127,7 +131,7 @@ class EmotionQFormer(Connector):
                 hidden_size=shape["hidden_size"],
                 num_attention_heads=shape["n_heads"],
                 intermediate_size=shape["intermediate_size"],
-                encoder_hidden_size=input_dim,
+                encoder_hidden_size=self.joined_dim,
                 cross_attention_frequency=cross_attention_every,
                 hidden_dropout_prob=dropout,
                 attention_probs_dropout_prob=dropout,

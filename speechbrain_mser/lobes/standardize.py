@@ -50,22 +50,23 @@ class FeatureStandardizer(nn.Module):
         return bool(self.frames > 0)
 
     def forward(self, features, weights=None):
-        """Standardise a batch, and mix its layers.
+        """Standardise a batch, and mix its layers if asked to.
 
         Arguments
         ---------
         features : torch.Tensor
             ``[batch, frames, dim]``, or ``[batch, layers, frames, dim]``.
         weights : torch.Tensor, optional
-            ``[layers]``, how much each layer counts; not needed for one.
+            ``[layers]``, how much each layer counts.
 
         Returns
         -------
         torch.Tensor
-            ``[batch, frames, dim]``, float32.
+            ``[batch, frames, dim]``, float32; without weights of the shape
+            that came in.
         """
         if weights is None:
-            weights = self.mean.new_ones(1)
+            return (features - self.mean[:, None]) / self.std[:, None]
         return mix_layers(features, weights, self.mean, self.std)
 
     @torch.no_grad()

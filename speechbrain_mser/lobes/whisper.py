@@ -51,6 +51,9 @@ class WhisperEncoder(Whisper):
     pad_to_30s : bool
         Encode 30 s of audio and silence, as Whisper was trained: bit for bit
         the official encoder, cut to the utterance, at many times the cost.
+    mean_over_time : bool
+        Return one frame per utterance, the mean over its own: a thousandth of
+        the features to store, for connectors that average anyway.
     freeze : bool
         Keep the weights; evaluation mode and no gradients, whatever a Brain
         says.
@@ -83,6 +86,7 @@ class WhisperEncoder(Whisper):
         save_path="pretrained_models",
         layers=-1,
         pad_to_30s=False,
+        mean_over_time=False,
         freeze=True,
         dtype="float32",
     ):
@@ -103,6 +107,7 @@ class WhisperEncoder(Whisper):
         config = self.model.config
         self.hidden_size = config.d_model
         self.pad_to_30s = pad_to_30s
+        self.mean_over_time = mean_over_time
         self.max_frames = config.max_source_positions
         # A model with fewer positions (a small test model) has a shorter
         # window than Whisper's 30 s.
@@ -156,7 +161,7 @@ class WhisperEncoder(Whisper):
         dict
             Plain values; the weights as a digest, whatever their name.
         """
-        return {
+        described = {
             # The mel filters are a buffer among them.
             "weights": weights_digest(self),
             "stft": [self._n_fft, self._hop_length],
@@ -167,6 +172,10 @@ class WhisperEncoder(Whisper):
             "layers": self.layers if self.several else self.layers[0],
             "pad_to_30s": self.pad_to_30s,
         }
+        # Only where it is asked for: what was stored before stays valid.
+        if self.mean_over_time:
+            described["mean_over_time"] = True
+        return described
 
     def forward(self, wavs, wav_lens=None):
         """Encode a batch of utterances.
@@ -182,7 +191,8 @@ class WhisperEncoder(Whisper):
         -------
         features : torch.Tensor
             ``[batch, frames, dim]`` at 50 Hz, or ``[batch, layers, frames,
-            dim]`` for several layers; zero beyond an utterance's length.
+            dim]`` for several layers; zero beyond an utterance's length. With
+            ``mean_over_time`` one frame, in float32.
         lens : torch.Tensor
             ``[batch]``, relative lengths in frames.
         """
@@ -212,6 +222,11 @@ class WhisperEncoder(Whisper):
                     if wanted == number:
                         _put(features[:, k], [places[i] for i in part], hidden)
         lens = wav_lens.new_tensor([total / longest for total in totals])
+        if self.mean_over_time:
+            # Zero beyond an utterance's length, hence the sum is its own.
+            sums = features.sum(2, keepdim=True, dtype=torch.float32)
+            counts = sums.new_tensor(totals)[:, None, None, None]
+            features, lens = sums / counts, torch.ones_like(lens)
         return features if self.several else features[:, 0], lens
 
     def _passes(self, frames, most):

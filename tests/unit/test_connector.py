@@ -89,7 +89,8 @@ def test_one_layer_may_come_without_its_dimension():
     standardizer.finish()
     np.testing.assert_allclose(standardizer.std[0], kept[0].std(0), rtol=1e-5)
     features = batches[0][0]
-    assert torch.equal(standardizer(features[:, 0]), standardizer(features))
+    alone = standardizer(features[:, 0])
+    assert torch.equal(alone, standardizer(features)[:, 0])
 
 
 def test_features_pass_unchanged_until_the_statistics_are_there():
@@ -130,6 +131,41 @@ def test_a_constant_dimension_becomes_zero():
 def test_statistics_of_nothing_are_refused():
     with pytest.raises(InputError, match="none of the training utterances"):
         FeatureStandardizer(dim=3).finish()
+
+
+# Layers side by side
+
+
+@both_types
+def test_joined_layers_are_each_standardised_and_side_by_side(connector_type):
+    connector = make(connector_type, n_input_layers=3, layer_join="concat")
+    features, lens = torch.randn(2, 3, 7, 12), torch.tensor([1.0, 4 / 7])
+    connector.standardizer.update(features, lens)
+    connector.standardizer.finish()
+    found, mask = connector.read_features(features, lens)
+    assert mask.sum(1).tolist() == [7, 4]
+    kept = torch.cat([features[0].mT, features[1, ..., :4, :].mT], -1).mT
+    own = (features - kept.mean(1, keepdim=True)) / kept.std(
+        1, keepdim=True, correction=0
+    )
+    expected = F.layer_norm(torch.cat(list(own.unbind(1)), -1), (36,))
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    tokens, _ = connector(features, lens)
+    assert tokens.shape == (2, 4, 20)
+
+
+def test_one_layer_is_the_same_joined_either_way():
+    features, lens = torch.randn(2, 7, 12), torch.ones(2)
+    either = []
+    for join in ("mix", "concat"):
+        torch.manual_seed(0)
+        either.append(make("linear", layer_join=join)(features, lens)[0])
+    assert torch.equal(*either)
+
+
+def test_an_unknown_join_is_named():
+    with pytest.raises(InputError, match="layer_join is 'sum', expected mix"):
+        make(layer_join="sum")
 
 
 # The mix of layers
@@ -227,7 +263,9 @@ def test_the_linear_connector_is_adaptive_average_pooling(n_queries):
         speech = F.layer_norm(row[:count], (12,))
         expected = F.adaptive_avg_pool1d(speech.T, n_queries).T
         torch.testing.assert_close(token, connector.output(expected))
-        torch.testing.assert_close(embedding, expected.mean(0))
+        projected = connector.output(expected).mean(0)
+        projected = projected - connector.output.bias
+        torch.testing.assert_close(embedding, projected, atol=1e-5, rtol=1e-5)
 
 
 @both_types

@@ -466,3 +466,24 @@ def test_a_model_with_fewer_positions_has_a_shorter_window(tmp_path):
     first, _ = encoder(noise(16000)[None, : 17 * 320])
     assert features.shape == (1, 50, 16)
     np.testing.assert_allclose(features[:, :17], first, atol=1e-5)
+
+
+@pytest.mark.parametrize("layers", [-1, [0, 2]])
+def test_the_mean_over_time_is_over_an_utterances_own_frames(
+    layers, tiny_whisper
+):
+    wavs, wav_lens = torch.randn(2, 16000), torch.tensor([1.0, 0.4])
+    features, lens = WhisperEncoder(tiny_whisper, layers=layers)(wavs, wav_lens)
+    encoder = WhisperEncoder(tiny_whisper, layers=layers, mean_over_time=True)
+    means, ones = encoder(wavs, wav_lens)
+    assert ones.tolist() == [1.0, 1.0]
+    assert lens.tolist() == pytest.approx([1.0, 0.4])
+    for row, mean, count in zip(features, means, [50, 20], strict=True):
+        expected = row[..., :count, :].mean(-2, keepdim=True)
+        torch.testing.assert_close(mean, expected)
+
+
+def test_only_means_over_time_have_a_fingerprint_of_their_own(tiny_whisper):
+    frames = WhisperEncoder(tiny_whisper).fingerprint()
+    means = WhisperEncoder(tiny_whisper, mean_over_time=True).fingerprint()
+    assert means == {**frames, "mean_over_time": True}
