@@ -82,7 +82,9 @@ def main():
             f"there is no folder {source}: the calibration is written into "
             "the recogniser's, so a hub's has to be downloaded first"
         )
-    recognizer, store = load_recognizer(settings, run_opts)
+    recognizer, store = load_recognizer(
+        settings["recognizer"], settings, run_opts
+    )
     labels = recognizer.labels()
     table, log_probs = recognize(
         recognizer,

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import speechbrain as sb
 from protocols import read_sets
-from recognition import align_to_training, load_recognizer, recognize
+from recognition import recognize_sets
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_mser.atomic import atomic_path
@@ -54,6 +54,30 @@ def find_calibration(recognizer, mode):
             raise
         logger.info("without calibrated figures: %s", error)
         return None
+
+
+def check_alone(mode):
+    """Refuse to calibrate several recognisers together.
+
+    Raises
+    ------
+    InputError
+        It is asked for.
+    """
+    if mode != "none":
+        raise InputError(
+            f"calibration is {mode!r}, which belongs to one recogniser; "
+            "several are evaluated with --calibration none"
+        )
+
+
+def measure_alone(kind, table, log_probs):
+    """WA, UA, WF1 of one recogniser among several."""
+    predictions = [kind.labels[k] for k in log_probs.argmax(-1).tolist()]
+    metrics = emotion_metrics(
+        table.emotion.tolist(), predictions, kind.labels, kind.ua_over
+    )
+    return {name: metrics[name] for name in ("WA", "UA", "WF1")}
 
 
 def measure(kind, table, log_probs, settings):
@@ -144,36 +168,28 @@ def main():
     settings = read_settings(hparams_file, overrides)
     mode = settings["calibration"]
     check_mode(mode)
-    if settings["adaptation"] not in ("none", "set"):
-        raise InputError(
-            f"adaptation is {settings['adaptation']!r}, expected none or set"
-        )
+    if not isinstance(settings["recognizer"], str):
+        check_alone(mode)
     published = {}
     if settings["published"]:
         # Beside the file itself, not beside a link to it.
         beside = Path(hparams_file).resolve().parent
         published = read_published(beside / settings["published"])
     sets, absent = read_sets(settings)
-    recognizer, store = load_recognizer(settings, run_opts)
-    found = find_calibration(recognizer, mode)
+    wanted = {
+        name: (kind.table, kind.labels, kind.audio)
+        for name, kind in sets.items()
+    }
     folder, results = Path(settings["output_folder"]), {}
-    for name, kind in sets.items():
-        alignment = None
-        if settings["adaptation"] == "set":
-            alignment = align_to_training(
-                recognizer, store, kind.table, settings, name
-            )
-        table, raw = recognize(
-            recognizer,
-            store,
-            kind.table,
-            kind.labels,
-            settings,
-            name,
-            alignment,
-        )
+    for name, table, raw, each, recognizer in recognize_sets(
+        settings, run_opts, wanted
+    ):
+        kind = sets[name]
+        found = find_calibration(recognizer, mode) if len(each) == 1 else None
         log_probs = found.apply(raw, kind.labels, mode) if found else raw
         metrics, predictions = measure(kind, table, log_probs, settings)
+        if len(each) > 1:
+            metrics["each"] = [measure_alone(kind, table, own) for own in each]
         metrics["published"] = published.get(kind.protocol, [])
         references, place = table.emotion.tolist(), folder / name
         write_predictions(

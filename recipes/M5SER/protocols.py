@@ -2,6 +2,7 @@
 stand beside ours."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas
@@ -37,6 +38,10 @@ class EvaluationSet:
     ---------
     table : pandas.DataFrame
         The utterances.
+    audio : pandas.DataFrame
+        Them and those of the same corpus, split and languages whose emotion
+        is not among the labels: which ones they are is not to be known when
+        nothing but audio is.
     labels : list of str
         The candidates.
     ua_over : str
@@ -48,6 +53,7 @@ class EvaluationSet:
     """
 
     table: pandas.DataFrame
+    audio: pandas.DataFrame
     labels: list
     ua_over: str
     protocol: str | None
@@ -92,14 +98,15 @@ def read_sets(settings):
         )
         if source not in tables:
             tables[source] = _read_source(entry, settings)
-        table = select_utterances(
+        select = partial(
+            select_utterances,
             _merge(tables[source], entry),
             entry.get("split"),
             entry.get("languages"),
-            labels,
         )
         sets[name] = EvaluationSet(
-            table,
+            select(labels),
+            select(),
             labels,
             entry.get("ua_over", "present"),
             protocol,

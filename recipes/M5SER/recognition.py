@@ -13,11 +13,13 @@ from speechbrain_mser.lobes.standardize import FeatureStandardizer
 logger = get_logger(__name__)
 
 
-def load_recognizer(settings, run_opts):
-    """The recogniser of an experiment, and the store of its features.
+def load_recognizer(source, settings, run_opts):
+    """A trained recogniser, and the store of its encoder's features.
 
     Arguments
     ---------
+    source : str
+        The folder that training left, or a hub name.
     settings : dict
         Of evaluate.yaml or calibrate.yaml, as `read_settings` returns them.
     run_opts : dict
@@ -31,7 +33,7 @@ def load_recognizer(settings, run_opts):
         Where its encoder's features may be.
     """
     recognizer = EmotionRecognizer.from_hparams(
-        settings["recognizer"],
+        source,
         overrides={
             hub: settings[hub]
             for hub in ("whisper_hub", "llama_hub")
@@ -172,3 +174,66 @@ def recognize(recognizer, store, table, labels, settings, name, alignment=None):
         raise InputError(f"{name}: no utterance could be read")
     table = table[table.ID.isin(found)].sort_values("ID")
     return table, torch.stack([found[utterance] for utterance in table.ID])
+
+
+def recognize_sets(settings, run_opts, sets):
+    """What one or several recognisers make of one or several sets.
+
+    One recogniser is in memory at a time.
+
+    Arguments
+    ---------
+    settings : dict
+        ``recognizer`` is a folder or hub name, or a list of them, whose
+        log-probabilities are averaged; ``adaptation`` "none", or "set" for
+        features moved to the training's mean and deviation.
+    run_opts : dict
+        SpeechBrain's: the device.
+    sets : dict
+        Name to the utterances, the candidates, and the utterances whose audio
+        adaptation may take (`pandas.DataFrame`, list of str,
+        `pandas.DataFrame`).
+
+    Yields
+    ------
+    name : str
+        The set's.
+    table : pandas.DataFrame
+        The utterances that could be read, by ID.
+    log_probs : torch.Tensor
+        ``[n, n_labels]``, normalised over the labels.
+    each : list of torch.Tensor
+        The same of every recogniser.
+    recognizer : EmotionRecognizer
+        The last one.
+
+    Raises
+    ------
+    InputError
+        Another adaptation, or no recogniser.
+    """
+    if settings["adaptation"] not in ("none", "set"):
+        raise InputError(
+            f"adaptation is {settings['adaptation']!r}, expected none or set"
+        )
+    sources = settings["recognizer"]
+    sources = [sources] if isinstance(sources, str) else list(sources or [])
+    if not sources:
+        raise InputError("no recogniser: recognizer takes a folder, or a list")
+    found = {name: [] for name in sets}
+    for number, source in enumerate(sources, start=1):
+        recognizer, store = load_recognizer(source, settings, run_opts)
+        for name, (table, labels, audio) in sets.items():
+            alignment = None
+            if settings["adaptation"] == "set":
+                alignment = align_to_training(
+                    recognizer, store, audio, settings, name
+                )
+            read, log_probs = recognize(
+                recognizer, store, table, labels, settings, name, alignment
+            )
+            found[name].append(log_probs.log_softmax(-1))
+            if number == len(sources):
+                each = found[name]
+                mean = torch.stack(each).mean(0).log_softmax(-1)
+                yield name, read, mean, each, recognizer

@@ -1,0 +1,77 @@
+#!/usr/bin/env python3
+"""Let trained recognisers label a corpus, for a training that includes it.
+
+    python pseudo_label.py hparams/pseudo_label.yaml --data_root /corpora \
+        --recognizer "[results/1/recognizer, results/2/recognizer]" \
+        --corpus emovo --labels paper7 --output_folder results/pseudo
+
+Writes <output_folder>/<corpus>.csv: the corpus's manifest with the emotions
+that the recognisers hear, of the surer half of what they take for each. With
+the other corpora's manifests beside it, train.py (--manifest_folder
+results/pseudo --skip_prep True) trains on all of them. The corpus's own
+labels are not looked at, and are not in the result.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import speechbrain as sb
+from corpora import prepare_manifests
+from recognition import recognize_sets
+
+from speechbrain_mser.dataio.manifest import (
+    read_manifest,
+    read_manifests,
+    write_manifest,
+)
+from speechbrain_mser.emotions import candidate_labels
+from speechbrain_mser.errors import exits_on_input_error
+from speechbrain_mser.hparams import place_overrides, read_settings
+from speechbrain_mser.pseudo_labels import even_out, surest
+
+
+@exits_on_input_error
+def main():
+    """Label a corpus."""
+    hparams_file, run_opts, flags = sb.parse_arguments(sys.argv[1:])
+    overrides = place_overrides(hparams_file, flags)
+    settings = read_settings(hparams_file, overrides)
+    corpus, labels = (
+        settings["corpus"],
+        list(candidate_labels(settings["labels"])),
+    )
+    manifests = prepare_manifests(
+        corpus,
+        settings["data_root"],
+        settings["corpus_folders"],
+        settings["manifest_folder"],
+        settings["skip_prep"],
+        settings["corpus_options"],
+    )
+    table = read_manifests(manifests)
+    _, table, log_probs, *_ = next(
+        recognize_sets(settings, run_opts, {corpus: (table, labels, table)})
+    )
+    said, believed = surest(even_out(log_probs), settings["keep"])
+    emotions = dict(zip(table.ID, np.array(labels)[said], strict=True))
+    chosen = set(table.ID[believed])
+    (manifest,) = manifests
+    rows = [
+        {**row, "emotion": emotions[row["ID"]], "label": "pseudo", "text": ""}
+        for row in read_manifest(manifest).to_dict("records")
+        if row["ID"] in chosen
+    ]
+    output = Path(settings["output_folder"]) / Path(manifest).name
+    write_manifest(output, rows)
+    counts = {
+        label: sum(r["emotion"] == label for r in rows) for label in labels
+    }
+    print(
+        f"{output}: {len(rows)} of {len(table)} utterances, "
+        + ", ".join(f"{n} {label}" for label, n in counts.items())
+    )
+
+
+if __name__ == "__main__":
+    main()

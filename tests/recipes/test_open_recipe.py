@@ -1,0 +1,221 @@
+"""The open recipe: no validation, several recognisers, a second training."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from scipy.special import log_softmax, softmax
+
+from speechbrain_mser.dataio.manifest import read_manifest, write_manifest
+from speechbrain_mser.inference import EmotionRecognizer
+
+RECIPES = Path(__file__).resolve().parents[2] / "recipes" / "M5SER"
+OPEN = RECIPES / "hparams" / "open" / "train.yaml"
+EVALUATE = RECIPES / "hparams" / "evaluate.yaml"
+PSEUDO = RECIPES / "hparams" / "pseudo_label.yaml"
+LABELS = ["neutral", "happy", "sad", "angry"]
+
+
+@pytest.fixture
+def open_flags(tiny_flags, tmp_path):
+    # Those that the recipe itself is about stay as they are.
+    kept = ("n_queries", "query_dim", "number_of_epochs", "batch_size")
+    flags = {k: v for k, v in tiny_flags.items() if k not in kept}
+    return {
+        **flags,
+        "languages": "[eng, deu]",
+        "encoder_layers": "[0, 2]",
+        "feature_folder": tmp_path / "features",
+        "batch_size": 8,
+    }
+
+
+@pytest.fixture
+def train(run_script, open_flags, tmp_path):
+    """Train with changed settings; the output folder."""
+
+    def run(name, **changed):
+        folder = tmp_path / name
+        flags = {**open_flags, "output_folder": folder}
+        assert run_script("train", OPEN, flags=flags | changed) == 0
+        return folder
+
+    return run
+
+
+@pytest.fixture
+def reading(tiny_corpus):
+    return {
+        "data_root": tiny_corpus / "corpora",
+        "manifest_folder": tiny_corpus / "manifests",
+        "skip_prep": True,
+        "num_workers": 0,
+    }
+
+
+def rows_of(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_without_validation_all_is_trained_on_and_the_last_epoch_kept(train):
+    folder = train("one")
+    log = (folder / "train_log.txt").read_text().splitlines()
+    assert len(log) == 4
+    assert not any("valid" in line for line in log)
+    (kept,) = (folder / "save").glob("CKPT*")
+    last = load_file(kept / "connector.ckpt")
+    exported = load_file(folder / "recognizer" / "connector.safetensors")
+    assert all(torch.equal(last[name], exported[name]) for name in last)
+    # One token for the LLM, out of two layers side by side
+    joined = exported["output.weight"].shape[1]
+    encoder_width = exported["standardizer.mean"].shape[1]
+    assert joined == 2 * encoder_width
+    recognizer = EmotionRecognizer.from_hparams(folder / "recognizer")
+    _, log_probs = recognizer.recognize_batch(torch.randn(2, 16000))
+    assert log_probs.exp().sum(1).tolist() == pytest.approx([1, 1])
+
+
+def test_resumed_without_validation_equals_uninterrupted(train):
+    constant = {"warmup": 0.0, "cooldown": 0.0}
+    whole = train("whole", **constant)
+    train("halved", **constant, number_of_epochs=2)
+    halved = train("halved", **constant)
+    one, other = (
+        load_file(folder / "recognizer" / "connector.safetensors")
+        for folder in (whole, halved)
+    )
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_several_recognisers_say_what_their_mean_log_probability_says(
+    train, run_script, reading, tmp_path
+):
+    folders = [
+        str(train(f"seed{seed}", seed=seed) / "recognizer") for seed in (1, 2)
+    ]
+    sets = "[{name: all, corpus: tiny, labels: paper4}]"
+    probabilities = []
+    for number, recognizer in enumerate([*folders, f"[{', '.join(folders)}]"]):
+        output = tmp_path / f"evaluation{number}"
+        flags = {
+            **reading,
+            "recognizer": recognizer,
+            "output_folder": output,
+            "sets": sets,
+            "resamples": 0,
+        }
+        assert run_script("evaluate", EVALUATE, flags=flags) == 0
+        rows = rows_of(output / "all" / "predictions.csv")
+        probabilities.append(
+            np.array([[float(row[label]) for label in LABELS] for row in rows])
+        )
+    one, two, both = probabilities
+    assert np.abs(one - two).max() > 1e-3
+    mean = (np.log(one) + np.log(two)) / 2
+    np.testing.assert_allclose(both, softmax(mean, axis=1), atol=1e-5)
+
+
+def test_calibration_belongs_to_one_recogniser(
+    train, run_script, reading, tmp_path, capsys
+):
+    folder = train("one") / "recognizer"
+    flags = {
+        **reading,
+        "recognizer": f"[{folder}, {folder}]",
+        "output_folder": tmp_path / "evaluation",
+        "sets": "[{name: all, corpus: tiny, labels: paper4}]",
+        "calibration": "temperature",
+    }
+    assert run_script("evaluate", EVALUATE, flags=flags) == 2
+    assert "--calibration none" in capsys.readouterr().err
+
+
+def test_a_second_training_has_the_recognisers_labels_and_no_others(
+    train, run_script, reading, tiny_corpus, tmp_path
+):
+    recognizer = train("one") / "recognizer"
+    table = read_manifest(tiny_corpus / "manifests" / "tiny.csv")
+    results = []
+    # As it is, and with all labels gone
+    for number, rows in enumerate(
+        (table, table.assign(emotion="sad", label="x"))
+    ):
+        manifests = tmp_path / f"manifests{number}"
+        write_manifest(manifests / "tiny.csv", rows.to_dict("records"))
+        flags = {
+            **reading,
+            "manifest_folder": manifests,
+            "recognizer": recognizer,
+            "output_folder": tmp_path / f"pseudo{number}",
+            "corpus": "tiny",
+            "labels": "paper4",
+        }
+        assert run_script("pseudo_label", PSEUDO, flags=flags) == 0
+        results.append(tmp_path / f"pseudo{number}" / "tiny.csv")
+    assert results[0].read_bytes() == results[1].read_bytes()
+    labelled = read_manifest(results[0])
+    assert set(labelled.label) == {"pseudo"}
+    assert set(labelled.emotion) <= set(LABELS)
+    assert len(LABELS) - 1 < len(labelled) <= len(table) / 2
+    # What the recogniser says of them, after all labels have been made
+    # equally probable
+    flags = {
+        **reading,
+        "recognizer": recognizer,
+        "output_folder": tmp_path / "evaluation",
+        "sets": "[{name: all, corpus: tiny, labels: paper4}]",
+        "adaptation": "set",
+        "resamples": 0,
+    }
+    assert run_script("evaluate", EVALUATE, flags=flags) == 0
+    rows = rows_of(tmp_path / "evaluation" / "all" / "predictions.csv")
+    said = np.log([[float(row[label]) for label in LABELS] for row in rows])
+    bias = np.zeros(4)
+    for _ in range(2000):
+        mean = np.exp(log_softmax(said + bias, axis=1)).mean(0)
+        bias += 0.5 * (0.25 - mean)
+    expected = {
+        row["ID"]: LABELS[k]
+        for row, k in zip(rows, (said + bias).argmax(1), strict=True)
+    }
+    found = dict(zip(labelled.ID, labelled.emotion, strict=True))
+    assert found == {name: expected[name] for name in found}
+    # And it can be trained on.
+    train("second", manifest_folder=tmp_path / "pseudo0")
+
+
+def test_adaptation_takes_the_audio_of_all_emotions(
+    train, run_script, reading, tiny_corpus, tmp_path
+):
+    """Which utterances have a candidate's emotion is a label too."""
+    recognizer = train("one") / "recognizer"
+    table = read_manifest(tiny_corpus / "manifests" / "tiny.csv")
+    sad = table[table.emotion == "sad"].iloc[0].ID
+    probabilities = []
+    for number in range(2):
+        rows = table.to_dict("records")
+        manifests = tmp_path / f"manifests{number}"
+        for row in rows:
+            # The same audio, once as an emotion that is no candidate
+            if number and row["emotion"] == "sad" and row["ID"] != sad:
+                row["emotion"] = "boredom"
+        write_manifest(manifests / "tiny.csv", rows)
+        flags = {
+            **reading,
+            "manifest_folder": manifests,
+            "recognizer": recognizer,
+            "output_folder": tmp_path / f"evaluation{number}",
+            "sets": "[{name: all, corpus: tiny, labels: paper4}]",
+            "adaptation": "set",
+            "resamples": 0,
+        }
+        assert run_script("evaluate", EVALUATE, flags=flags) == 0
+        path = tmp_path / f"evaluation{number}" / "all" / "predictions.csv"
+        probabilities.append({row["ID"]: row for row in rows_of(path)})
+    every, fewer = probabilities
+    assert len(fewer) < len(every)
+    assert all(every[name] == row for name, row in fewer.items())
