@@ -2,250 +2,389 @@
 """Leave one corpus out: zero-shot on real speech, beside simple methods.
 
 Four corpora in four languages (EmoDB German, EMOVO Italian, RAVDESS English
-without calm, URDU), the real Whisper-base encoder. For each corpus the system
-is trained on the other three and tested on all of it, with the labels that
-occur in it; epochs are chosen on speakers held out of the three. Inductive
-takes the test utterances one by one, transductive moves the test corpus to the
-training's mean and deviation first (its audio, none of its labels).
+without calm, URDU), the real Whisper-base encoder, the open recipe
+(hparams/open/train.yaml). For each corpus the system is trained on the other
+three and tested on all of it, with the labels that occur in it. No label of
+the test corpus is used anywhere:
 
-Beside it, on the same features: always the commonest emotion, and logistic
-regression (C 0.001, balanced) on the mean over time of each encoder layer, with
-the training corpora as they are or each standardised by itself.
+- which encoder layers, and whether with the contrastive loss, is chosen for
+  each test corpus by leaving each of the other three out in turn;
+- inductive takes the test utterances one by one;
+- transductive has the test corpus's audio: moved to the training's mean and
+  deviation, it is labelled by the recognisers themselves, and a second
+  training has the surer half of it, with these labels, beside the others.
+
+A run is three connectors whose log-probabilities are averaged; each one alone
+is reported too. Beside it, on the same utterances, loco_baselines.py.
 
 Usage: python loco.py --data FOLDER [--folder results/loco] [--seeds 1 2 3]
 """
 
 import argparse
+import itertools
 import json
+import os
+import shutil
 import statistics
 from pathlib import Path
 
-import numpy as np
-from baseline import FOLDERS, pooled_features
+from baseline import FOLDERS
 from corpora import prepare_manifests
-from real import bert_folder, require_data
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
-from steps import HERE, Steps, as_flags
+from loco_baselines import INDUCTIVE, LABELS, TRANSDUCTIVE
+from real import require_data
+from steps import HERE, Steps, as_flags, begin_with
 
 from speechbrain_mser.atomic import atomic_path
-from speechbrain_mser.dataio.batching import select_utterances
-from speechbrain_mser.dataio.encoding import open_store
-from speechbrain_mser.dataio.manifest import read_manifests
-from speechbrain_mser.emotions import CANONICAL, candidate_labels
 from speechbrain_mser.errors import exits_on_input_error
-from speechbrain_mser.lobes.whisper import WhisperEncoder
 from speechbrain_mser.markdown import markdown_table
-from speechbrain_mser.metrics import emotion_metrics
 
-LABELS = {
-    "emodb": "emodb6",
-    "emovo": "paper7",
-    "ravdess": "ravdess7",
-    "urdu": "urdu4",
+# Connectors in a run.
+TOGETHER = 3
+CONFIGURATIONS = {
+    "layers 2-4": {"encoder_layers": [2, 3, 4]},
+    "layers 2-4 without contrastive loss": {
+        "encoder_layers": [2, 3, 4],
+        "w1": 0.0,
+        "w2": 0.0,
+    },
+    "layer 3": {"encoder_layers": [3]},
+    "last layer": {"encoder_layers": [-1]},
 }
-LAYERS = [2, 3, 4]
-MODEL = {
-    "frozen_dtype": "float32",
-    "encoder_layers": LAYERS,
-    "connector_type": "linear",
-    "n_queries": 4,
-    "precision": "fp32",
-    "eval_precision": "fp32",
-    "batch_size": 32,
-    "balance": 0.5,
-    "number_of_epochs": 10,
-    "lr": 1e-3,
-    "weight_decay": 0.01,
-    "warmup": 0.1,
-    "cooldown": 0.9,
-    "reduction": "balanced",
-    "align_corpora": True,
-    "statistics_utterances": 600,
-    "languages": ["eng", "deu", "ita", "urd"],
-    "num_workers": 1,
-}
-INDUCTIVE, TRANSDUCTIVE = "inductive", "transductive"
+# Adaptation before the second training, shown beside the two.
+MOVED = "transductive, without the second training"
 
 
-def run_fold(steps, folder, data, models, corpus, seed):
-    """Train on the other three, test on this one; UA in both ways."""
-    common = {
-        "data_root": str(data / "speech"),
-        "manifest_folder": f"{models.parent}/manifests",
-        "features": "write",
-        "feature_folder": f"{models.parent}/features",
-    }
-    flags = {
-        "seed": seed,
-        "output_folder": f"{folder}/training",
-        "corpora": [name for name in FOLDERS if name != corpus],
-        "whisper_hub": str(data / "whisper-base-encoder"),
-        "llama_hub": f"{models}/llama",
-        "bert_hub": str(bert_folder()),
-        **common,
-        **MODEL,
-    }
-    name = f"{corpus}_seed{seed}"
-    yaml = HERE / "hparams" / "stage1.yaml"
-    steps.run(f"train_{name}", "train.py", yaml, *as_flags(flags))
-    found = {}
-    for kind, adaptation in ((INDUCTIVE, "none"), (TRANSDUCTIVE, "set")):
-        flags = {
-            "recognizer": f"{folder}/training/recognizer",
-            "output_folder": f"{folder}/{kind}",
-            "adaptation": adaptation,
-            "sets": [
-                {"name": corpus, "corpus": corpus, "labels": LABELS[corpus]}
-            ],
-            "batch_size": 32,
-            "num_workers": 1,
-            **common,
-        }
-        yaml = HERE / "hparams" / "evaluate.yaml"
-        steps.run(f"{kind}_{name}", "evaluate.py", yaml, *as_flags(flags))
-        metrics = json.loads((folder / kind / "metrics.json").read_text())
-        found[kind] = metrics[corpus]
-    return found
-
-
-def standardize(features, corpora, test, kind):
-    """Features with each training corpus standardised by itself.
+class Protocol:
+    """Where things are, and how a recogniser is trained and evaluated.
 
     Arguments
     ---------
-    features : numpy.ndarray
-        ``[n, dim]``.
-    corpora : numpy.ndarray
-        ``[n]``, names.
-    test : str
-        The corpus that is tested on.
-    kind : str
-        "as they are" changes nothing; "inductive" takes the test corpus by
-        the statistics of all training utterances; "transductive" by its own.
+    data : pathlib.Path
+        Corpora and the real encoder.
+    folder : pathlib.Path
+        Where the experiment lives.
+    """
+
+    def __init__(self, data, folder):
+        self.folder = folder
+        self.corpora = {
+            "data_root": str(data / "speech"),
+            "manifest_folder": str(folder / "manifests"),
+        }
+        self.store = {
+            "features": "write",
+            "feature_folder": str(folder / "features"),
+            "feature_dtype": "float32",
+            "num_workers": 0,
+        }
+        self.models = {
+            "whisper_hub": str(data / "whisper-base-encoder"),
+            "llama_hub": str(folder / "models" / "llama"),
+            "frozen_dtype": "float32",
+        }
+
+    def train(self, place, corpora, settings, seed, manifests=None):
+        """A recogniser's folder, trained unless that was done before.
+
+        Arguments
+        ---------
+        place : str
+            Its folder under the experiment's.
+        corpora : list of str
+            What it is trained on.
+        settings : dict
+            One of `CONFIGURATIONS`.
+        seed : int
+            Of this training.
+        manifests : pathlib.Path, optional
+            Where manifests with pseudo-labels are.
+
+        Returns
+        -------
+        str
+            For ``--recognizer``.
+        """
+        folder = self.folder / place
+        flags = {
+            **self.corpora,
+            **self.store,
+            **self.models,
+            **settings,
+            "corpora": corpora,
+            "seed": seed,
+        }
+        note = flags
+        if manifests is not None:
+            flags |= {"manifest_folder": str(manifests), "skip_prep": True}
+            note = {**flags, "manifests": _contents(manifests)}
+        begin_with(folder, note)
+        yaml = HERE / "hparams" / "open" / "train.yaml"
+        flags = as_flags({**flags, "output_folder": str(folder)})
+        Steps(folder).run(place.replace("/", " "), "train.py", yaml, *flags)
+        return f"{folder}/recognizer"
+
+    def evaluate(self, place, recognizers, corpora, adaptation):
+        """Metrics on whole corpora.
+
+        Arguments
+        ---------
+        place : str
+            Where they go, under the experiment's folder.
+        recognizers : list of str
+            One or several.
+        corpora : list of str
+            What to test on.
+        adaptation : str
+            As in evaluate.yaml.
+
+        Returns
+        -------
+        dict
+            Corpus to metrics.
+        """
+        folder = self.folder / place
+        flags = {
+            **self.corpora,
+            **self.store,
+            "recognizer": recognizers,
+            "output_folder": str(folder),
+            "adaptation": adaptation,
+            "batch_size": 64,
+            "sets": [
+                {"name": name, "corpus": name, "labels": LABELS[name]}
+                for name in corpora
+            ],
+        }
+        # Recognisers that were trained anew are others under the same name.
+        begin_with(
+            folder, {**flags, "trained": list(map(_trained, recognizers))}
+        )
+        yaml = HERE / "hparams" / "evaluate.yaml"
+        Steps(folder).run(
+            place.replace("/", " "), "evaluate.py", yaml, *as_flags(flags)
+        )
+        return json.loads((folder / "metrics.json").read_text())
+
+    def label(self, place, recognizers, corpus, others):
+        """Manifests of a corpus with pseudo-labels and of others with theirs."""
+        folder = self.folder / place
+        flags = {
+            **self.corpora,
+            **self.store,
+            "recognizer": recognizers,
+            "corpus": corpus,
+            "labels": LABELS[corpus],
+            "output_folder": str(folder),
+            "batch_size": 64,
+        }
+        begin_with(
+            folder, {**flags, "trained": list(map(_trained, recognizers))}
+        )
+        yaml = HERE / "hparams" / "pseudo_label.yaml"
+        Steps(folder).run(
+            place.replace("/", " "), "pseudo_label.py", yaml, *as_flags(flags)
+        )
+        for other in others:
+            shutil.copy(self.folder / "manifests" / f"{other}.csv", folder)
+        return folder
+
+
+def _contents(manifests):
+    return {
+        path.name: path.read_text(encoding="utf-8")
+        for path in sorted(manifests.glob("*.csv"))
+    }
+
+
+def _trained(recognizer):
+    note = Path(recognizer).parent / "begun_with.json"
+    return note.read_text(encoding="utf-8")
+
+
+def choose(protocol):
+    """The best configuration for each test corpus, not looking at it.
 
     Returns
     -------
-    numpy.ndarray
-        ``[n, dim]``.
+    dict
+        Corpus to configuration to mean UA over the other three, each left
+        out of the training in turn.
     """
-    if kind == "as they are":
-        return features
-    moved = np.empty_like(features)
-    for corpus in np.unique(corpora):
-        rows = source = corpora == corpus
-        if corpus == test and kind == INDUCTIVE:
-            source = ~rows
-        mean, std = features[source].mean(0), features[source].std(0)
-        moved[rows] = (features[rows] - mean) / (std + 1e-6)
-    return moved
-
-
-def logistic_regression(features, table, test):
-    """UA on a corpus of a classifier trained on the others."""
-    train = (table.corpus != test) & table.emotion.isin(CANONICAL)
-    labels = list(candidate_labels(LABELS[test]))
-    chosen = (table.corpus == test) & table.emotion.isin(labels)
-    scaler = StandardScaler().fit(features[train])
-    model = LogisticRegression(C=0.001, class_weight="balanced", max_iter=300)
-    model.fit(scaler.transform(features[train]), table.emotion[train])
-    scores = model.decision_function(scaler.transform(features[chosen]))
-    # Closed set, as the system is asked: only the candidates can win.
-    columns = [list(model.classes_).index(label) for label in labels]
-    said = [labels[i] for i in scores[:, columns].argmax(1)]
-    return emotion_metrics(list(table.emotion[chosen]), said, labels)["UA"]
-
-
-def baselines(data, folder):
-    """UA of every simple method on every corpus."""
-    manifests = prepare_manifests(
-        list(FOLDERS), data / "speech", FOLDERS, folder / "manifests"
-    )
-    table = select_utterances(read_manifests(manifests))
-    whisper = WhisperEncoder(data / "whisper-base-encoder", layers="all")
-    store = open_store(whisper, "write", folder / "features", "float16")
-    pooled = pooled_features(whisper, store, table)
-    means = pooled[..., : whisper.hidden_size]
-    corpora = table.corpus.to_numpy()
-    results = {
-        "always one emotion": {
-            test: 1 / len(candidate_labels(labels))
-            for test, labels in LABELS.items()
+    found = {}
+    for name, settings in CONFIGURATIONS.items():
+        for pair in itertools.combinations(LABELS, 2):
+            place = f"choice/{name.replace(' ', '_')}/{'+'.join(pair)}"
+            recognizer = protocol.train(
+                f"{place}/training", list(pair), settings, seed=1
+            )
+            rest = [corpus for corpus in LABELS if corpus not in pair]
+            metrics = protocol.evaluate(
+                f"{place}/evaluation", [recognizer], rest, "none"
+            )
+            found[name, pair] = {c: metrics[c]["UA"] for c in rest}
+    return {
+        test: {
+            name: statistics.mean(
+                uas[left_out]
+                for (other, pair), uas in found.items()
+                if other == name and test not in pair
+                for left_out in uas
+                if left_out != test
+            )
+            for name in CONFIGURATIONS
         }
+        for test in LABELS
     }
-    for kind in ("as they are", INDUCTIVE, TRANSDUCTIVE):
-        for layer in range(means.shape[1]):
-            results[f"logistic regression, layer {layer}, {kind}"] = {
-                test: logistic_regression(
-                    standardize(means[:, layer], corpora, test, kind),
-                    table,
-                    test,
-                )
-                for test in LABELS
-            }
-    return results
 
 
-def report(simple, folds):
-    """All methods in one table; the system as mean and deviation over seeds."""
-    rows = [
-        [method, *(f"{ua:.3f}" for ua in uas.values()), ""]
-        for method, uas in simple.items()
+def run_fold(protocol, corpus, settings, run):
+    """Train, evaluate and adapt the connectors of a run on one fold."""
+    others = [name for name in LABELS if name != corpus]
+    seeds = [TOGETHER * (run - 1) + k for k in range(1, TOGETHER + 1)]
+    place = f"{corpus}/run{run}"
+    first = [
+        protocol.train(f"{corpus}/seed{seed}", others, settings, seed)
+        for seed in seeds
     ]
-    for row, uas in zip(rows, simple.values(), strict=True):
-        row[-1] = f"{statistics.mean(uas.values()):.3f}"
-    for kind in (INDUCTIVE, TRANSDUCTIVE):
-        by_seed = [
-            [found[corpus][kind]["UA"] for corpus in LABELS]
-            for found in folds.values()
-        ]
-        columns = [*zip(*by_seed, strict=True), [*map(np.mean, by_seed)]]
-        rows.append(
-            [f"the system, {kind}", *(_mean_and_sd(each) for each in columns)]
+    found = {
+        kind: protocol.evaluate(
+            f"{place}/{kind.split(',')[0]}", first, [corpus], adaptation
         )
+        for kind, adaptation in ((INDUCTIVE, "none"), (MOVED, "set"))
+    }
+    manifests = protocol.label(f"{place}/labels", first, corpus, others)
+    second = [
+        protocol.train(
+            f"{place}/seed{seed}", [*others, corpus], settings, seed, manifests
+        )
+        for seed in seeds
+    ]
+    found[TRANSDUCTIVE] = protocol.evaluate(
+        f"{place}/self-trained", second, [corpus], "set"
+    )
+    return {kind: metrics[corpus] for kind, metrics in found.items()}
+
+
+def report(simple, runs):
+    """All methods in one table; the system as mean and deviation over runs.
+
+    Arguments
+    ---------
+    simple : dict
+        Method to corpus to UA.
+    runs : dict
+        Run to corpus to kind to metrics.
+
+    Returns
+    -------
+    str
+        Markdown.
+    """
+    rows = [[method, *_columns([uas])] for method, uas in simple.items()]
+    for kind in (INDUCTIVE, MOVED, TRANSDUCTIVE):
+        metrics = [
+            {corpus: found[kind] for corpus, found in folds.items()}
+            for folds in runs.values()
+        ]
+        single = [
+            {corpus: m["each"][k]["UA"] for corpus, m in each.items()}
+            for each in metrics
+            for k in range(TOGETHER)
+        ]
+        together = [{c: m["UA"] for c, m in each.items()} for each in metrics]
+        rows += [
+            [f"system, {kind}: one connector", *_columns(single)],
+            [f"system, {kind}: three together", *_columns(together)],
+        ]
     return markdown_table([["UA", *LABELS, "mean"], *rows])
 
 
-def _mean_and_sd(values):
-    sd = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.3f}{sd}"
+def _columns(results):
+    """UA by corpus and on average: mean and deviation over trainings."""
+    uas = [[found[corpus] for corpus in LABELS] for found in results]
+    columns = [*zip(*uas, strict=True), [*map(statistics.mean, uas)]]
+    return [
+        f"{statistics.mean(each):.3f}"
+        + (f" ± {statistics.stdev(each):.3f}" if len(each) > 1 else "")
+        for each in columns
+    ]
+
+
+def intervals(runs):
+    """The first run's UA with bootstrap intervals."""
+    run, folds = next(iter(runs.items()))
+    rows = [[f"run {run}", *LABELS]]
+    for kind in (INDUCTIVE, MOVED, TRANSDUCTIVE):
+        cells = []
+        for corpus in LABELS:
+            low, high = folds[corpus][kind]["intervals"]["UA"]
+            ua = folds[corpus][kind]["UA"]
+            cells.append(f"{ua:.3f} ({low:.3f} to {high:.3f})")
+        rows.append([kind, *cells])
+    return markdown_table(rows)
+
+
+def choices(chosen):
+    """What was chosen for each corpus, and by what."""
+    return markdown_table(
+        [
+            ["left out inside the other three", *LABELS],
+            *(
+                [name, *(f"{chosen[test][name]:.3f}" for test in LABELS)]
+                for name in CONFIGURATIONS
+            ),
+        ]
+    )
 
 
 @exits_on_input_error
 def main():
-    """Run every fold with every seed, and the simple methods."""
+    """Run the simple methods, the choice, and every fold of every run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--folder", type=Path, default=Path("results/loco"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--runs", type=int, nargs="+", default=[1, 2, 3])
     arguments = parser.parse_args()
-    require_data(arguments.data)
-    folder, models = arguments.folder, arguments.folder / "models"
+    data, folder = arguments.data.resolve(), arguments.folder.resolve()
+    require_data(data)
+    # Tiny matrices: a second thread costs more than it does.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     steps = Steps(folder)
-    steps.run("models", "demo_models.py", "--save_folder", models)
-    simple = baselines(arguments.data, folder)
-    folds = {}
-    for seed in arguments.seeds:
-        folds[seed] = {
+    steps.run("models", "demo_models.py", "--save_folder", folder / "models")
+    simple = folder / "simple.json"
+    steps.run(
+        "simple methods",
+        "loco_baselines.py",
+        *("--data", data, "--folder", folder, "--output", simple),
+    )
+    prepare_manifests(
+        list(FOLDERS), data / "speech", FOLDERS, folder / "manifests"
+    )
+    protocol = Protocol(data, folder)
+    chosen = choose(protocol)
+    runs = {}
+    for run in arguments.runs:
+        runs[run] = {
             corpus: run_fold(
-                steps,
-                folder / f"seed{seed}" / corpus,
-                arguments.data,
-                models,
+                protocol,
                 corpus,
-                seed,
+                CONFIGURATIONS[max(uas, key=uas.get)],
+                run,
             )
-            for corpus in LABELS
+            for corpus, uas in chosen.items()
         }
-        text = report(simple, folds)
-        results = {"simple": simple, "system": folds}
+        texts = [report(json.loads(simple.read_text()), runs)]
+        texts += [intervals(runs), choices(chosen)]
         for name, content in (
-            ("table.md", text),
-            ("results.json", json.dumps(results, indent=1)),
+            ("table.md", "\n\n".join(texts)),
+            (
+                "results.json",
+                json.dumps({"choice": chosen, "system": runs}, indent=1),
+            ),
         ):
             with atomic_path(folder / name) as partial:
                 partial.write_text(content + "\n", encoding="utf-8")
-        print(f"\nseeds {[*folds]}\n{text}")
+        print(f"\nruns {[*runs]}\n" + "\n\n".join(texts))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""Leave-one-corpus-out: what the simple methods see, and how means are made."""
+"""Leave-one-corpus-out: what the methods see, and how means are made."""
 
 import loco
+import loco_baselines
 import numpy as np
 import pandas as pd
 import pytest
+from loco_baselines import LABELS, leave_out, logistic_regression, standardize
 
 from speechbrain_mser.emotions import candidate_labels
 
@@ -17,8 +19,9 @@ def features():
     return np.stack([shift[c] + rng.normal(size=2) for c in CORPORA])
 
 
-def test_transductive_gives_every_corpus_mean_0_and_deviation_1(features):
-    moved = loco.standardize(features, CORPORA, "urdu", "transductive")
+@pytest.mark.parametrize("kind", ["transductive", "self-trained"])
+def test_transductive_gives_every_corpus_mean_0_and_deviation_1(features, kind):
+    moved = standardize(features, CORPORA, "urdu", kind)
     for corpus in set(CORPORA):
         part = moved[corpus == CORPORA]
         np.testing.assert_allclose(part.mean(0), 0, atol=1e-9)
@@ -26,19 +29,22 @@ def test_transductive_gives_every_corpus_mean_0_and_deviation_1(features):
 
 
 def test_inductive_does_not_look_at_the_test_corpus(features):
-    moved = loco.standardize(features, CORPORA, "urdu", "inductive")
+    moved = standardize(features, CORPORA, "urdu", "inductive")
     training = features[CORPORA != "urdu"]
     expected = (features[5:] - training.mean(0)) / training.std(0)
     np.testing.assert_allclose(moved[5:], expected, rtol=1e-5)
     # One test utterance changed, the others as before
     features[8] += 1000
-    again = loco.standardize(features, CORPORA, "urdu", "inductive")
+    again = standardize(features, CORPORA, "urdu", "inductive")
     np.testing.assert_array_equal(again[:8], moved[:8])
 
 
-def test_no_label_of_the_test_corpus_reaches_the_classifier():
+@pytest.mark.parametrize(
+    "kind", ["as they are", "inductive", "transductive", "self-trained"]
+)
+def test_no_label_of_the_test_corpus_reaches_the_classifier(kind):
     rng = np.random.default_rng(1)
-    labels = list(candidate_labels(loco.LABELS["urdu"]))
+    labels = list(candidate_labels(LABELS["urdu"]))
     table = pd.DataFrame(
         {
             "corpus": ["ravdess"] * 40 + ["urdu"] * 20,
@@ -46,39 +52,79 @@ def test_no_label_of_the_test_corpus_reaches_the_classifier():
         }
     )
     features = rng.normal(size=(60, 5))
-    ua = loco.logistic_regression(features, table, "urdu")
     # The same predictions for other labels: with all emotions in turn the
     # recalls of the four rotations add up to 1.
-    total = ua
-    for shift in range(1, 4):
+    total = 0
+    for shift in range(4):
         turned = table.copy()
         place = turned.corpus == "urdu"
         turned.loc[place, "emotion"] = [
             labels[(labels.index(e) + shift) % 4] for e in table.emotion[place]
         ]
-        total += loco.logistic_regression(features, turned, "urdu")
+        total += leave_out(logistic_regression, features, turned, "urdu", kind)
     assert total == pytest.approx(1.0)
 
 
-def test_the_table_has_means_over_corpora_and_seeds():
-    simple = {"coin": dict.fromkeys(loco.LABELS, 0.5) | {"urdu": 0.7}}
-    folds = {
-        seed: {
-            corpus: {
-                "inductive": {"UA": 0.4 + 0.1 * seed},
-                "transductive": {"UA": 0.6},
+def test_every_corpus_is_left_out_inside_the_other_three(monkeypatch):
+    """The choice for a corpus never involves that corpus."""
+    trained, tested = [], []
+
+    class Protocol:
+        def train(self, place, corpora, settings, seed):
+            trained.append(frozenset(corpora))
+            return place
+
+        def evaluate(self, place, recognizers, corpora, adaptation):
+            assert adaptation == "none"
+            assert not trained[-1] & set(corpora)
+            tested.append((trained[-1], tuple(corpora)))
+            # A corpus's number, and that of the configuration.
+            bonus = "layer_3" in place
+            return {
+                name: {"UA": [*LABELS].index(name) + 10 * bonus}
+                for name in corpora
             }
-            for corpus in loco.LABELS
+
+    chosen = loco.choose(Protocol())
+    assert len(tested) == 6 * len(loco.CONFIGURATIONS)
+    for test, uas in chosen.items():
+        others = [k for k, name in enumerate(LABELS) if name != test]
+        assert uas["layers 2-4"] == pytest.approx(np.mean(others))
+        assert max(uas, key=uas.get) == "layer 3"
+
+
+def test_the_table_has_means_over_corpora_and_trainings():
+    simple = {"coin": dict.fromkeys(LABELS, 0.5) | {"urdu": 0.7}}
+
+    def metrics(run):
+        alone = [{"UA": ua} for ua in (0.1, 0.2, 0.3)]
+        return {"UA": 0.4 + 0.1 * run, "each": alone}
+
+    kinds = (loco.INDUCTIVE, loco.MOVED, loco.TRANSDUCTIVE)
+    runs = {
+        run: {
+            corpus: {kind: metrics(run) for kind in kinds} for corpus in LABELS
         }
-        for seed in (1, 2)
+        for run in (1, 2)
     }
-    lines = loco.report(simple, folds).splitlines()
-    assert lines[2].split("|")[-2].strip() == "0.550"
-    # 0.5 and 0.6: mean 0.55, deviation sqrt(2 * 0.05²) = 0.071
-    inductive = [cell.strip() for cell in lines[3].split("|")]
-    assert inductive[1:] == [
-        "the system, inductive",
-        *["0.550 ± 0.071"] * 5,
-        "",
+    table = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in loco.report(simple, runs).splitlines()
     ]
-    assert "0.600 ± 0.000" in lines[4]
+    assert table[2] == ["coin", "0.500", "0.500", "0.500", "0.700", "0.550"]
+    # Six trainings of 0.1, 0.2, 0.3 twice: deviation sqrt(4 * 0.1² / 5)
+    assert table[3][1:] == ["0.200 ± 0.089"] * 5
+    # 0.5 and 0.6: mean 0.55, deviation sqrt(2 * 0.05²) = 0.071
+    assert table[4][1:] == ["0.550 ± 0.071"] * 5
+
+
+def test_every_simple_method_has_its_features():
+    pooled = np.arange(2 * 7 * 6.0).reshape(2, 7, 6)
+    every = loco_baselines.methods(pooled, np.zeros((2, 88)))
+    fit, values, kinds = every["layers 2-4, mean"]
+    assert fit is logistic_regression and "self-trained" in kinds
+    np.testing.assert_array_equal(
+        values[0], [12, 13, 14, 18, 19, 20, 24, 25, 26]
+    )
+    assert every["layer 6, mean and deviation"][1].shape == (2, 6)
+    assert len(every) == 1 + 2 * 7 + 1
