@@ -65,6 +65,8 @@ setup(
         "egemaps": ["opensmile>=2.6"],
         "lora": ["peft>=0.21"],
         "quantized": ["bitsandbytes>=0.50"],
+        # Synthesis on many hosts
+        "ray": ["ray>=2.60"],
         "dev": [
             "av>=18.0",
             "h5py>=3.16",
@@ -74,6 +76,7 @@ setup(
             "pyarrow>=26.0",
             "psutil>=7.0",
             "pytest>=9.0",
+            "ray>=2.60",
             "ruff>=0.17",
             "yamllint>=1.38",
         ],

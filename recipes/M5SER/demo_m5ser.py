@@ -45,6 +45,9 @@ def synthesis_flags(data, folder, executor, workers):
         "shard_minutes": 2,
         "executor": executor,
         "n_workers": workers,
+        # eSpeak NG needs no more, and no GPU that may be there
+        "ray_cpus": 0.5,
+        "ray_gpus": 0,
         "output_folder": str(folder),
     }
 

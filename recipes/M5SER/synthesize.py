@@ -62,6 +62,7 @@ NUMBERS = {
     "batch_seconds": (int, float),
     "n_workers": int,
     "max_attempts": int,
+    "ray_patience": (int, float),
 }
 
 
@@ -101,9 +102,20 @@ def find_executor(settings):
         return partial(run_local, **options, gpus=gpus)
     if settings["executor"] == "ray":
         # An extra: not everybody has it
-        from speechbrain_mser.synthesis.executors.ray_executor import run_ray
+        from speechbrain_mser.synthesis.executors.ray_executor import (
+            import_ray,
+            run_ray,
+        )
 
-        return partial(run_ray, **options)
+        import_ray()
+        return partial(
+            run_ray,
+            **options,
+            address=settings["ray_address"],
+            num_cpus=settings["ray_cpus"],
+            num_gpus=settings["ray_gpus"],
+            patience=settings["ray_patience"],
+        )
     raise InputError(
         f"executor is {settings['executor']!r}, expected local or ray"
     )

@@ -9,8 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
+from demo_m5ser import differences
 
 from speechbrain_mser.dataio.manifest import read_manifest
+from speechbrain_mser.synthesis.receipts import hold_part
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "recipes/M5SER/synthesize.py"
@@ -191,6 +193,37 @@ def environment():
         "PYTHONPATH": str(BENCHMARKS),
         "OMP_NUM_THREADS": "1",
     }
+
+
+def test_ray_makes_the_same_and_its_drivers_keep_each_other_out(
+    yaml, flags, synthesize, tmp_path, capsys
+):
+    pytest.importorskip("ray")
+    # Half a CPU each, for machines with one; paths begin where it is started
+    ray = {"executor": "ray", "n_workers": 2, "ray_cpus": 0.5}
+    ray = {**ray, "output_folder": "by_ray", "manifest_folder": "manifests"}
+    done = subprocess.run(
+        command(yaml, flags, **ray),
+        env=environment(),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "by_ray/.partial").exists()
+    assert synthesize(output_folder=tmp_path / "by_local") == 0
+    folders = [tmp_path / "by_ray", tmp_path / "by_local"]
+    assert len(audio(folders[0])) == 2 * SOURCES
+    assert differences(*folders) == []
+    with hold_part(tmp_path / "out", "1/1"):
+        assert synthesize(executor="ray") == 2
+    assert "another run is making part 1/1" in capsys.readouterr().err
+
+
+def test_without_ray_its_extra_is_named(synthesize, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert synthesize(executor="ray") == 2
+    assert "pip install 'speechbrain-mser[ray]'" in capsys.readouterr().err
 
 
 def test_an_interrupted_run_says_so_and_goes_on(

@@ -76,7 +76,6 @@ max_restarts
     InputError: worker_python: there is no interpreter seamless/bin/python...
     """
 
-
     def __init__(
         self,
         worker_python,
