@@ -19,7 +19,8 @@ here either. The text is the translation's and not known.
 
 Where the folder is one that `synthesize.py` made, the text is the
 translation's, and only what a finished shard lists is taken: a file that no
-receipt vouches for is reported and not used. Elsewhere the text is not known.
+receipt vouches for is reported and not used, and so is one that is listed and
+not there. Elsewhere the text is not known.
 
 What the paper's two rules drop (`speechbrain_mser/synthesis/filters.py`), each
 alone and both together, for every corpus and language, is printed and written
@@ -271,13 +272,19 @@ def _find_sources(folder, languages, source_folder):
     return sources
 
 
-def _collect(_, paths, sources, languages, texts):
+def _collect(folder, paths, sources, languages, texts):
     """Rows joined to their sources."""
     tables = {
         corpus: read_manifest(path).set_index("ID").to_dict("index")
         for corpus, path in sources.items()
     }
-    rows, dropped = [], []
+    rows = []
+    # An empty one is dropped before, with a reason of its own
+    dropped = [
+        (path, "lost: a finished shard has it; synthesize.py makes it again")
+        for path in sorted(set(texts or ()) - set(paths))
+        if not (folder / path).is_file()
+    ]
     for path in paths:
         # Example: fra/meld/meld_train_dia0_utt0.wav
         parts = PurePosixPath(path).with_suffix("").parts

@@ -33,6 +33,7 @@ from speechbrain_mser.hparams import (
     read_settings,
 )
 from speechbrain_mser.synthesis.executors.local import run_local
+from speechbrain_mser.synthesis.finished import damaged_shards
 from speechbrain_mser.synthesis.plan import (
     Plan,
     read_sources,
@@ -63,7 +64,10 @@ NUMBERS = {
     "n_workers": int,
     "max_attempts": int,
     "ray_patience": (int, float),
+    "request_timeout": (int, float),
 }
+# An answer in other words, such as no, would pass for a yes.
+SWITCHES = ("skip_prep", "retry_failed", "check_audio", "dry_run", "status")
 
 
 def make_plan(manifests, settings):
@@ -121,9 +125,16 @@ def find_executor(settings):
     )
 
 
-def check_numbers(settings):
-    """Refuse words where numbers are meant."""
-    for name, kind in NUMBERS.items():
+def check_kinds(settings):
+    """Refuse words where numbers, or True and False, are meant."""
+    for name in SWITCHES:
+        if not isinstance(settings[name], bool):
+            raise InputError(
+                f"{name} is {settings[name]!r}, expected True or False"
+            )
+    # Without a speed, finished shards tell
+    optional = {"speed": (int, float)} if settings["speed"] is not None else {}
+    for name, kind in {**NUMBERS, **optional}.items():
         value = settings[name]
         if isinstance(value, bool) or not isinstance(value, kind) or value <= 0:
             raise InputError(
@@ -226,10 +237,14 @@ def make(plan, folder, described, settings, make_backend, execute):
     begin_folder(folder, plan.description, described)
     with hold_part(folder, settings["shard_index"]):
         receipts = read_receipts(folder, shards.name, *digests)
+        again = damaged_shards(folder, receipts, settings["check_audio"])
+        for name, lost in again.items():
+            logger.warning("%s is made again: %s", name, lost)
         if settings["retry_failed"]:
-            for name in [n for n, r in receipts.items() if r["failed"]]:
-                forget(folder, name)
-                del receipts[name]
+            again |= {name: "" for name, r in receipts.items() if r["failed"]}
+        for name in again:
+            forget(folder, name)
+            del receipts[name]
         run(execute, work, plan, shards, receipts)
         print(status_report(shards, receipts))
         if receipts and not any(r["made"] for r in receipts.values()):
@@ -250,7 +265,7 @@ def main():
     hparams_file, _, flags = sb.parse_arguments(sys.argv[1:])
     overrides = place_overrides(hparams_file, flags)
     settings = read_settings(hparams_file, overrides)
-    check_numbers(settings)
+    check_kinds(settings)
     only_tell = settings["dry_run"] or settings["status"]
     execute = find_executor(settings)
     # What can be wrong is known before an hour is spent on preparing.

@@ -4,7 +4,9 @@ For whoever reads a corpus after it was made: neither the manifests nor the
 translator that it was made with are needed.
 """
 
+import hashlib
 import json
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -81,6 +83,57 @@ def read_rows(folder, name):
         With the keys of `receipts.COLUMNS`, as text.
     """
     return read_table(rows_path(folder, name), COLUMNS)
+
+
+def damaged_shards(folder, names, check_audio=False):
+    """Finished shards whose audio is not what their rows say.
+
+    Arguments
+    ---------
+    folder : str or path-like
+        The folder of translations.
+    names : iterable of str
+        Finished shards.
+    check_audio : bool
+        Compare with the checksums, which reads everything; otherwise a file
+        is only looked for.
+
+    Returns
+    -------
+    dict
+        Name to what is wrong, in words.
+    """
+    found, listed = {}, {}
+    for name in names:
+        lacking = differing = 0
+        for row in read_rows(folder, name):
+            if not row["audio"]:
+                continue
+            # A look at each file by itself takes long on a network's disk
+            key = row["language"], row["corpus"]
+            if key not in listed:
+                listed[key] = _files_in(folder, *key)
+            if row["audio"] not in listed[key]:
+                lacking += 1
+            elif check_audio:
+                data = Path(folder, row["audio"]).read_bytes()
+                digested = hashlib.sha256(data).hexdigest()
+                differing += digested != row["sha256"]
+        if lacking or differing:
+            found[name] = (
+                f"{lacking} files are not there, {differing} differ from "
+                "their checksums"
+            )
+    return found
+
+
+def _files_in(folder, *parts):
+    """The files below, relative to the folder."""
+    return {
+        os.path.relpath(os.path.join(place, name), folder)
+        for place, _, names in os.walk(Path(folder, *parts))
+        for name in names
+    }
 
 
 def describe_shards(folder):

@@ -8,11 +8,14 @@
 
 A shard is finished when its receipt is there, is of this plan and these
 settings, and its rows are those that the receipt was written for. Whatever
-else is there was left by a run that was killed, and is made again.
+else is there was left by a run that was killed, and is made again. Whether
+the audio of finished shards is still there is looked at when a run begins
+(`finished.damaged_shards`).
 """
 
 import contextlib
 import csv
+import errno
 import hashlib
 import io
 import json
@@ -28,6 +31,9 @@ from speechbrain_mser.errors import InputError
 FOLDER_FILE = "synthesis.json"
 SHARDS = "shards"
 PARTIAL = ".partial"
+
+# What file systems say that know no locks, or whose server has none running
+_WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 # Of a shard's CSV file. `audio` is relative to the folder; `clipped` is how
 # many samples were beyond full scale; where there is an `error`, there is no
@@ -343,6 +349,58 @@ def forget(folder, name):
         receipt_path(folder, name).unlink(missing_ok=True)
 
 
+def lock_in(folder, name, timeout=-1):
+    """Lock a name among what is being made, until its process ends.
+
+    Arguments
+    ---------
+    folder : str or path-like
+        The output folder.
+    name : str
+        A shard's or a part's.
+    timeout : float
+        Seconds to wait for whoever has it; -1: as long as it takes.
+
+    Returns
+    -------
+    context manager
+        Gives it back.
+
+    Raises
+    ------
+    InputError
+        Nothing can be written there, or its file system has no locks.
+    filelock.Timeout
+        Another one has it.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> with lock_in(tempfile.mkdtemp(), "fra-00012"):
+    ...     pass
+    """
+    place = Path(folder, PARTIAL)
+    with writing(folder):
+        place.mkdir(parents=True, exist_ok=True)
+    # Not a file that stands for the lock where there are none: a run that is
+    # killed would leave it, and the next one wait for nobody.
+    lock = FileLock(place / f"{name}.lock", fallback_to_soft=False)
+    try:
+        return lock.acquire(timeout=timeout)
+    except Timeout:
+        raise
+    except OSError as error:
+        if error.errno in _WITHOUT_LOCKS:
+            raise InputError(
+                f"{folder}: its file system has no locks ({error.strerror}), "
+                "without which two runs could make the same shard at once; "
+                "mount it with them (Lustre has the option flock), or give "
+                "another output folder"
+            ) from None
+        with writing(folder):
+            raise
+
+
 @contextlib.contextmanager
 def hold_part(folder, part):
     """Keep a second run of this machine away from the same shards.
@@ -359,20 +417,14 @@ def hold_part(folder, part):
     InputError
         There is one. A run that was killed holds nothing.
     """
-    place = Path(folder, PARTIAL)
-    with writing(folder):
-        place.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(place / f"part-{part.replace('/', '-of-')}.lock")
-    with writing(folder):
-        try:
-            held = lock.acquire(timeout=0)
-        # It is an OSError too
-        except Timeout:
-            raise InputError(
-                f"{folder}: another run is making part {part} of it; wait for "
-                "it, or give each run a part of its own (--shard_index 1/2 "
-                "and 2/2)"
-            ) from None
+    try:
+        held = lock_in(folder, f"part-{part.replace('/', '-of-')}", timeout=0)
+    except Timeout:
+        raise InputError(
+            f"{folder}: another run is making part {part} of it; wait for "
+            "it, or give each run a part of its own (--shard_index 1/2 "
+            "and 2/2)"
+        ) from None
     with held:
         yield
 

@@ -18,14 +18,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from filelock import FileLock
-
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.synthesis.backend import Translation
 from speechbrain_mser.synthesis.flac import encode_flac, why_unusable
 from speechbrain_mser.synthesis.receipts import (
     COLUMNS,
     PARTIAL,
+    lock_in,
     read_receipt,
     receipt_path,
     write_shard,
@@ -180,7 +179,8 @@ class ShardWork:
         Exception
             Whatever the translator raised on every utterance.
         """
-        with self._hold(shard.name):
+        # An orphan of a killed run may still be dying over it
+        with lock_in(self.output_folder, shard.name):
             receipt = read_receipt(
                 self.output_folder,
                 shard.name,
@@ -199,13 +199,6 @@ class ShardWork:
                     return self._finish(shard, rows, partial, started)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
-
-    def _hold(self, name):
-        """A shard's lock: an orphan of a killed run may still be dying."""
-        place = self.output_folder / PARTIAL
-        with writing(self.output_folder):
-            place.mkdir(parents=True, exist_ok=True)
-            return FileLock(place / f"{name}.lock").acquire()
 
     def _partial(self, name):
         """An empty folder; what such an orphan left is removed."""

@@ -12,6 +12,7 @@ import pytest
 from demo_m5ser import differences
 
 from speechbrain_mser.dataio.manifest import read_manifest
+from speechbrain_mser.dataio.tables import read_table
 from speechbrain_mser.synthesis.receipts import hold_part
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -152,6 +153,29 @@ def test_what_failed_is_told_and_can_be_tried_again(
     assert len(audio(tmp_path / "out")) == SOURCES
 
 
+def test_audio_that_was_lost_or_changed_is_told_and_made_again(
+    synthesize, run_script, tmp_path
+):
+    out, manifests = tmp_path / "out", tmp_path / "manifests"
+    assert synthesize() == 0
+    before = audio(out)
+    lost, changed, *_, other = sorted(before)
+    (out / lost).unlink()
+    flags = {"data_folder": out, "save_folder": manifests}
+    assert run_script("m5ser_prepare", flags=flags) == 0
+    dropped = read_table(manifests / "m5ser_dropped.csv", ["item", "reason"])
+    (reason,) = [row["reason"] for row in dropped if row["item"] == lost]
+    assert reason.startswith("lost: a finished shard has it")
+    kept = read_manifest(manifests / "m5ser.csv", out)
+    assert len(kept) + len(dropped) == 2 * SOURCES
+    assert synthesize() == 0
+    assert audio(out) == before
+    # Good audio, of another utterance
+    shutil.copy(out / other, out / changed)
+    assert synthesize(check_audio=True) == 0
+    assert audio(out) == before
+
+
 @pytest.mark.parametrize(
     "changed, told",
     [
@@ -170,6 +194,8 @@ def test_what_failed_is_told_and_can_be_tried_again(
         ({"data_root": "/nowhere"}, "is not a folder"),
         ({"corpora": "[meld]"}, "no such manifest"),
         ({"speed": 0, "dry_run": True}, "speed is 0"),
+        ({"speed": "fast", "dry_run": True}, "speed is 'fast', expected a"),
+        ({"retry_failed": "no"}, "retry_failed is 'no', expected True or"),
     ],
 )
 def test_what_cannot_be_is_said_before_anything_is_made(

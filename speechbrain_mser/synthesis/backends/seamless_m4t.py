@@ -147,7 +147,7 @@ class SeamlessM4T(Backend):
             device = "cuda:0" if torch.cuda.is_available() else "cpu"
         if device == "cpu" and self.dtype != "float32":
             raise InputError(
-                f"dtype is {self.dtype} on a CPU; give float32, or a GPU "
+                f"m4t_dtype is {self.dtype} on a CPU; give float32, or a GPU "
                 f"(device is {self.device})"
             )
         require_model(self.hub, self.save_path, "SeamlessM4T", "m4t_hub", FILES)

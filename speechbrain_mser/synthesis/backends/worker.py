@@ -1,10 +1,12 @@
 """A worker process, and a conversation with it that cannot hang."""
 
 import contextlib
+import glob
 import os
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -53,8 +55,9 @@ class WorkerProcess:
     def __init__(self, command, working_folder, environment, log=None):
         # For the audio of both directions. The guard makes and removes it:
         # we may be killed at any moment.
-        name = f"mser-worker-{uuid.uuid4().hex}"
-        self.folder = Path(tempfile.gettempdir(), name)
+        place = Path(tempfile.gettempdir())
+        clear_left_behind(place)
+        self.folder = place / f"{_folders()}{os.getpid()}-{uuid.uuid4().hex}"
         # Open as long as the worker lives.
         self._log = log.open("ab+") if log else tempfile.TemporaryFile()  # noqa: SIM115
         self._log_begins = self._log.seek(0, os.SEEK_END)
@@ -190,3 +193,34 @@ class WorkerProcess:
             with contextlib.suppress(OSError):
                 pipe.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def clear_left_behind(place):
+    """Remove the folders of workers whose guards were killed as well.
+
+    Arguments
+    ---------
+    place : pathlib.Path
+        Where temporary files go. Only folders of this host's dead processes
+        are removed: the place may be shared.
+    """
+    for left in place.glob(f"{glob.escape(_folders())}*-*"):
+        number = left.name.removeprefix(_folders()).partition("-")[0]
+        if number.isdecimal() and not _lives(int(number)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _folders():
+    """How the names of this host's begin."""
+    return f"mser-worker-{socket.gethostname()}-"
+
+
+def _lives(number):
+    """Whether there is a process of this number, whoever's."""
+    try:
+        os.kill(number, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True

@@ -4,8 +4,10 @@ import json
 import os
 import pickle
 import resource
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -373,6 +375,27 @@ def test_it_does_not_outlive_a_process_that_is_killed(tmp_path, text):
     (process,) = map(int, (tmp_path / "starts.txt").read_text().split())
     scratch = Path((tmp_path / "scratch").read_text())
     wait_until(lambda: not exists(process) and not scratch.exists())
+
+
+def test_what_dead_processes_left_is_removed(fake, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    begin = f"mser-worker-{socket.gethostname()}"
+    kept = [
+        f"{begin}-{os.getpid()}-1",
+        # Somebody else's process, and another host's
+        f"{begin}-1-2",
+        f"mser-worker-elsewhere-{dead.pid}-3",
+        f"{begin}-words-4",
+    ]
+    for name in (*kept, f"{begin}-{dead.pid}-5"):
+        (tmp_path / name / "out").mkdir(parents=True)
+    fake().open()
+    found = {path.name for path in tmp_path.glob("mser-worker-*")}
+    assert found > set(kept)
+    (new,) = found - set(kept)
+    assert new.startswith(f"{begin}-{os.getpid()}-")
 
 
 def test_it_does_not_outlive_its_guard(fake):

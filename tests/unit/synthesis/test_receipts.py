@@ -1,7 +1,10 @@
 """What is finished, and what may be mixed."""
 
 import csv
+import errno
+import fcntl
 import json
+import os
 import subprocess
 import sys
 
@@ -14,6 +17,7 @@ from speechbrain_mser.synthesis.receipts import (
     clear_partial,
     forget,
     hold_part,
+    lock_in,
     read_receipt,
     read_receipts,
     write_shard,
@@ -201,6 +205,21 @@ def test_a_second_run_is_refused_until_the_first_is_gone(tmp_path):
         first.communicate()
     for _ in range(2):
         with hold_part(tmp_path, "1/2"):
+            pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch, number):
+    # No such file system can be mounted here
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    for hold in (hold_part, lock_in):
+        with (
+            pytest.raises(InputError, match=r"has no locks .*the option flock"),
+            hold(tmp_path, "1-of-2"),
+        ):
             pass
 
 
