@@ -5,6 +5,7 @@ the hub's are; nothing is mocked.
 """
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,10 @@ from transformers import (
     WhisperFeatureExtractor,
     WhisperModel,
 )
+
+# A shell's background jobs ignore Ctrl-C, and so would what they start: the
+# processes that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = ROOT / "recipes" / "M5SER"
