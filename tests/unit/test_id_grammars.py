@@ -469,7 +469,9 @@ def test_a_translation_finds_its_source(sources, parts, prefixed):
         f"{language}/{corpus}/{f'{corpus}_' * prefixed}u{n}.{n}.wav"
         for language, corpus, n in parts
     ]
-    rows, dropped = m5ser_prepare._collect(None, paths, sources)
+    rows, dropped = m5ser_prepare._collect(
+        None, paths, sources, LANGUAGES, texts=None
+    )
     assert dropped == []
     assert [
         (row["ID"], row["wav"], row["language"], row["speaker"]) for row in rows
@@ -492,7 +494,9 @@ def test_a_translation_finds_its_source(sources, parts, prefixed):
 def test_what_is_no_translation_is_refused(sources, names):
     folders = ("", "fra/", "eng/meld/", "FRA/meld/", "fra/meld/")
     paths = [above + name for above in folders for name in names]
-    rows, dropped = m5ser_prepare._collect(None, paths, sources)
+    rows, dropped = m5ser_prepare._collect(
+        None, paths, sources, LANGUAGES, texts=None
+    )
     assert rows == []
     assert [path for path, _ in dropped] == paths
 
