@@ -1,8 +1,5 @@
 """The demo's translator: the same words elsewhere, whatever happened before."""
 
-import os
-import signal
-
 import numpy as np
 import pytest
 
@@ -60,7 +57,8 @@ def test_an_utterance_sounds_the_same_in_any_company(sources, backend):
 
 def test_a_killed_translator_says_the_same_when_it_is_back(sources, backend):
     before = samples(backend.translate(sources[:3], "cmn"))
-    os.kill(backend._worker._process.pid, signal.SIGKILL)
+    backend._worker._process.kill()
+    backend._worker._process.wait()
     assert samples(backend.translate(sources[:3], "cmn")) == before
 
 

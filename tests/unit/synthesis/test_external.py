@@ -401,7 +401,10 @@ def test_what_dead_processes_left_is_removed(fake, tmp_path, monkeypatch):
 def test_it_does_not_outlive_its_guard(fake):
     backend = fake()
     backend.open()
-    backend._worker._process.kill()
+    guard = backend._worker._process
+    guard.kill()
+    # Its end kills the worker; until then the worker may well answer
+    guard.wait()
     first, second = backend.translate(
         [utterance("a"), utterance("b", "process")], "fra"
     )
