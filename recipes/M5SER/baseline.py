@@ -23,11 +23,15 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from speechbrain_mser.atomic import atomic_path
-from speechbrain_mser.dataio.batching import read_batches, select_utterances
+from speechbrain_mser.dataio.batching import (
+    read_batches,
+    refuse_bad,
+    select_utterances,
+)
 from speechbrain_mser.dataio.encoding import encode_batch, open_store
 from speechbrain_mser.dataio.manifest import read_manifests
 from speechbrain_mser.emotions import CANONICAL, candidate_labels
-from speechbrain_mser.errors import InputError, exits_on_input_error
+from speechbrain_mser.errors import exits_on_input_error
 from speechbrain_mser.lobes.whisper import WhisperEncoder
 from speechbrain_mser.metrics import emotion_metrics
 
@@ -47,13 +51,12 @@ TEST, LABELS = "urdu", "urdu4"
 def pooled_features(whisper, store, table):
     """``[utterances, layers, 2 dim]``: mean and deviation over time."""
 
-    def refuse(bad):
-        raise InputError(f"utterance {bad.utterance}: {bad.reason}")
-
     # Neighbours of like length: little is computed for padding.
     ordered = table.sort_values(["duration", "ID"])
     pooled = {}
-    for batch in read_batches(ordered, store, "pooled features", refuse, 16):
+    for batch in read_batches(
+        ordered, store, "pooled features", refuse_bad, 16
+    ):
         features, lens = encode_batch(batch, whisper, store)
         frames = (lens * features.shape[2]).round().long().tolist()
         for name, hidden, n in zip(batch.id, features, frames, strict=True):

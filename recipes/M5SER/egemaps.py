@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from speechbrain_mser.dataio.audio import SAMPLE_RATE
-from speechbrain_mser.dataio.batching import read_batches
+from speechbrain_mser.dataio.batching import read_batches, refuse_bad
 from speechbrain_mser.dataio.encoding import encode_batch, open_store
 from speechbrain_mser.errors import InputError
 
@@ -108,13 +108,10 @@ def egemaps_features(table, folder):
         openSMILE is not installed, or an utterance cannot be read.
     """
 
-    def refuse(bad):
-        raise InputError(f"utterance {bad.utterance}: {bad.reason}")
-
     encoder = EGeMAPS()
     store = open_store(encoder, "write", folder, "float32")
     found = {}
-    for batch in read_batches(table, store, "eGeMAPS", refuse, 16):
+    for batch in read_batches(table, store, "eGeMAPS", refuse_bad, 16):
         features, _ = encode_batch(batch, encoder, store)
         found.update(zip(batch.id, features[:, 0].numpy(), strict=True))
     return np.stack([found[name] for name in table.ID])

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import speechbrain as sb
 from protocols import read_sets
-from recognition import recognize_sets
+from recognition import check_adaptation, load_recognizers, recognize_sets
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_mser.atomic import atomic_path
@@ -71,12 +71,18 @@ def check_alone(mode):
         )
 
 
-def measure_alone(kind, table, log_probs):
-    """WA, UA, WF1 of one recogniser among several."""
+def score(kind, table, log_probs):
+    """The metrics of a set, and its predictions."""
     predictions = [kind.labels[k] for k in log_probs.argmax(-1).tolist()]
     metrics = emotion_metrics(
         table.emotion.tolist(), predictions, kind.labels, kind.ua_over
     )
+    return metrics, predictions
+
+
+def measure_alone(kind, table, log_probs):
+    """WA, UA, WF1 of one recogniser among several."""
+    metrics, _ = score(kind, table, log_probs)
     return {name: metrics[name] for name in ("WA", "UA", "WF1")}
 
 
@@ -102,8 +108,7 @@ def measure(kind, table, log_probs, settings):
         ``[n]``.
     """
     labels, references = kind.labels, table.emotion.tolist()
-    predictions = [labels[k] for k in log_probs.argmax(-1).tolist()]
-    metrics = emotion_metrics(references, predictions, labels, kind.ua_over)
+    metrics, predictions = score(kind, table, log_probs)
     metrics["calibration"] = calibration(log_probs, references, labels)
     if settings["resamples"]:
         metrics["intervals"] = bootstrap_intervals(
@@ -168,7 +173,9 @@ def main():
     settings = read_settings(hparams_file, overrides)
     mode = settings["calibration"]
     check_mode(mode)
-    if not isinstance(settings["recognizer"], str):
+    check_adaptation(settings)
+    recognizers, count = load_recognizers(settings, run_opts)
+    if count > 1:
         check_alone(mode)
     published = {}
     if settings["published"]:
@@ -180,15 +187,17 @@ def main():
         name: (kind.table, kind.labels, kind.audio)
         for name, kind in sets.items()
     }
-    folder, results = Path(settings["output_folder"]), {}
-    for name, table, raw, each, recognizer in recognize_sets(
-        settings, run_opts, wanted
+    folder, results, found = Path(settings["output_folder"]), {}, None
+    if count == 1:
+        recognizers = list(recognizers)
+        found = find_calibration(recognizers[0][0], mode)
+    for name, table, raw, each in recognize_sets(
+        recognizers, count, settings, wanted
     ):
         kind = sets[name]
-        found = find_calibration(recognizer, mode) if len(each) == 1 else None
         log_probs = found.apply(raw, kind.labels, mode) if found else raw
         metrics, predictions = measure(kind, table, log_probs, settings)
-        if len(each) > 1:
+        if count > 1:
             metrics["each"] = [measure_alone(kind, table, own) for own in each]
         metrics["published"] = published.get(kind.protocol, [])
         references, place = table.emotion.tolist(), folder / name

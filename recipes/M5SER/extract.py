@@ -11,7 +11,6 @@ array's; the parts need not know of one another. Interrupted, it goes on where
 it was.
 """
 
-import re
 import sys
 
 import pandas as pd
@@ -22,30 +21,24 @@ from speechbrain.utils.logger import get_logger
 
 from speechbrain_mser.dataio.batching import read_batches
 from speechbrain_mser.dataio.encoding import encode_batch, log_size, open_store
-from speechbrain_mser.errors import InputError, exits_on_input_error
+from speechbrain_mser.errors import exits_on_input_error
 from speechbrain_mser.hparams import (
     load_object,
     place_overrides,
     read_settings,
 )
+from speechbrain_mser.parts import take_part
 
 logger = get_logger(__name__)
 
 
-def take_part(arguments):
-    """The number of this part and of all, and the other arguments."""
+def find_part(arguments):
+    """Which part, all by default, and the other arguments."""
     if "--part" not in arguments:
-        return (1, 1), arguments
+        return "1/1", arguments
     place = arguments.index("--part")
-    text = (arguments[place + 1 : place + 2] or [""])[0]
-    found = re.fullmatch(r"([0-9]+)/([0-9]+)", text)
-    number, count = map(int, found.groups()) if found else (0, 0)
-    if not 1 <= number <= count:
-        raise InputError(
-            f"--part is {text!r}, expected for example 3/16: the third of "
-            "sixteen"
-        )
-    return (number, count), arguments[:place] + arguments[place + 2 :]
+    part = (arguments[place + 1 : place + 2] or [""])[0]
+    return part, arguments[:place] + arguments[place + 2 :]
 
 
 @torch.inference_mode()
@@ -80,13 +73,15 @@ def extract(encoder, store, table, training, device):
 @exits_on_input_error
 def main():
     """Fill the store."""
-    (number, count), arguments = take_part(sys.argv[1:])
+    part, arguments = find_part(sys.argv[1:])
+    # Refused before anything is read
+    take_part([], part, "--part")
     hparams_file, run_opts, flags = sb.parse_arguments(arguments)
     overrides = place_overrides(hparams_file, flags)
     settings = read_settings(hparams_file, overrides)
     table = pd.concat(read_tables(settings))
     # Neighbours of like length, and every part as long as the others.
-    table = table.sort_values(["duration", "ID"])[number - 1 :: count]
+    table = take_part(table.sort_values(["duration", "ID"]), part, "--part")
     device = run_opts.get("device", "cpu")
     encoder = load_object(hparams_file, overrides, "model", "whisper")
     encoder = encoder.to(device)

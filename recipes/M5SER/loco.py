@@ -17,7 +17,7 @@ the test corpus is used anywhere:
 A run is three connectors whose log-probabilities are averaged; each one alone
 is reported too. Beside it, on the same utterances, loco_baselines.py.
 
-Usage: python loco.py --data FOLDER [--folder results/loco] [--seeds 1 2 3]
+Usage: python loco.py --data FOLDER [--folder results/loco] [--runs 1 2 3]
 """
 
 import argparse
@@ -28,8 +28,6 @@ import shutil
 import statistics
 from pathlib import Path
 
-from baseline import FOLDERS
-from corpora import prepare_manifests
 from loco_baselines import INDUCTIVE, LABELS, TRANSDUCTIVE
 from real import require_data
 from steps import HERE, Steps, as_flags, begin_with
@@ -104,23 +102,17 @@ class Protocol:
         str
             For ``--recognizer``.
         """
-        folder = self.folder / place
         flags = {
-            **self.corpora,
-            **self.store,
             **self.models,
             **settings,
             "corpora": corpora,
             "seed": seed,
         }
-        note = flags
+        note = {}
         if manifests is not None:
             flags |= {"manifest_folder": str(manifests), "skip_prep": True}
-            note = {**flags, "manifests": _contents(manifests)}
-        begin_with(folder, note)
-        yaml = HERE / "hparams" / "open" / "train.yaml"
-        flags = as_flags({**flags, "output_folder": str(folder)})
-        Steps(folder).run(place.replace("/", " "), "train.py", yaml, *flags)
+            note = {"manifests": _contents(manifests)}
+        folder = self._run(place, "train.py", "open/train.yaml", flags, note)
         return f"{folder}/recognizer"
 
     def evaluate(self, place, recognizers, corpora, adaptation):
@@ -142,12 +134,8 @@ class Protocol:
         dict
             Corpus to metrics.
         """
-        folder = self.folder / place
         flags = {
-            **self.corpora,
-            **self.store,
             "recognizer": recognizers,
-            "output_folder": str(folder),
             "adaptation": adaptation,
             "batch_size": 64,
             "sets": [
@@ -155,37 +143,40 @@ class Protocol:
                 for name in corpora
             ],
         }
-        # Recognisers that were trained anew are others under the same name.
-        begin_with(
-            folder, {**flags, "trained": list(map(_trained, recognizers))}
-        )
-        yaml = HERE / "hparams" / "evaluate.yaml"
-        Steps(folder).run(
-            place.replace("/", " "), "evaluate.py", yaml, *as_flags(flags)
-        )
+        note = {"trained": list(map(_trained, recognizers))}
+        folder = self._run(place, "evaluate.py", "evaluate.yaml", flags, note)
         return json.loads((folder / "metrics.json").read_text())
 
     def label(self, place, recognizers, corpus, others):
         """Manifests of a corpus with pseudo-labels and of others with theirs."""
-        folder = self.folder / place
         flags = {
-            **self.corpora,
-            **self.store,
             "recognizer": recognizers,
             "corpus": corpus,
             "labels": LABELS[corpus],
-            "output_folder": str(folder),
             "batch_size": 64,
         }
-        begin_with(
-            folder, {**flags, "trained": list(map(_trained, recognizers))}
-        )
-        yaml = HERE / "hparams" / "pseudo_label.yaml"
-        Steps(folder).run(
-            place.replace("/", " "), "pseudo_label.py", yaml, *as_flags(flags)
+        note = {"trained": list(map(_trained, recognizers))}
+        folder = self._run(
+            place, "pseudo_label.py", "pseudo_label.yaml", flags, note
         )
         for other in others:
             shutil.copy(self.folder / "manifests" / f"{other}.csv", folder)
+        return folder
+
+    def _run(self, place, script, yaml, flags, note):
+        """Run a script into its folder, unless that was done before.
+
+        What it depends on are its flags, and what they only name: the note.
+        """
+        folder = self.folder / place
+        flags = {**self.corpora, **self.store, **flags}
+        begin_with(folder, {**flags, **note})
+        Steps(folder).run(
+            place.replace("/", " "),
+            script,
+            HERE / "hparams" / yaml,
+            *as_flags({**flags, "output_folder": str(folder)}),
+        )
         return folder
 
 
@@ -356,9 +347,6 @@ def main():
         "simple methods",
         "loco_baselines.py",
         *("--data", data, "--folder", folder, "--output", simple),
-    )
-    prepare_manifests(
-        list(FOLDERS), data / "speech", FOLDERS, folder / "manifests"
     )
     protocol = Protocol(data, folder)
     chosen = choose(protocol)

@@ -25,6 +25,7 @@ from licences import inherited
 from m5ser_prepare import SCORES, prepare_m5ser
 
 from speechbrain_mser.atomic import atomic_path
+from speechbrain_mser.dataio.command_line import sources_parser
 from speechbrain_mser.dataio.manifest import read_manifest, read_manifests
 from speechbrain_mser.dataio.tables import read_json, read_table
 from speechbrain_mser.errors import InputError, exits_on_input_error
@@ -196,21 +197,9 @@ def _write(path, data):
 @exits_on_input_error
 def main():
     """Read the command line and write the card."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = sources_parser(__doc__)
     add = parser.add_argument
-    add("--data_folder", required=True, help="the translations")
     add("--save_folder", required=True, help="where m5ser.csv is")
-    add(
-        "--manifest",
-        nargs=2,
-        action="append",
-        required=True,
-        metavar=("FILE", "FOLDER"),
-        help="a source's manifest, and the folder of its corpus",
-    )
     add("--most", type=int, default=2000, help="utterances in the map")
     given = parser.parse_args()
     write_card(

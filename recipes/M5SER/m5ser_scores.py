@@ -13,8 +13,7 @@ which language it hears, WER and CER against the translator's own text. With
 unless m5ser_prepare.py is told so. Interrupted, it goes on where it was.
 """
 
-import argparse
-
+from speechbrain_mser.dataio.command_line import sources_parser
 from speechbrain_mser.dataio.manifest import read_manifests
 from speechbrain_mser.errors import exits_on_input_error
 from speechbrain_mser.synthesis.scorers import (
@@ -29,20 +28,8 @@ from speechbrain_mser.synthesis.scoring import score_folder
 @exits_on_input_error
 def main():
     """Read the command line and score."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = sources_parser(__doc__)
     add = parser.add_argument
-    add("--data_folder", required=True, help="what synthesize.py wrote")
-    add(
-        "--manifest",
-        nargs=2,
-        action="append",
-        required=True,
-        metavar=("FILE", "FOLDER"),
-        help="a source's manifest, and the folder of its corpus",
-    )
     add("--whisper", metavar="HUB", help="a multilingual Whisper")
     add("--recognizer", metavar="FOLDER", help="what a training left")
     add("--batch_size", type=int, default=16)

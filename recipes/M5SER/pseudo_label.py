@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import speechbrain as sb
 from corpora import prepare_manifests
-from recognition import recognize_sets
+from recognition import check_adaptation, load_recognizers, recognize_sets
 
 from speechbrain_mser.dataio.manifest import (
     read_manifest,
@@ -37,10 +37,9 @@ def main():
     hparams_file, run_opts, flags = sb.parse_arguments(sys.argv[1:])
     overrides = place_overrides(hparams_file, flags)
     settings = read_settings(hparams_file, overrides)
-    corpus, labels = (
-        settings["corpus"],
-        list(candidate_labels(settings["labels"])),
-    )
+    check_adaptation(settings)
+    corpus = settings["corpus"]
+    labels = list(candidate_labels(settings["labels"]))
     manifests = prepare_manifests(
         corpus,
         settings["data_root"],
@@ -50,9 +49,9 @@ def main():
         settings["corpus_options"],
     )
     table = read_manifests(manifests)
-    _, table, log_probs, *_ = next(
-        recognize_sets(settings, run_opts, {corpus: (table, labels, table)})
-    )
+    recognizers = load_recognizers(settings, run_opts)
+    sets = {corpus: (table, labels, table)}
+    ((_, table, log_probs, _),) = recognize_sets(*recognizers, settings, sets)
     said, believed = surest(even_out(log_probs), settings["keep"])
     emotions = dict(zip(table.ID, np.array(labels)[said], strict=True))
     chosen = set(table.ID[believed])

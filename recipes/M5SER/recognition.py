@@ -176,19 +176,47 @@ def recognize(recognizer, store, table, labels, settings, name, alignment=None):
     return table, torch.stack([found[utterance] for utterance in table.ID])
 
 
-def recognize_sets(settings, run_opts, sets):
-    """What one or several recognisers make of one or several sets.
-
-    One recogniser is in memory at a time.
+def load_recognizers(settings, run_opts):
+    """Recognisers that are evaluated together, loaded one by one.
 
     Arguments
     ---------
     settings : dict
-        ``recognizer`` is a folder or hub name, or a list of them, whose
-        log-probabilities are averaged; ``adaptation`` "none", or "set" for
-        features moved to the training's mean and deviation.
+        ``recognizer`` is a folder or hub name, or a list of them; the rest as
+        for `load_recognizer`.
     run_opts : dict
         SpeechBrain's: the device.
+
+    Returns
+    -------
+    recognizers : iterator
+        Of what `load_recognizer` returns; each is loaded when it is its turn.
+    count : int
+        How many there are.
+
+    Raises
+    ------
+    InputError
+        There is none.
+    """
+    sources = settings["recognizer"]
+    sources = [sources] if isinstance(sources, str) else list(sources or [])
+    if not sources:
+        raise InputError("no recogniser: recognizer takes a folder, or a list")
+    loaded = (load_recognizer(name, settings, run_opts) for name in sources)
+    return loaded, len(sources)
+
+
+def recognize_sets(recognizers, count, settings, sets):
+    """What one or several recognisers make of one or several sets.
+
+    Arguments
+    ---------
+    recognizers, count
+        As `load_recognizers` returns; log-probabilities are averaged.
+    settings : dict
+        ``adaptation`` is "none", or "set" for features moved to the training's
+        mean and deviation; the rest as for `features_of`.
     sets : dict
         Name to the utterances, the candidates, and the utterances whose audio
         adaptation may take (`pandas.DataFrame`, list of str,
@@ -204,25 +232,14 @@ def recognize_sets(settings, run_opts, sets):
         ``[n, n_labels]``, normalised over the labels.
     each : list of torch.Tensor
         The same of every recogniser.
-    recognizer : EmotionRecognizer
-        The last one.
 
     Raises
     ------
     InputError
-        Another adaptation, or no recogniser.
+        As `recognize` and `align_to_training`.
     """
-    if settings["adaptation"] not in ("none", "set"):
-        raise InputError(
-            f"adaptation is {settings['adaptation']!r}, expected none or set"
-        )
-    sources = settings["recognizer"]
-    sources = [sources] if isinstance(sources, str) else list(sources or [])
-    if not sources:
-        raise InputError("no recogniser: recognizer takes a folder, or a list")
     found = {name: [] for name in sets}
-    for number, source in enumerate(sources, start=1):
-        recognizer, store = load_recognizer(source, settings, run_opts)
+    for number, (recognizer, store) in enumerate(recognizers, start=1):
         for name, (table, labels, audio) in sets.items():
             alignment = None
             if settings["adaptation"] == "set":
@@ -233,7 +250,21 @@ def recognize_sets(settings, run_opts, sets):
                 recognizer, store, table, labels, settings, name, alignment
             )
             found[name].append(log_probs.log_softmax(-1))
-            if number == len(sources):
+            if number == count:
                 each = found[name]
                 mean = torch.stack(each).mean(0).log_softmax(-1)
-                yield name, read, mean, each, recognizer
+                yield name, read, mean, each
+
+
+def check_adaptation(settings):
+    """Refuse what is no adaptation, before anything is loaded.
+
+    Raises
+    ------
+    InputError
+        Another word than none or set.
+    """
+    if settings["adaptation"] not in ("none", "set"):
+        raise InputError(
+            f"adaptation is {settings['adaptation']!r}, expected none or set"
+        )

@@ -32,12 +32,12 @@ from speechbrain_mser.hparams import (
     place_overrides,
     read_settings,
 )
+from speechbrain_mser.parts import take_part
 from speechbrain_mser.synthesis.executors.local import run_local
 from speechbrain_mser.synthesis.finished import damaged_shards
 from speechbrain_mser.synthesis.plan import (
     Plan,
     read_sources,
-    take_part,
     target_languages,
 )
 from speechbrain_mser.synthesis.progress import plan_report, status_report
@@ -79,6 +79,11 @@ def make_plan(manifests, settings):
         labels=None if labels is None else candidate_labels(labels),
     )
     return Plan(table, settings["languages"], settings["shard_minutes"])
+
+
+def part_of(shards, settings):
+    """Those that this run makes; refuses what is no part."""
+    return take_part(shards, settings["shard_index"], "shard_index")
 
 
 def find_backend(hparams_file, overrides, settings):
@@ -202,7 +207,7 @@ def run(execute, work, plan, shards, receipts):
 def tell(plan, folder, described, settings):
     """Print what there is to do, or how far it is; write nothing."""
     check_folder(folder, plan.description, described)
-    shards = take_part(plan.shards, settings["shard_index"])
+    shards = part_of(plan.shards, settings)
     receipts = read_receipts(
         folder, shards.name, plan.digest, digest(described)
     )
@@ -224,7 +229,7 @@ def make(plan, folder, described, settings, make_backend, execute):
     bool
         Whether all parts are finished.
     """
-    shards = take_part(plan.shards, settings["shard_index"])
+    shards = part_of(plan.shards, settings)
     digests = plan.digest, digest(described)
     work = ShardWork(
         make_backend,
@@ -269,7 +274,7 @@ def main():
     only_tell = settings["dry_run"] or settings["status"]
     execute = find_executor(settings)
     # What can be wrong is known before an hour is spent on preparing.
-    take_part([], settings["shard_index"])
+    part_of([], settings)
     make_backend = find_backend(hparams_file, overrides, settings)
     backend = make_backend()
     check_languages(

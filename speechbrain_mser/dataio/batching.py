@@ -266,6 +266,22 @@ def select_utterances(table, split=None, languages=None, labels=None):
     return kept[chosen]
 
 
+def refuse_bad(bad):
+    """For `read_batches`: stop at what cannot be read.
+
+    Arguments
+    ---------
+    bad : BadUtterance
+        The utterance, and why.
+
+    Raises
+    ------
+    InputError
+        Always.
+    """
+    raise InputError(f"utterance {bad.utterance}: {bad.reason}")
+
+
 def read_batches(table, store, name, on_bad, batch_size, num_workers=0):
     """A table's utterances in batches, each once and in its order.
 

@@ -1,9 +1,49 @@
-"""The command line that every preparation script has."""
+"""The command lines that several scripts have in common."""
 
 import argparse
 from pathlib import Path
 
 from speechbrain_mser.dataio.splits import ALL
+
+
+def sources_parser(about):
+    """Read where translations and their sources are.
+
+    Arguments
+    ---------
+    about : str
+        The script's docstring.
+
+    Returns
+    -------
+    argparse.ArgumentParser
+        Of ``data_folder`` and ``manifest``, a list of pairs; a script may add
+        options of its own.
+
+    Example
+    -------
+    >>> parser = sources_parser("Look at translations.")
+    >>> parser.parse_args(
+    ...     ["--data_folder", "M5SER", "--manifest", "meld.csv", "MELD"]
+    ... )
+    Namespace(data_folder='M5SER', manifest=[['meld.csv', 'MELD']])
+    """
+    parser = argparse.ArgumentParser(
+        description=about,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--data_folder", required=True, help="what synthesize.py wrote"
+    )
+    parser.add_argument(
+        "--manifest",
+        nargs=2,
+        action="append",
+        required=True,
+        metavar=("FILE", "FOLDER"),
+        help="a source's manifest, and the folder of its corpus",
+    )
+    return parser
 
 
 def argument_parser(corpus, about, speaker_options=True):

@@ -193,41 +193,6 @@ def target_languages(languages):
     return sorted(codes)
 
 
-def take_part(names, part):
-    """The shards of one of a job array's parts.
-
-    Arguments
-    ---------
-    names : list
-        All shards.
-    part : str
-        ``3/16``: the third of sixteen.
-
-    Returns
-    -------
-    list
-        Every sixteenth, so that all parts have of all languages.
-
-    Raises
-    ------
-    InputError
-        That is no part.
-
-    Example
-    -------
-    >>> take_part(["a", "b", "c", "d", "e"], "2/3")
-    ['b', 'e']
-    """
-    found = re.fullmatch(r"([0-9]+)/([0-9]+)", str(part))
-    number, count = map(int, found.groups()) if found else (0, 0)
-    if not 1 <= number <= count:
-        raise InputError(
-            f"shard_index is {part!r}, expected for example 3/16: the third "
-            "of sixteen parts"
-        )
-    return names[number - 1 :: count]
-
-
 def _check_names(column, names, forbidden=None):
     """Refuse what would lead out of the output folder, or is no file name."""
     wrong = [

@@ -22,6 +22,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.synthesis.executors import check_counts
 from speechbrain_mser.synthesis.shard import Outcome
 
 # A worker's whole program. Its path of search is an argument, not PYTHONPATH:
@@ -63,11 +64,7 @@ def run_local(work, shards, n_workers=1, max_attempts=3, gpus=()):
     InputError
         Nothing can be made: no weights, no such language, a full disk.
     """
-    if n_workers < 1 or max_attempts < 1:
-        raise InputError(
-            f"n_workers is {n_workers} and max_attempts is {max_attempts}; "
-            "both must be at least 1"
-        )
+    check_counts(n_workers, max_attempts)
     jobs, again = ((shard, 0) for shard in shards), deque()
     payload = pickle.dumps(work)
     workers = [

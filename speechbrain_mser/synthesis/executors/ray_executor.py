@@ -22,6 +22,7 @@ from collections import deque
 from pathlib import Path
 
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.synthesis.executors import check_counts
 from speechbrain_mser.synthesis.executors.ray_room import (
     check_room,
     check_share,
@@ -110,11 +111,7 @@ def run_ray(
         Nothing can be made: no weights, no such language, a full disk; there
         is no Ray, no place for so many actors, or a host without the folder.
     """
-    if n_workers < 1 or max_attempts < 1:
-        raise InputError(
-            f"n_workers is {n_workers} and max_attempts is {max_attempts}; "
-            "both must be at least 1"
-        )
+    check_counts(n_workers, max_attempts)
     check_share("ray_cpus", num_cpus)
     if num_gpus:
         check_share("ray_gpus", num_gpus)

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 from echo_backend import EchoBackend
+from made_audio import audio
 
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.synthesis.executors.local import run_local
@@ -25,16 +26,6 @@ def made_by(plan, work, n_workers=1, most=None, **options):
     found = list(run_local(work, map(plan.shard, names), n_workers, **options))
     assert sorted(outcome.shard for outcome in found) == names
     return {outcome.shard: outcome for outcome in found}
-
-
-def audio(work):
-    """What is in the files."""
-    folder = work.output_folder
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.suffix in (".flac", ".csv")
-    }
 
 
 def children():

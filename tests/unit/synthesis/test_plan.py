@@ -8,7 +8,8 @@ import pytest
 
 from speechbrain_mser.dataio.manifest import write_manifest
 from speechbrain_mser.errors import InputError
-from speechbrain_mser.synthesis.plan import Plan, read_sources, take_part
+from speechbrain_mser.parts import take_part
+from speechbrain_mser.synthesis.plan import Plan, read_sources
 
 
 def table_of(durations, **columns):
@@ -200,7 +201,7 @@ def test_sources_know_their_place_wherever_they_are(tmp_path):
 
 def test_parts_share_all_shards():
     names = [f"fra-{k:05d}" for k in range(17)]
-    parts = [take_part(names, f"{k}/5") for k in range(1, 6)]
+    parts = [take_part(names, f"{k}/5", "shard_index") for k in range(1, 6)]
     assert sorted(chain(*parts)) == names
     assert {len(part) for part in parts} == {3, 4}
 
@@ -208,4 +209,4 @@ def test_parts_share_all_shards():
 @pytest.mark.parametrize("part", ["0/3", "4/3", "x", "1", "", 1, "1/2/3"])
 def test_a_part_that_is_none_is_refused(part):
     with pytest.raises(InputError, match="expected for example 3/16"):
-        take_part(["a"], part)
+        take_part(["a"], part, "shard_index")

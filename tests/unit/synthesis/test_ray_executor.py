@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 from echo_backend import EchoBackend
+from made_audio import audio
 
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.synthesis.executors import ray_worker
@@ -84,16 +85,6 @@ def made_by(cluster, plan, work, n_workers=2, **options):
     found = list(run_ray(work, shards, n_workers, **options))
     assert sorted(outcome.shard for outcome in found) == names
     return {outcome.shard: outcome for outcome in found}
-
-
-def audio(work):
-    """What is in the files."""
-    folder = work.output_folder
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.suffix in (".flac", ".csv")
-    }
 
 
 def actors():
