@@ -168,7 +168,8 @@ def export_recognizer(folder, model_yaml, settings, connector, llama=None):
     for name, value in settings.items():
         if name.endswith("_hub") and value and Path(value).is_dir():
             # The recogniser may be loaded from another working directory.
-            value = str(Path(value).resolve())
+            # Links keep their names: the connector knows its models by them.
+            value = os.path.abspath(value)
         if isinstance(value, (str, int, float, list, type(None))):
             tree[name] = value
     # All of the connector's parameters are in its file: nothing is taken

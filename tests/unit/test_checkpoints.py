@@ -287,6 +287,26 @@ def test_the_exported_folder_builds_the_same_model(
         assert torch.equal(a, b)
 
 
+def test_a_model_keeps_its_name_wherever_the_recognizer_is_loaded(
+    settings, tiny_whisper, tmp_path, request, monkeypatch
+):
+    model_yaml = request.config.rootpath / MODEL_YAML
+    (tmp_path / "whisper-link").symlink_to(tiny_whisper)
+    monkeypatch.chdir(tmp_path)
+    model = load(model_yaml, **{**settings, "whisper_hub": "whisper-link"})
+    connector = model["connector"]
+    connector.bind({"encoder": model["whisper"].describe()})
+    export_recognizer("recognizer", model_yaml, model, connector)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    folder = tmp_path / "recognizer"
+    loaded = load(folder / "hyperparams.yaml")
+    loaded["pretrainer"].collect_files(str(folder))
+    loaded["pretrainer"].load_collected()
+    # Refuses another model
+    loaded["connector"].bind({"encoder": loaded["whisper"].describe()})
+
+
 def test_an_export_replaces_the_one_before_as_a_whole(
     settings, tmp_path, request
 ):
