@@ -30,6 +30,7 @@ SCRIPTS = {
     "connect": True,
     "contrastive": False,
     "batches": False,
+    "synthesis": True,
 }
 
 

@@ -77,8 +77,7 @@ def surest(log_probs, keep):
     >>> labels.tolist(), believed.tolist()
     ([0, 0, 1], [True, False, True])
     """
-    if not 0 < keep <= 1:
-        raise InputError(f"keep is {keep}; expected above 0, up to 1")
+    check_keep(keep)
     log_probs = np.asarray(log_probs)
     labels, sureness = log_probs.argmax(1), log_probs.max(1)
     believed = np.zeros(len(labels), dtype=bool)
@@ -87,3 +86,20 @@ def surest(log_probs, keep):
         order = np.argsort(-sureness[here], kind="stable")
         believed[here[order[: max(1, int(keep * len(here)))]]] = True
     return labels, believed
+
+
+def check_keep(keep):
+    """Refuse what is no part, before anything is recognised.
+
+    Arguments
+    ---------
+    keep : float
+        As for `surest`.
+
+    Raises
+    ------
+    InputError
+        It is not above 0 and up to 1.
+    """
+    if not isinstance(keep, (int, float)) or not 0 < keep <= 1:
+        raise InputError(f"keep is {keep!r}; expected above 0, up to 1")

@@ -28,7 +28,7 @@ from speechbrain_mser.dataio.manifest import (
 from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import exits_on_input_error
 from speechbrain_mser.hparams import place_overrides, read_settings
-from speechbrain_mser.pseudo_labels import even_out, surest
+from speechbrain_mser.pseudo_labels import check_keep, even_out, surest
 
 
 @exits_on_input_error
@@ -38,6 +38,7 @@ def main():
     overrides = place_overrides(hparams_file, flags)
     settings = read_settings(hparams_file, overrides)
     check_adaptation(settings)
+    check_keep(settings["keep"])
     corpus = settings["corpus"]
     labels = list(candidate_labels(settings["labels"]))
     manifests = prepare_manifests(

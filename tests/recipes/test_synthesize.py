@@ -93,7 +93,9 @@ def test_a_dry_run_and_a_status_write_nothing(synthesize, tmp_path, capsys):
     assert all_paths(tmp_path) == before
 
 
-def test_all_is_made_once_and_training_finds_it(synthesize, tmp_path, capsys):
+def test_all_is_made_once_and_training_finds_it(
+    synthesize, tmp_path, capsys, monkeypatch
+):
     out = tmp_path / "out"
     assert synthesize() == 0
     assert f"{2 * SOURCES}/{2 * SOURCES}" in capsys.readouterr().out
@@ -112,6 +114,10 @@ def test_all_is_made_once_and_training_finds_it(synthesize, tmp_path, capsys):
     # Another translator's, or other sources', are not mixed with it
     assert synthesize(gain=0.5) == 2
     assert "gain was 1.0, is 0.5" in capsys.readouterr().err
+    with monkeypatch.context() as patch:
+        patch.setattr("echo_backend.EchoBackend.max_seconds", 9)
+        assert synthesize() == 2
+    assert "max_seconds was not there, is 9" in capsys.readouterr().err
     assert synthesize(labels="[happy]") == 2
     assert "corpora.tiny.utterances was 20, is 5" in capsys.readouterr().err
     assert synthesize(shard_minutes=1, status=True) == 2

@@ -59,7 +59,7 @@ def test_all_can_be_believed(log_probs):
     assert surest(log_probs, keep=1.0)[1].all()
 
 
-@pytest.mark.parametrize("keep", [0, -1, 1.5, float("nan")])
+@pytest.mark.parametrize("keep", [0, -1, 1.5, float("nan"), "half"])
 def test_another_part_is_refused(log_probs, keep):
     with pytest.raises(InputError, match=r"keep is .*; expected above 0"):
         surest(log_probs, keep)
