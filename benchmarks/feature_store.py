@@ -28,7 +28,9 @@ import torch
 from report import RESULTS, Row, in_turns, median_ratio, report
 from tqdm import tqdm
 
-from speechbrain_mser.dataio.features import HEADER, MAP_SIZE, FeatureStore
+from speechbrain_mser.dataio.feature_files import MAP_SIZE
+from speechbrain_mser.dataio.feature_records import HEADER
+from speechbrain_mser.dataio.features import FeatureStore
 
 # 4 s of speech
 SHAPES = {

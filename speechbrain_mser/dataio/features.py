@@ -1,48 +1,29 @@
-"""The frozen encoder's features on disk: computed once, then read.
-
-Why LMDB. Measured on utterances of 512 kB (4 s at Whisper-large's width, in
-half precision), two reading processes, one writer that commits each utterance
-so that a kill loses no other:
-
-======================== ================= ======================
-store                    write, ms         random reads, GB/s
-======================== ================= ======================
-``numpy.memmap`` (floor) 0.25              9.8 to 12.3
-LMDB                     0.59 with fsync   7.7 to 9.1
-safetensors, a file each 1.34              9.5 to 10.5
-Arrow IPC file           2.22              7.4 to 8.9
-h5py                     0.18              3.8 to 5.8
-======================== ================= ======================
-
-HDF5 (SpeechBrain's cache) allows a single writer and no reader beside it, and
-a kill can leave the whole file unreadable. Arrow's file has its index at the
-end, so a kill loses all of it; a file for each utterance is a million files.
-LMDB's transactions survive a kill at any moment, any number of processes
-read while one writes, and opening a million utterances costs nothing.
-
-An LMDB file wants a single machine's writers, and cluster file systems know
-no locks to rely on: every writer has a file of its own here, and readers look
-into all of them.
-"""
+"""The frozen encoder's features on disk: computed once, then read."""
 
 import errno
 import json
-import math
 import os
-import shutil
-import socket
 import struct
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 import lmdb
-import numpy as np
-import torch
-from filelock import FileLock, Timeout
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_mser.atomic import atomic_path
+from speechbrain_mser.dataio.feature_files import (
+    close_file,
+    count_records,
+    own_file,
+    reading,
+    write_anew,
+)
+from speechbrain_mser.dataio.feature_records import (
+    DTYPES,
+    RECORD_VERSION,
+    decode_record,
+    encode_record,
+)
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.fingerprints import (
     file_digest,
@@ -53,17 +34,6 @@ from speechbrain_mser.fingerprints import (
 logger = get_logger(__name__)
 
 MODES = ("off", "read", "write")
-DTYPES = ("float32", "float16", "bfloat16", "int8")
-# To be raised when records change, so that old ones are not misread.
-RECORD_VERSION = 1
-# Address space, not disk: LMDB files grow as they are filled.
-MAP_SIZE = 1 << 40
-MAX_READERS = 1024
-MIN_FREE = 1 << 20
-UNWRITTEN_PAGES = 16
-# Of 128 TiB that a process can address; more files are opened in turn.
-MAX_OPEN = 100
-HEADER = struct.Struct("<III")  # layers (0: no such axis), frames, dim
 
 
 @dataclass(frozen=True)
@@ -118,6 +88,7 @@ class FeatureStore:
 
     Example
     -------
+    >>> import torch
     >>> folder, wav = getfixture("tmp_path"), __file__
     >>> store = FeatureStore(folder, {"layers": -1}, dtype="float32")
     >>> key = store.key(wav)
@@ -206,7 +177,9 @@ class FeatureStore:
             ``[frames, dim]`` or ``[layers, frames, dim]``, in the store's
             dtype (float32 for "int8"); None if they are not there.
         """
-        return self._find(key.features, self._decode)
+        return self._find(
+            key.features, lambda record: decode_record(record, self.dtype)
+        )
 
     def put(self, key, features):
         """Store an utterance's features, and say what `get` will return.
@@ -229,12 +202,10 @@ class FeatureStore:
         InputError
             Values that are not finite, or too large for float16.
         """
-        record = self._encode(features.detach().cpu())
+        record = encode_record(features.detach().cpu(), self.dtype)
         if self.mode == "write":
-            self._write(
-                {b"f" + key.file: key.content, key.features: bytes(record)}
-            )
-        return self._decode(record)
+            self._write({b"f" + key.file: key.content, key.features: record})
+        return decode_record(record, self.dtype)
 
     def remember(self, key):
         """Store that a file has the content it has, to read it only once.
@@ -252,7 +223,7 @@ class FeatureStore:
         self._look_for_shards()
         count = 0
         for path in self._shards:
-            with _opened, _environment(path).begin() as view:
+            with reading(path) as view:
                 cursor = view.cursor()
                 # Files' contents sort before utterances.
                 found = cursor.set_range(b"u")
@@ -262,47 +233,7 @@ class FeatureStore:
     def _entries(self):
         """How many records there are; known without looking at them."""
         self._look_for_shards()
-        with _opened:
-            return sum(
-                _environment(path).stat()["entries"] for path in self._shards
-            )
-
-    # Records
-
-    def _encode(self, features):
-        """Header and numbers of an utterance, as bytes."""
-        dtype = "float32" if self.dtype == "int8" else self.dtype
-        rounded = features.to(getattr(torch, dtype))
-        if not _is_finite(rounded):
-            raise InputError(
-                f"the encoder's features are too large for {dtype}: set "
-                "feature_dtype to bfloat16 or float32"
-                if _is_finite(features)
-                else "the encoder's features are not finite; an encoder in "
-                "float16 may need frozen_dtype bfloat16 or float32"
-            )
-        shape = features.shape
-        layers = 0 if features.ndim == 2 else shape[0]
-        header = HEADER.pack(layers, *shape[-2:])
-        parts = _quantize(rounded) if self.dtype == "int8" else [rounded]
-        return b"".join([header, *map(_bytes, parts)])
-
-    def _decode(self, record):
-        """The tensor in a record."""
-        layers, *shape = HEADER.unpack_from(record)
-        shape = [layers, *shape] if layers else shape
-        # One copy: what is read must outlive the transaction.
-        data = np.frombuffer(record, np.uint8, offset=HEADER.size).copy()
-        data = torch.from_numpy(data)
-        if self.dtype != "int8":
-            return data.view(getattr(torch, self.dtype)).view(shape)
-        each = (*shape[:-2], 1, shape[-1])
-        size = 4 * int(np.prod(each))
-        low = data[:size].view(torch.float32).view(each)
-        scale = data[size : 2 * size].view(torch.float32).view(each)
-        return low + scale * data[2 * size :].view(shape)
-
-    # Files
+        return sum(map(count_records, self._shards))
 
     def _describe(self, settings):
         """Make the folder, and say in it what its features are made with."""
@@ -322,7 +253,7 @@ class FeatureStore:
         looked_in = 0
         while True:
             for path in self._shards[looked_in:]:
-                with _opened, _environment(path).begin(buffers=True) as view:
+                with reading(path) as view:
                     value = view.get(name)
                     if value is not None:
                         return read(value)
@@ -342,16 +273,15 @@ class FeatureStore:
         """Commit records to the own shard, or go on without writing."""
         try:
             if self._shard is None:
-                self._shard, self._lock = _own_shard(self.folder)
+                self._shard, self._lock = own_file(self.folder)
             elif not os.path.exists(self._shard):
                 raise FileNotFoundError(errno.ENOENT, "removed", self._shard)
-            with _opened:
-                _write_anew(self._shard, records)
+            write_anew(self._shard, records)
         except (InputError, lmdb.Error, OSError) as error:
             # Work goes on: a full disk is no reason to lose a training.
             self.mode = "read"
             # After a failed write LMDB may refuse to read what is there.
-            _close(self._shard)
+            close_file(self._shard)
             logger.warning(
                 "%s: features can no longer be stored (%s); what is there is "
                 "read, the rest encoded again in every epoch",
@@ -362,155 +292,3 @@ class FeatureStore:
     def __getstate__(self):
         # For workers that are spawned: they read, and open files themselves.
         return {**self.__dict__, "_shard": None, "_lock": None, "mode": "read"}
-
-
-def _own_shard(folder):
-    """A file that no other process writes, and the lock that keeps it so.
-
-    The lock falls when its process ends, however it ends; the next one goes
-    on with the same file.
-    """
-    # LMDB writes its table of readers through memory: without room for it the
-    # process would be killed.
-    if shutil.disk_usage(folder).free < MIN_FREE:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    host = socket.gethostname().split(".")[0] or "host"
-    for number in range(MAX_READERS):
-        path = folder / f"{host}-{number}.lmdb"
-        lock = FileLock(path.with_suffix(".writer"))
-        try:
-            lock.acquire(timeout=0)
-        except (Timeout, PermissionError):
-            # At work, or another user's
-            continue
-        if not path.exists():
-            # It was removed, but may still be open here.
-            _close(str(path))
-        return str(path), lock
-    raise OSError(f"more than {MAX_READERS} processes write into {folder}")
-
-
-# LMDB must not open a file twice in a process, and a forked process must not
-# use what its parent opened: one table for all stores, emptied at each fork.
-_environments = {}
-# What each written file held when it was opened: a view that is kept open.
-_views = {}
-# Held while they are used: closing one under a thread that reads it would end
-# the process.
-_opened = threading.RLock()
-
-
-def _environment(path):
-    """A writer's file, opened in this process."""
-    if path not in _environments:
-        folder = os.path.dirname(path)
-        writable = os.access(folder, os.W_OK) and (
-            not os.path.exists(path) or os.access(path, os.W_OK)
-        )
-        if len(_environments) >= MAX_OPEN:
-            _close(next(iter(_environments)))
-        try:
-            environment = lmdb.open(
-                path,
-                subdir=False,
-                map_size=MAP_SIZE,
-                max_readers=MAX_READERS,
-                readonly=not writable,
-                # Where nothing can be written there is no place for locks.
-                lock=writable,
-                # A crash of the machine may undo the last commit, not more.
-                metasync=False,
-                # Utterances are read in random order.
-                readahead=False,
-            )
-            _check_whole(path, environment)
-        except (
-            lmdb.CorruptedError,
-            lmdb.InvalidError,
-            lmdb.VersionMismatchError,
-        ) as error:
-            raise InputError(
-                f"{path}: cannot be opened as features ({error}); it was "
-                "copied in part or damaged: remove it, and they will be made "
-                "again"
-            ) from None
-        except lmdb.Error as error:
-            raise InputError(
-                f"{path}: cannot be opened ({error}); features need a file "
-                "system with locks and address space (ulimit -v unlimited): "
-                "--feature_folder takes another folder, --features off none"
-            ) from None
-        if writable:
-            # Readers that were killed would keep old pages alive for ever.
-            environment.reader_check()
-        _environments[path] = environment
-    return _environments[path]
-
-
-def _check_whole(path, environment):
-    """Refuse a file that ends too early: reading it would end the process."""
-    # A transaction may end with pages that it had no use for.
-    pages = environment.info()["last_pgno"] + 1 - UNWRITTEN_PAGES
-    expected = pages * environment.stat()["psize"]
-    found = os.path.getsize(path)
-    if found < expected:
-        environment.close()
-        raise lmdb.CorruptedError(f"{found} bytes of at least {expected}")
-
-
-def _write_anew(path, records):
-    """Commit records, to pages that nobody may be reading.
-
-    A reader who may not write into the folder cannot say that it reads, and
-    LMDB would use pages again that it still looks at. What is seen by an open
-    view stays: a few pages for each utterance, free again in the next run.
-    """
-    environment = _environment(path)
-    if path not in _views:
-        _views[path] = environment.begin()
-    with environment.begin(write=True) as change:
-        for name, value in records.items():
-            change.put(name, value)
-
-
-def _close(path):
-    with _opened:
-        if path in _environments:
-            _views.pop(path, None)
-            _environments.pop(path).close()
-
-
-def _before_fork():
-    _opened.acquire()
-    for path in list(_environments):
-        _close(path)
-
-
-os.register_at_fork(
-    before=_before_fork,
-    after_in_parent=_opened.release,
-    after_in_child=_opened.release,
-)
-
-
-def _is_finite(features):
-    # A NaN is both extremes; isfinite() takes ten times as long.
-    extremes = features.float().aminmax()
-    return all(math.isfinite(extreme) for extreme in extremes)
-
-
-def _quantize(features):
-    """Features as 256 steps between each dimension's extremes.
-
-    Some of Whisper's dimensions are a hundred times larger than others and
-    nearly constant: a scale for all of them, or one around zero, would leave
-    nothing of what varies.
-    """
-    low = features.amin(-2, keepdim=True)
-    scale = (features.amax(-2, keepdim=True) - low) / 255
-    steps = (features - low) / scale.clamp(min=1e-30)
-    return low, scale, steps.round().to(torch.uint8)
-
-
-def _bytes(tensor):
-    return tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes()

@@ -21,10 +21,11 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from speechbrain_mser.dataio import features as module
+from speechbrain_mser.dataio import feature_files, features
 from speechbrain_mser.dataio.batching import UtteranceBatch, make_dataset
 from speechbrain_mser.dataio.encoding import encode_batch
-from speechbrain_mser.dataio.features import DTYPES, FeatureStore
+from speechbrain_mser.dataio.feature_records import DTYPES
+from speechbrain_mser.dataio.features import FeatureStore
 from speechbrain_mser.dataio.manifest import read_manifest
 from speechbrain_mser.errors import InputError
 
@@ -241,7 +242,7 @@ def test_other_settings_find_nothing(folder, wav, change):
 def test_records_of_another_version_are_not_misread(folder, wav, monkeypatch):
     store = open_store(folder)
     store.put(store.key(wav), torch.randn(5, 3))
-    monkeypatch.setattr(module, "RECORD_VERSION", module.RECORD_VERSION + 1)
+    monkeypatch.setattr(features, "RECORD_VERSION", features.RECORD_VERSION + 1)
     other = open_store(folder)
     assert other.get(other.key(wav)) is None
 
@@ -279,13 +280,13 @@ def test_each_part_of_a_file_is_an_utterance(folder, wav):
 def digested(monkeypatch):
     """The files that were read for their digest."""
     paths = []
-    file_digest = module.file_digest
+    file_digest = features.file_digest
 
     def counting(path):
         paths.append(path)
         return file_digest(path)
 
-    monkeypatch.setattr(module, "file_digest", counting)
+    monkeypatch.setattr(features, "file_digest", counting)
     return paths
 
 
@@ -531,7 +532,7 @@ def test_more_stores_than_fit_into_the_address_space(folder, wav):
         stores.clear()
         # Three of each open file, and none for those that were closed
         after = len(os.listdir("/proc/self/fd"))
-        return wrong, after - before <= 3 * module.MAX_OPEN
+        return wrong, after - before <= 3 * feature_files.MAX_OPEN
 
     assert in_processes(open_many) == [([], True)]
 
@@ -563,7 +564,7 @@ def test_a_damaged_file_is_named(folder, wav, mode, damage):
         path.write_bytes(b"no database" * 999)
     else:
         (path,) = store.folder.glob("*.lmdb")
-        module._close(str(path))
+        feature_files.close_file(str(path))
         os.truncate(path, path.stat().st_size // 2)
     with pytest.raises(InputError, match=r"damaged: remove it") as error:
         open_store(folder, mode)
@@ -756,7 +757,7 @@ def test_a_full_disk_is_noticed_before_a_file_is_made(
 ):
     store = open_store(folder)
     full = SimpleNamespace(free=0)
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: full)
+    monkeypatch.setattr(feature_files.shutil, "disk_usage", lambda _: full)
     put_numbered(store, wav, range(3))
     assert os.strerror(errno.ENOSPC) in caplog.text
     assert list(store.folder.glob("*.lmdb")) == []
