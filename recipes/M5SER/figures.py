@@ -16,14 +16,10 @@ import sys
 
 import numpy as np
 import torch
-from baseline import standardize_each
+from baseline import standardize_each as standardize_by
+from separation import separation, silhouette
 from sklearn.decomposition import PCA
-from sklearn.linear_model import LogisticRegression
 from sklearn.manifold import TSNE
-from sklearn.metrics import recall_score, silhouette_score
-from sklearn.metrics.pairwise import euclidean_distances
-from sklearn.model_selection import GroupKFold, cross_val_predict
-from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from speechbrain.lobes.features import Fbank
 
@@ -34,7 +30,6 @@ from speechbrain_mser.dataio.encoding import encode_batch, open_store
 from speechbrain_mser.dataio.manifest import read_manifests
 from speechbrain_mser.errors import InputError, exits_on_input_error
 from speechbrain_mser.figures import (
-    in_order,
     plot_distributions,
     plot_embeddings,
     plot_spectrogram_map,
@@ -44,28 +39,40 @@ from speechbrain_mser.inference import EmotionRecognizer
 N_MELS = 80
 
 
-def read_utterances(options):
-    """The manifests' utterances that are asked for, and have an emotion."""
+def read_sources(entries, audio):
+    """What ``--manifest`` was given: manifests, and where their audio lies.
+
+    Arguments
+    ---------
+    entries : list of list of str
+        A manifest, and the folder of its corpus or nothing.
+    audio : bool
+        Whether the folders are needed.
+
+    Returns
+    -------
+    dict
+        Manifest to folder or None.
+
+    Raises
+    ------
+    InputError
+        More than that was given, or a folder lacks.
+    """
     sources = {}
-    for entry in options.manifest:
-        if len(entry) > 2:
+    for manifest, *roots in entries:
+        if len(roots) > 1:
             raise InputError(
-                f"--manifest {' '.join(entry)}: expected a file, and the "
-                "folder of its corpus"
+                f"--manifest {' '.join([manifest, *roots])}: expected a file, "
+                "and the folder of its corpus"
             )
-        sources[entry[0]] = entry[1] if len(entry) == 2 else None
-    rootless = [path for path, root in sources.items() if root is None]
-    if rootless and options.command != "distributions":
-        raise InputError(
-            f"--manifest {rootless[0]}: where its audio lies must be given "
-            f"too: --manifest {rootless[0]} FOLDER"
-        )
-    return select_utterances(
-        read_manifests(sources),
-        options.split,
-        options.languages,
-        options.emotions,
-    )
+        if audio and not roots:
+            raise InputError(
+                f"--manifest {manifest}: where its audio lies must be given "
+                f"too: --manifest {manifest} FOLDER"
+            )
+        sources[manifest] = roots[0] if roots else None
+    return sources
 
 
 def balanced_sample(table, most, seed):
@@ -130,7 +137,7 @@ def _stacked(vectors, table):
 
 
 @torch.no_grad()
-def embeddings(recognizer, table, options):
+def embeddings(recognizer, table, feature_folder=None):
     """What the contrastive loss compares: the connector's pooled embedding.
 
     Arguments
@@ -139,7 +146,7 @@ def embeddings(recognizer, table, options):
         Trained.
     table : pandas.DataFrame
         Utterances.
-    options : argparse.Namespace
+    feature_folder : str, optional
         Where features are stored.
 
     Returns
@@ -150,8 +157,8 @@ def embeddings(recognizer, table, options):
         The utterances that could be read.
     """
     encoder = recognizer.mods.whisper
-    features = "off" if options.feature_folder is None else "write"
-    store = open_store(encoder, features, options.feature_folder, "float16")
+    features = "off" if feature_folder is None else "write"
+    store = open_store(encoder, features, feature_folder, "float16")
     pooled = {}
     # Neighbours of like length: little is computed for padding.
     ordered = table.sort_values(["duration", "ID"])
@@ -187,224 +194,22 @@ def to_map(features, seed):
     return tsne.fit_transform(reduced.fit_transform(features))
 
 
-def silhouette(features, words, metric="euclidean"):
-    """How much nearer utterances are to their own class than to the next.
+def draw_distributions(table, output):
+    """Fig. 1: emotions and languages.
 
     Arguments
     ---------
-    features : numpy.ndarray
-        ``[utterances, dim]``.
-    words : numpy.ndarray
-        ``[utterances]``, the classes.
-    metric : str
-        As scikit-learn names it.
-
-    Returns
-    -------
-    float or None
-        Between -1 and 1; None where there is one class only, or every
-        utterance is a class of its own.
-    """
-    if not 1 < len(set(words)) < len(words):
-        return None
-    return float(silhouette_score(features, words, metric=metric))
-
-
-def mmd(x, y):
-    """Squared maximum mean discrepancy: how unlike two sets of vectors are.
-
-    Unbiased, with a Gaussian kernel as wide as the median distance between
-    all vectors: 0 is expected for two samples of one distribution.
-
-    Arguments
-    ---------
-    x : numpy.ndarray
-        ``[n, dim]``, two or more.
-    y : numpy.ndarray
-        ``[m, dim]``, two or more.
-
-    Returns
-    -------
-    float
-        May be a little below 0.
-    """
-    n, m = len(x), len(y)
-    distances = euclidean_distances(np.concatenate([x, y]), squared=True)
-    pairs = distances[np.triu_indices(n + m, 1)]
-    kernel = np.exp(-distances / np.median(pairs))
-    np.fill_diagonal(kernel, 0)
-    return float(
-        kernel[:n, :n].sum() / (n * (n - 1))
-        + kernel[n:, n:].sum() / (m * (m - 1))
-        - 2 * kernel[:n, n:].mean()
-    )
-
-
-def centroid_ratios(features, emotions, source_features, source_emotions):
-    """How far emotions are from the same emotions of another language.
-
-    Arguments
-    ---------
-    features : numpy.ndarray
-        ``[n, dim]``.
-    emotions : numpy.ndarray
-        ``[n]``.
-    source_features : numpy.ndarray
-        ``[m, dim]``, of the other language.
-    source_emotions : numpy.ndarray
-        ``[m]``.
+    table : pandas.DataFrame
+        Utterances.
+    output : str
+        The files' names without their suffixes.
 
     Returns
     -------
     dict
-        Of each emotion the distance between the two languages' centroids,
-        over the mean distance between the centroids of two emotions of the
-        source. Below 1, an emotion is nearer to itself in the other language
-        than emotions are to one another in the source. Empty with fewer than
-        two emotions in common.
+        Utterances and hours by emotion, language and corpus.
     """
-    shared = in_order(set(emotions) & set(source_emotions))
-    if len(shared) < 2:
-        return {}
-    here, there = (
-        np.stack([values[words == word].mean(0) for word in shared])
-        for values, words in (
-            (features, emotions),
-            (source_features, source_emotions),
-        )
-    )
-    between = euclidean_distances(there)[np.triu_indices(len(shared), 1)]
-    ratios = np.linalg.norm(here - there, axis=1) / between.mean()
-    return dict(zip(shared, ratios.tolist(), strict=True))
-
-
-def probe(features, table, source, language):
-    """UA of a linear classifier trained on one language, on another.
-
-    Arguments
-    ---------
-    features : numpy.ndarray
-        ``[utterances, dim]``.
-    table : pandas.DataFrame
-        The same utterances.
-    source : str
-        The language of training.
-    language : str
-        The language of the test; for the source itself five folds of other
-        speakers.
-
-    Returns
-    -------
-    ua : float or None
-        Over the emotions that both have; None where there are fewer than two,
-        or too few speakers for folds.
-    chance : float or None
-        The UA of always saying the same word.
-    """
-    emotions = table.emotion.to_numpy()
-    train, test = (
-        (table.language == name).to_numpy() for name in (source, language)
-    )
-    shared = set(emotions[train]) & set(emotions[test])
-    asked = table.emotion.isin(shared).to_numpy()
-    train, test = train & asked, test & asked
-    if len(shared) < 2:
-        return None, None
-    model = make_pipeline(
-        StandardScaler(),
-        LogisticRegression(C=0.01, class_weight="balanced", max_iter=2000),
-    )
-    if source != language:
-        model.fit(features[train], emotions[train])
-        said = model.predict(features[test])
-    else:
-        # Corpora may have a speaker of the same name.
-        speakers = (table.corpus + "/" + table.speaker)[train]
-        folds = _folds(emotions[train], speakers)
-        if folds is None:
-            return None, None
-        said = cross_val_predict(
-            model, features[train], emotions[train], cv=folds
-        )
-    ua = recall_score(emotions[test], said, average="macro", zero_division=0)
-    return float(ua), 1 / len(shared)
-
-
-def _folds(emotions, speakers):
-    """Five folds (fewer of few speakers) that share none; None if they can't."""
-    count = min(5, speakers.nunique())
-    if count < 2:
-        return None
-    folds = list(GroupKFold(count).split(emotions, groups=speakers))
-    # Nothing is learned from a single emotion.
-    if any(len(set(emotions[train])) < 2 for train, _ in folds):
-        return None
-    return folds
-
-
-def spectrogram_numbers(features, table, source):
-    """What a map of utterances can only suggest, measured in all dimensions.
-
-    Arguments
-    ---------
-    features : numpy.ndarray
-        ``[utterances, dim]``, standardised.
-    table : pandas.DataFrame
-        The same utterances.
-    source : str
-        The language that the others are compared with.
-
-    Returns
-    -------
-    dict
-        ``source``; ``silhouette`` by emotion, language and corpus;
-        ``languages``, language to ``n``, ``mmd``, ``centroids`` (their mean;
-        None for the source), ``centroids_by_emotion``, ``probe`` and
-        ``chance``.
-    """
-    languages = in_order(table.language)
-    if source not in languages:
-        raise InputError(
-            f"--source is {source!r}; the utterances' languages are "
-            f"{', '.join(languages)}"
-        )
-    emotions = table.emotion.to_numpy()
-    of = {name: (table.language == name).to_numpy() for name in languages}
-    by_language = {}
-    for name in sorted(languages, key=lambda name: name != source):
-        rows, others = of[name], of[source]
-        ua, chance = probe(features, table, source, name)
-        compared = name != source and min(rows.sum(), others.sum()) > 1
-        ratios = {}
-        if compared:
-            ratios = centroid_ratios(
-                features[rows],
-                emotions[rows],
-                features[others],
-                emotions[others],
-            )
-        by_language[name] = {
-            "n": int(rows.sum()),
-            "mmd": mmd(features[rows], features[others]) if compared else None,
-            "centroids": float(np.mean([*ratios.values()])) if ratios else None,
-            "centroids_by_emotion": ratios,
-            "probe": ua,
-            "chance": chance,
-        }
-    by_class = {
-        name: silhouette(features, table[name].to_numpy())
-        for name in ("emotion", "language", "corpus")
-    }
-    return {
-        "source": source,
-        "silhouette": {k: v for k, v in by_class.items() if v is not None},
-        "languages": by_language,
-    }
-
-
-def draw_distributions(table, options):
-    """Fig. 1: emotions and languages."""
-    plot_distributions(table, options.output)
+    plot_distributions(table, output)
     hours = table.assign(hours=table.duration / 3600)
     return {
         name: hours.groupby(name)
@@ -414,32 +219,84 @@ def draw_distributions(table, options):
     }
 
 
-def draw_spectrograms(table, options):
-    """Fig. 2: a map of mean spectrograms, and its numbers."""
-    features, table = mean_spectrograms(
-        balanced_sample(table, options.most, options.seed)
-    )
+def draw_spectrograms(
+    table, output, source="eng", most=2000, seed=1, standardize_each=False
+):
+    """Fig. 2: a map of mean spectrograms, and its numbers.
+
+    Arguments
+    ---------
+    table : pandas.DataFrame
+        Utterances.
+    output : str
+        The files' names without their suffixes.
+    source : str
+        The language that the others are compared with.
+    most : int
+        Utterances in the map.
+    seed : int
+        Of their choice, and of t-SNE.
+    standardize_each : bool
+        Whether every corpus is standardised by itself.
+
+    Returns
+    -------
+    dict
+        ``n``, and as `separation`.
+    """
+    features, table = mean_spectrograms(balanced_sample(table, most, seed))
     features = StandardScaler().fit_transform(features)
-    if options.standardize_each:
-        features = standardize_each(features, table.corpus.to_numpy())
-    numbers = spectrogram_numbers(features, table, options.source)
-    points = to_map(features, options.seed)
-    plot_spectrogram_map(points, table, numbers, options.output)
+    if standardize_each:
+        features = standardize_by(features, table.corpus.to_numpy())
+    numbers = separation(features, table, source)
+    plot_spectrogram_map(to_map(features, seed), table, numbers, output)
     return {"n": len(table), **numbers}
 
 
-def draw_embeddings(table, options):
-    """Fig. 4: embeddings with and without the contrastive loss."""
-    table = balanced_sample(table, options.most, options.seed)
+def draw_embeddings(
+    table,
+    output,
+    without,
+    with_loss,
+    most=2000,
+    seed=1,
+    feature_folder=None,
+    device="cpu",
+):
+    """Fig. 4: embeddings with and without the contrastive loss.
+
+    Arguments
+    ---------
+    table : pandas.DataFrame
+        Utterances.
+    output : str
+        The files' names without their suffixes.
+    without, with_loss : str
+        Recognisers' folders or hub names.
+    most : int
+        Utterances in the map.
+    seed : int
+        Of their choice, and of t-SNE.
+    feature_folder : str, optional
+        Where features are stored.
+    device : str
+        Such as "cuda".
+
+    Returns
+    -------
+    dict
+        ``n``, and silhouettes of both.
+    """
+    table = balanced_sample(table, most, seed)
     maps, numbers = {}, {}
-    for name, source in (
-        ("without the contrastive loss", options.without),
-        ("with it", options.with_loss),
+    for name, folder in (
+        ("without the contrastive loss", without),
+        ("with it", with_loss),
     ):
         recognizer = EmotionRecognizer.from_hparams(
-            source, run_opts={"device": options.device}
+            folder, run_opts={"device": device}
         )
-        features, read = embeddings(recognizer, table, options)
+        features, read = embeddings(recognizer, table, feature_folder)
         numbers[name] = {
             f"silhouette by {column}": silhouette(
                 features, read[column].to_numpy(), "cosine"
@@ -452,9 +309,9 @@ def draw_embeddings(table, options):
                 "the utterances have one emotion only: there is nothing to "
                 "tell apart"
             )
-        points = to_map(features, options.seed)
+        points = to_map(features, seed)
         maps[name] = (points, read.emotion.to_numpy(), by_emotion)
-    plot_embeddings(maps, options.output)
+    plot_embeddings(maps, output)
     return {"n": len(read), **numbers}
 
 
@@ -467,7 +324,7 @@ def parse_arguments(arguments=None):
         ("spectrograms", draw_spectrograms),
         ("embeddings", draw_embeddings),
     ):
-        command = commands.add_parser(name, help=draw.__doc__)
+        command = commands.add_parser(name, help=draw.__doc__.splitlines()[0])
         command.set_defaults(draw=draw)
         command.add_argument(
             "--manifest",
@@ -516,9 +373,14 @@ def parse_arguments(arguments=None):
 @exits_on_input_error
 def main():
     """Draw one figure."""
-    options = parse_arguments()
-    numbers = options.draw(read_utterances(options), options)
-    with atomic_path(f"{options.output}.json") as partial:
+    options = vars(parse_arguments())
+    draw, audio = options.pop("draw"), options.pop("command") != "distributions"
+    table = select_utterances(
+        read_manifests(read_sources(options.pop("manifest"), audio)),
+        *map(options.pop, ("split", "languages", "emotions")),
+    )
+    numbers = draw(table, **options)
+    with atomic_path(f"{options['output']}.json") as partial:
         partial.write_text(json.dumps(numbers, indent=2) + "\n")
     print(json.dumps(numbers, indent=2))
 

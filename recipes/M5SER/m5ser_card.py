@@ -13,7 +13,6 @@ Writes into the data folder README.md, distributions.png (the paper's Fig. 1),
 spectrograms.png (Fig. 2) and card.json, which holds all numbers.
 """
 
-import argparse
 import json
 import tempfile
 from collections import Counter
@@ -110,7 +109,7 @@ def write_card(output_folder, manifest_folder, sources, most=2000, seed=1):
     both = pandas.concat([source, table], ignore_index=True)
     with tempfile.TemporaryDirectory() as drawn:
         facts["distributions"] = draw_distributions(
-            both, argparse.Namespace(output=f"{drawn}/distributions")
+            both, f"{drawn}/distributions"
         )
         facts["spectrograms"] = _draw_map(both, source, drawn, most, seed)
         for path in sorted(Path(drawn).glob("*.png")):
@@ -158,14 +157,9 @@ def _draw_map(both, source, folder, most, seed):
     language = source.language.mode()[0]
     if len(known) < FEWEST or language not in set(known.language):
         return None
-    options = argparse.Namespace(
-        most=most,
-        seed=seed,
-        source=language,
-        standardize_each=False,
-        output=f"{folder}/spectrograms",
+    return draw_spectrograms(
+        known, f"{folder}/spectrograms", language, most, seed
     )
-    return draw_spectrograms(known, options)
 
 
 def _mean_scores(path):

@@ -94,21 +94,21 @@ def naive_mmd(x, y):
 
 
 def test_mmd_is_the_naive_one(rng):
-    from figures import mmd
+    from separation import mmd
 
     x, y = rng.normal(size=(7, 3)), rng.normal(1, 2, size=(5, 3))
     assert mmd(x, y) == pytest.approx(naive_mmd(x, y))
 
 
 def test_mmd_tells_a_shift_from_none(rng):
-    from figures import mmd
+    from separation import mmd
 
     x, y = rng.normal(size=(2, 200, 4))
     assert abs(mmd(x, y)) < 0.02 < 0.2 < mmd(x, y + 2)
 
 
 def test_centroid_ratios_by_hand():
-    from figures import centroid_ratios
+    from separation import centroid_ratios
 
     # The source's emotions lie 4 apart; the other language's are 1 and 3
     # from them, its fear is nobody's.
@@ -123,7 +123,7 @@ def test_centroid_ratios_by_hand():
 
 
 def test_silhouette_by_hand():
-    from figures import silhouette
+    from separation import silhouette
 
     # sad at 0 and 1, angry at 10: (9.5 is nobody's mean; a = 1, b = 10 and 9)
     points = np.array([[0.0], [1], [10], [11]])
@@ -139,7 +139,7 @@ def utterances(**columns):
 
 
 def test_probe_is_told_nothing_by_the_speakers_it_learnt_from():
-    from figures import probe
+    from separation import probe
 
     # Every speaker says his emotions in dimensions of his own: known for
     # those of the training, nothing for others.
@@ -155,7 +155,7 @@ def test_probe_is_told_nothing_by_the_speakers_it_learnt_from():
 
 
 def test_probe_carries_over_what_languages_share():
-    from figures import probe
+    from separation import probe
 
     table = utterances(
         language=["eng"] * 8 + ["deu"] * 6,
@@ -310,14 +310,12 @@ def recognizer(run_script, tiny_flags, tmp_path):
 def test_embeddings_are_the_recognizers_with_or_without_a_store(
     run_script, tiny_corpus, table, recognizer, tmp_path, capsys
 ):
-    from figures import embeddings, parse_arguments
+    from figures import embeddings
 
     system = EmotionRecognizer.from_hparams(str(recognizer))
-    command = ["embeddings", "--manifest", "m", "--output", "o"]
-    command += ["--without", "r", "--with", "r"]
-    stored = [*command, "--feature_folder", str(tmp_path / "features")]
-    for arguments in (command, stored, stored):
-        vectors, read = embeddings(system, table, parse_arguments(arguments))
+    folder = tmp_path / "features"
+    for store in (None, folder, folder):
+        vectors, read = embeddings(system, table, store)
         assert list(read.ID) == list(table.ID)
         for vector, wav in list(zip(vectors, table.wav, strict=True))[::9]:
             alone = system.encode_batch(load_audio(wav)[None])[0]
