@@ -61,9 +61,12 @@ class Protocol:
         Corpora and the real encoder.
     folder : pathlib.Path
         Where the experiment lives.
+    feature_dtype : str
+        Of the stored features; means over time are small, and float16 would
+        be coarser than what tells utterances apart.
     """
 
-    def __init__(self, data, folder):
+    def __init__(self, data, folder, feature_dtype="float32"):
         self.folder = folder
         self.corpora = {
             "data_root": str(data / "speech"),
@@ -72,7 +75,7 @@ class Protocol:
         self.store = {
             "features": "write",
             "feature_folder": str(folder / "features"),
-            "feature_dtype": "float32",
+            "feature_dtype": feature_dtype,
             "num_workers": 0,
         }
         self.models = {
@@ -91,7 +94,7 @@ class Protocol:
         corpora : list of str
             What it is trained on.
         settings : dict
-            One of `CONFIGURATIONS`.
+            One of `CONFIGURATIONS`, or others of the open recipe's.
         seed : int
             Of this training.
         manifests : pathlib.Path, optional

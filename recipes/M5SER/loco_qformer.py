@@ -1,0 +1,88 @@
+#!/usr/bin/env python3
+"""The paper's connector under the protocol of loco.py.
+
+A small Q-Former (two layers of width 256, 8 queries, nothing pretrained) reads
+all frames of layers 2 to 4, where the open recipe's linear connector reads
+their mean over time. All else is the open recipe; no choice is made, the
+layers are those that were good before.
+
+Usage: python loco_qformer.py --data FOLDER [--folder results/loco_qformer]
+"""
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+from baseline import FOLDERS
+from corpora import prepare_manifests
+from loco import Protocol, intervals, report, run_fold
+from loco_baselines import LABELS
+from real import require_data
+from steps import Steps
+
+from speechbrain_mser.atomic import atomic_path
+from speechbrain_mser.errors import exits_on_input_error
+
+SETTINGS = {
+    "connector_type": "qformer",
+    "mean_over_time": False,
+    "encoder_layers": [2, 3, 4],
+    "bert_hub": None,
+    "n_queries": 8,
+    "qformer_layers": 2,
+    "qformer_hidden": 256,
+    "qformer_heads": 4,
+    "qformer_ffn": 512,
+    "lr": 1.0e-3,
+}
+
+
+@exits_on_input_error
+def main():
+    """Run every fold of every run."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument(
+        "--folder", type=Path, default=Path("results/loco_qformer")
+    )
+    parser.add_argument("--runs", type=int, nargs="+", default=[1])
+    parser.add_argument(
+        "--corpora",
+        nargs="+",
+        choices=LABELS,
+        default=list(LABELS),
+        help="folds to run; the table wants all of them",
+    )
+    arguments = parser.parse_args()
+    data, folder = arguments.data.resolve(), arguments.folder.resolve()
+    require_data(data)
+    # The other core is for another fold
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    steps = Steps(folder)
+    steps.run("models", "demo_models.py", "--save_folder", folder / "models")
+    prepare_manifests(
+        list(FOLDERS), data / "speech", FOLDERS, folder / "manifests"
+    )
+    protocol = Protocol(data, folder, feature_dtype="float16")
+    runs = {
+        run: {
+            corpus: run_fold(protocol, corpus, SETTINGS, run)
+            for corpus in arguments.corpora
+        }
+        for run in arguments.runs
+    }
+    if set(arguments.corpora) < set(LABELS):
+        return
+    text = f"{report({}, runs)}\n\n{intervals(runs)}"
+    for name, content in (
+        ("table.md", text),
+        ("results.json", json.dumps(runs, indent=1)),
+    ):
+        with atomic_path(folder / name) as partial:
+            partial.write_text(content + "\n", encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
