@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from loco_qformer import SETTINGS
 from safetensors.torch import load_file
 from scipy.special import log_softmax, softmax
 
@@ -77,6 +78,25 @@ def test_without_validation_all_is_trained_on_and_the_last_epoch_kept(train):
     recognizer = EmotionRecognizer.from_hparams(folder / "recognizer")
     _, log_probs = recognizer.recognize_batch(torch.randn(2, 16000))
     assert log_probs.exp().sum(1).tolist() == pytest.approx([1, 1])
+
+
+def test_the_papers_connector_under_the_same_recipe_hears_every_frame(train):
+    changed = {
+        name: "null" if value is None else value
+        for name, value in SETTINGS.items()
+        if name != "encoder_layers"
+    }
+    folder = train("qformer", **changed)
+    recognizer = EmotionRecognizer.from_hparams(folder / "recognizer")
+    features, lens = recognizer.mods.whisper(torch.randn(1, 16000))
+    assert features.shape[:3] == (1, 2, 50)
+    tokens, _ = recognizer.mods.connector(features, lens)
+    assert tokens.shape[1] == 8
+    # Of width 256, on two layers side by side
+    exported = load_file(folder / "recognizer" / "connector.safetensors")
+    width = exported["standardizer.mean"].shape[1]
+    shapes = {tuple(value.shape) for value in exported.values()}
+    assert (256, 2 * width) in shapes
 
 
 def test_resumed_without_validation_equals_uninterrupted(train):
