@@ -169,7 +169,7 @@ def export_recognizer(folder, model_yaml, settings, connector, llama=None):
         if name.endswith("_hub") and value and Path(value).is_dir():
             # The recogniser may be loaded from another working directory.
             # Links keep their names: the connector knows its models by them.
-            value = os.path.abspath(value)
+            value = str(Path(value).absolute())
         if isinstance(value, (str, int, float, list, type(None))):
             tree[name] = value
     # All of the connector's parameters are in its file: nothing is taken

@@ -243,6 +243,11 @@ def draw_spectrograms(
     -------
     dict
         ``n``, and as `separation`.
+
+    Raises
+    ------
+    InputError
+        Too few can be read, or none in the source's language.
     """
     features, table = mean_spectrograms(balanced_sample(table, most, seed))
     features = StandardScaler().fit_transform(features)
@@ -286,6 +291,11 @@ def draw_embeddings(
     -------
     dict
         ``n``, and silhouettes of both.
+
+    Raises
+    ------
+    InputError
+        Too few can be read, all have one emotion, or a recogniser is none.
     """
     table = balanced_sample(table, most, seed)
     maps, numbers = {}, {}

@@ -28,6 +28,8 @@ import shutil
 import statistics
 from pathlib import Path
 
+from baseline import FOLDERS
+from corpora import prepare_manifests
 from loco_baselines import INDUCTIVE, LABELS, TRANSDUCTIVE
 from real import require_data
 from steps import HERE, Steps, as_flags, begin_with
@@ -350,6 +352,9 @@ def main():
         "simple methods",
         "loco_baselines.py",
         *("--data", data, "--folder", folder, "--output", simple),
+    )
+    prepare_manifests(
+        list(FOLDERS), data / "speech", FOLDERS, folder / "manifests"
     )
     protocol = Protocol(data, folder)
     chosen = choose(protocol)

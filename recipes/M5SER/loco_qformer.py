@@ -3,8 +3,9 @@
 
 A small Q-Former (two layers of width 256, 8 queries, nothing pretrained) reads
 all frames of layers 2 to 4, where the open recipe's linear connector reads
-their mean over time. All else is the open recipe; no choice is made, the
-layers are those that were good before.
+their mean over time. It learns at 1e-3 (the linear one at 3e-3), its features
+are stored in half precision, all else is the open recipe. Nothing is chosen:
+the layers are those that were good before.
 
 Usage: python loco_qformer.py --data FOLDER [--folder results/loco_qformer]
 """

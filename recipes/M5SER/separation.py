@@ -186,11 +186,16 @@ def separation(features, table, source):
         ``languages``, language to ``n``, ``mmd``, ``centroids`` (their mean;
         None for the source), ``centroids_by_emotion``, ``probe`` and
         ``chance``.
+
+    Raises
+    ------
+    InputError
+        No utterance is in that language.
     """
     languages = in_order(table.language)
     if source not in languages:
         raise InputError(
-            f"--source is {source!r}; the utterances' languages are "
+            f"source is {source!r}; the utterances' languages are "
             f"{', '.join(languages)}"
         )
     emotions = table.emotion.to_numpy()

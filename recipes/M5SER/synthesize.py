@@ -290,11 +290,7 @@ def main():
         settings["corpus_options"],
     )
     plan = make_plan(manifests, settings)
-    described = {
-        "backend": settings["backend"],
-        "max_seconds": backend.max_seconds,
-        **backend.settings(),
-    }
+    described = {"backend": settings["backend"], **backend.settings()}
     folder = Path(settings["output_folder"])
     if only_tell:
         tell(plan, folder, described, settings)

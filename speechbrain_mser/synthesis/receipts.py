@@ -50,6 +50,8 @@ COLUMNS = (
     "text",
     "error",
 )
+# A setting that is None is another than one that is not there: another digest.
+_ABSENT = object()
 
 
 def digest(value):
@@ -186,16 +188,20 @@ def _differences(name, before, now):
         found = []
         for key in dict.fromkeys([*before, *now]):
             place = f"{name}.{key}" if name else key
-            found += _differences(place, before.get(key), now.get(key))
+            found += _differences(
+                place, before.get(key, _ABSENT), now.get(key, _ABSENT)
+            )
         return found
-    # As JSON gives it back: a tuple is a list
-    if json.dumps(before, sort_keys=True) == json.dumps(now, sort_keys=True):
+    if _shown(before) == _shown(now):
         return []
     return [f"{name} was {_shown(before)}, is {_shown(now)}"]
 
 
 def _shown(value):
-    return "not there" if value is None else json.dumps(value)
+    if value is _ABSENT:
+        return "not there"
+    # As JSON gives it back: a tuple is a list
+    return json.dumps(value, sort_keys=True)
 
 
 def rows_path(folder, name):

@@ -73,4 +73,5 @@ def test_unreadable_utterances_are_named(
 @pytest.mark.parametrize("part", ["0/3", "4/3", "x", "1", ""])
 def test_a_part_that_is_none_is_refused(run_script, flags, part, capsys):
     assert run_script("extract", STAGE1, "--part", part, flags=flags) == 2
-    assert "expected for example 3/16" in capsys.readouterr().err
+    said = f"--part is {part!r}, expected for example 3/16"
+    assert said in capsys.readouterr().err

@@ -279,7 +279,7 @@ def test_each_corpus_by_itself_is_heard_without_its_level(
 @pytest.mark.parametrize(
     "command, more, says",
     [
-        ("spectrograms", ["--source", "fra"], "--source is 'fra'"),
+        ("spectrograms", ["--source", "fra"], "source is 'fra'"),
         ("spectrograms", ["--most", "5"], "a map needs 10 or more"),
         ("distributions", ["--split", "none"], "no utterance has split none"),
     ],
@@ -333,8 +333,10 @@ def test_embeddings_are_the_recognizers_with_or_without_a_store(
         tiny_corpus,
         output,
         *("--without", recognizer, "--with", recognizer),
+        *("--feature_folder", tmp_path / "drawn_from"),
     )
     assert ended == 0
+    assert any((tmp_path / "drawn_from").iterdir())
     first, second = list(
         json.loads(output.with_suffix(".json").read_text()).values()
     )[1:]

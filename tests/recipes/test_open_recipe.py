@@ -239,3 +239,17 @@ def test_adaptation_takes_the_audio_of_all_emotions(
     every, fewer = probabilities
     assert len(fewer) < len(every)
     assert all(every[name] == row for name, row in fewer.items())
+
+
+def test_a_part_to_believe_that_is_none_is_refused_before_anything_is_read(
+    run_script, reading, tmp_path, capsys
+):
+    flags = {
+        **reading,
+        "recognizer": tmp_path / "not there",
+        "corpus": "tiny",
+        "output_folder": tmp_path / "pseudo",
+        "keep": 2,
+    }
+    assert run_script("pseudo_label", PSEUDO, flags=flags) == 2
+    assert "keep is 2; expected above 0" in capsys.readouterr().err

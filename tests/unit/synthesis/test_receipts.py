@@ -130,6 +130,8 @@ def test_tuples_are_no_difference_to_lists(tmp_path):
             "factors.fra was 1.2, is 1.0",
         ),
         (PLAN, {"backend": "echo"}, "factors was {"),
+        # Another digest: what was made would not be found again
+        (PLAN, {**SETTINGS, "voice": None}, "voice was not there, is null"),
     ],
 )
 def test_a_folder_of_something_else_is_refused_and_kept(
