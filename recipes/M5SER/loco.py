@@ -52,6 +52,12 @@ CONFIGURATIONS = {
 }
 # Adaptation before the second training, shown beside the two.
 MOVED = "transductive, without the second training"
+# Where a run's evaluations are, in the run's folder.
+PLACES = {
+    INDUCTIVE: "inductive",
+    MOVED: "transductive",
+    TRANSDUCTIVE: "self-trained",
+}
 
 
 class Protocol:
@@ -244,7 +250,7 @@ def run_fold(protocol, corpus, settings, run):
     ]
     found = {
         kind: protocol.evaluate(
-            f"{place}/{kind.split(',')[0]}", first, [corpus], adaptation
+            f"{place}/{PLACES[kind]}", first, [corpus], adaptation
         )
         for kind, adaptation in ((INDUCTIVE, "none"), (MOVED, "set"))
     }
@@ -256,7 +262,7 @@ def run_fold(protocol, corpus, settings, run):
         for seed in seeds
     ]
     found[TRANSDUCTIVE] = protocol.evaluate(
-        f"{place}/self-trained", second, [corpus], "set"
+        f"{place}/{PLACES[TRANSDUCTIVE]}", second, [corpus], "set"
     )
     return {kind: metrics[corpus] for kind, metrics in found.items()}
 
@@ -276,8 +282,8 @@ def report(simple, runs):
     str
         Markdown.
     """
-    rows = [[method, *_columns([uas])] for method, uas in simple.items()]
-    for kind in (INDUCTIVE, MOVED, TRANSDUCTIVE):
+    rows = [[method, *columns([uas])] for method, uas in simple.items()]
+    for kind in PLACES:
         metrics = [
             {corpus: found[kind] for corpus, found in folds.items()}
             for folds in runs.values()
@@ -289,20 +295,31 @@ def report(simple, runs):
         ]
         together = [{c: m["UA"] for c, m in each.items()} for each in metrics]
         rows += [
-            [f"system, {kind}: one connector", *_columns(single)],
-            [f"system, {kind}: three together", *_columns(together)],
+            [f"system, {kind}: one connector", *columns(single)],
+            [f"system, {kind}: three together", *columns(together)],
         ]
     return markdown_table([["UA", *LABELS, "mean"], *rows])
 
 
-def _columns(results):
-    """UA by corpus and on average: mean and deviation over trainings."""
+def columns(results):
+    """UA by corpus and on average: mean and deviation over trainings.
+
+    Arguments
+    ---------
+    results : list of dict
+        Corpus to UA.
+
+    Returns
+    -------
+    list of str
+        A cell for each corpus, and one for their mean.
+    """
     uas = [[found[corpus] for corpus in LABELS] for found in results]
-    columns = [*zip(*uas, strict=True), [*map(statistics.mean, uas)]]
+    cells = [*zip(*uas, strict=True), [*map(statistics.mean, uas)]]
     return [
         f"{statistics.mean(each):.3f}"
         + (f" ± {statistics.stdev(each):.3f}" if len(each) > 1 else "")
-        for each in columns
+        for each in cells
     ]
 
 
@@ -310,7 +327,7 @@ def intervals(runs):
     """The first run's UA with bootstrap intervals."""
     run, folds = next(iter(runs.items()))
     rows = [[f"run {run}", *LABELS]]
-    for kind in (INDUCTIVE, MOVED, TRANSDUCTIVE):
+    for kind in PLACES:
         cells = []
         for corpus in LABELS:
             low, high = folds[corpus][kind]["intervals"]["UA"]

@@ -7,7 +7,11 @@ their mean over time. It learns at 1e-3 (the linear one at 3e-3), its features
 are stored in half precision, all else is the open recipe. Nothing is chosen:
 the layers are those that were good before.
 
-Usage: python loco_qformer.py --data FOLDER [--folder results/loco_qformer]
+With --beside it also says what the linear connectors of loco.py and these
+Q-Formers make of an utterance together.
+
+Usage: python loco_qformer.py --data FOLDER [--folder results/loco_qformer] \
+           [--beside results/loco]
 """
 
 import argparse
@@ -15,15 +19,20 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
+import pandas
 from baseline import FOLDERS
 from corpora import prepare_manifests
-from loco import Protocol, intervals, report, run_fold
+from loco import PLACES, Protocol, columns, intervals, report, run_fold
 from loco_baselines import LABELS
 from real import require_data
 from steps import Steps
 
 from speechbrain_mser.atomic import atomic_path
-from speechbrain_mser.errors import exits_on_input_error
+from speechbrain_mser.emotions import candidate_labels
+from speechbrain_mser.errors import InputError, exits_on_input_error
+from speechbrain_mser.markdown import markdown_table
+from speechbrain_mser.metrics import emotion_metrics
 
 SETTINGS = {
     "connector_type": "qformer",
@@ -37,6 +46,74 @@ SETTINGS = {
     "qformer_ffn": 512,
     "lr": 1.0e-3,
 }
+# Half of the last digit of a probability in predictions.csv.
+LEAST = 5e-7
+
+
+def together(folders, place, corpus):
+    """UA of several evaluations' mean log-probabilities.
+
+    Arguments
+    ---------
+    folders : list of pathlib.Path
+        Experiments, of `loco.Protocol`.
+    place : str
+        The evaluation's in each of them.
+    corpus : str
+        On which it was made.
+
+    Returns
+    -------
+    float
+        UA.
+
+    Raises
+    ------
+    InputError
+        An experiment has no such evaluation, or one of other utterances.
+    """
+    labels, tables = list(candidate_labels(LABELS[corpus])), []
+    for folder in folders:
+        path = folder / place / corpus / "predictions.csv"
+        if not path.is_file():
+            raise InputError(
+                f"there is no {path}: run loco.py in that folder first, with "
+                "the same --runs"
+            )
+        tables.append(pandas.read_csv(path, index_col="ID").sort_index())
+        if not tables[-1].index.equals(tables[0].index):
+            raise InputError(f"{path} has other utterances than the first one")
+    total = sum(np.log(table[labels].clip(lower=LEAST)) for table in tables)
+    said = np.array(labels)[total.to_numpy().argmax(1)].tolist()
+    return emotion_metrics(tables[0].label.tolist(), said, labels)["UA"]
+
+
+def joint_report(folders, runs):
+    """Several experiments' connectors together, in a table.
+
+    Arguments
+    ---------
+    folders : list of pathlib.Path
+        The experiments.
+    runs : list of int
+        Runs that all of them have.
+
+    Returns
+    -------
+    str
+        Markdown.
+    """
+    rows = []
+    for kind, place in PLACES.items():
+        results = [
+            {
+                corpus: together(folders, f"{corpus}/run{run}/{place}", corpus)
+                for corpus in LABELS
+            }
+            for run in runs
+        ]
+        rows.append([f"linear and Q-Former, {kind}", *columns(results)])
+    return markdown_table([["UA", *LABELS, "mean"], *rows])
 
 
 @exits_on_input_error
@@ -46,6 +123,9 @@ def main():
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument(
         "--folder", type=Path, default=Path("results/loco_qformer")
+    )
+    parser.add_argument(
+        "--beside", type=Path, help="where loco.py wrote the same runs"
     )
     parser.add_argument("--runs", type=int, nargs="+", default=[1])
     parser.add_argument(
@@ -76,6 +156,8 @@ def main():
     if set(arguments.corpora) < set(LABELS):
         return
     text = f"{report({}, runs)}\n\n{intervals(runs)}"
+    if arguments.beside:
+        text += "\n\n" + joint_report([arguments.beside, folder], runs)
     for name, content in (
         ("table.md", text),
         ("results.json", json.dumps(runs, indent=1)),

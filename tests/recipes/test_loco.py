@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from loco_baselines import LABELS, leave_out, logistic_regression, standardize
+from loco_qformer import together
 
 from speechbrain_mser.emotions import candidate_labels
+from speechbrain_mser.errors import InputError
 
 CORPORA = np.array(["emodb"] * 3 + ["emovo"] * 2 + ["urdu"] * 4)
 
@@ -116,6 +118,31 @@ def test_the_table_has_means_over_corpora_and_trainings():
     assert table[3][1:] == ["0.200 ± 0.089"] * 5
     # 0.5 and 0.6: mean 0.55, deviation sqrt(2 * 0.05²) = 0.071
     assert table[4][1:] == ["0.550 ± 0.071"] * 5
+
+
+def test_connectors_of_two_experiments_are_heard_together(tmp_path):
+    """Neither is right about all; the surer one decides."""
+    said = {
+        "linear": [(0.9, 0.1), (0.6, 0.4), (0.45, 0.55), (0.0, 1.0)],
+        "qformer": [(0.4, 0.6), (0.2, 0.8), (0.9, 0.1), (0.3, 0.7)],
+    }
+    truth = ["neutral", "happy", "neutral", "happy"]
+    folders = [tmp_path / name for name in said]
+    for folder, rows in zip(folders, said.values(), strict=True):
+        table = pd.DataFrame(rows, columns=["neutral", "happy"])
+        table = table.assign(label=truth, sad=0.0, angry=0.0, ID=list("abcd"))
+        place = folder / "place" / "urdu"
+        place.mkdir(parents=True)
+        # In any order
+        table[::-1].to_csv(place / "predictions.csv", index=False)
+    alone = [together([folder], "place", "urdu") for folder in folders]
+    assert alone == [0.5, 0.75]
+    assert together(folders, "place", "urdu") == 1.0
+    table[:3].to_csv(place / "predictions.csv", index=False)
+    with pytest.raises(InputError, match="other utterances"):
+        together(folders, "place", "urdu")
+    with pytest.raises(InputError, match=r"loco\.py in that folder first"):
+        together(folders, "elsewhere", "urdu")
 
 
 def test_every_simple_method_has_its_features():
