@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-m5ser ablation real loco bench bench-gpu test lint format clean
+.PHONY: help install demo demo-m5ser ablation real loco loco-linear loco-qformer bench bench-gpu test lint format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | \
@@ -41,7 +41,16 @@ real: install ## Both stages on real speech (MSER_DATA=folder, see docs/results.
 	$(BIN)/python recipes/M5SER/real.py --data $(MSER_DATA)
 
 loco: install ## Leave one real corpus out, beside simple methods (MSER_DATA=folder)
+	$(MAKE) -j2 loco-linear loco-qformer
+	$(BIN)/python recipes/M5SER/loco_qformer.py --data $(MSER_DATA) --beside results/loco
+
+loco-linear: install
 	$(BIN)/python recipes/M5SER/loco.py --data $(MSER_DATA)
+
+loco-qformer: install
+	@mkdir -p results
+	@echo "the Q-Former's progress: results/loco_qformer.log"
+	$(BIN)/python recipes/M5SER/loco_qformer.py --data $(MSER_DATA) > results/loco_qformer.log 2>&1
 
 bench: install ## How fast it is, against the peers' ways (docs/performance.md)
 	$(BIN)/python benchmarks/all.py --data $(MSER_DATA)

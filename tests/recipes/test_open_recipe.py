@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from loco_qformer import SETTINGS
+from loco import LINEAR
 from safetensors.torch import load_file
 from scipy.special import log_softmax, softmax
 
@@ -23,7 +23,7 @@ LABELS = ["neutral", "happy", "sad", "angry"]
 @pytest.fixture
 def open_flags(tiny_flags, tmp_path):
     # Those that the recipe itself is about stay as they are.
-    kept = ("n_queries", "query_dim", "number_of_epochs", "batch_size")
+    kept = {"n_queries", "query_dim", "number_of_epochs", "bert_hub"}
     flags = {k: v for k, v in tiny_flags.items() if k not in kept}
     return {
         **flags,
@@ -71,32 +71,29 @@ def test_without_validation_all_is_trained_on_and_the_last_epoch_kept(train):
     last = load_file(kept / "connector.ckpt")
     exported = load_file(folder / "recognizer" / "connector.safetensors")
     assert all(torch.equal(last[name], exported[name]) for name in last)
-    # One token for the LLM, out of two layers side by side
-    joined = exported["output.weight"].shape[1]
-    encoder_width = exported["standardizer.mean"].shape[1]
-    assert joined == 2 * encoder_width
+    # The Q-Former hears every frame of two layers side by side
+    width = exported["standardizer.mean"].shape[1]
+    assert (256, 2 * width) in {tuple(t.shape) for t in exported.values()}
     recognizer = EmotionRecognizer.from_hparams(folder / "recognizer")
+    features, lens = recognizer.mods.whisper(torch.randn(1, 16000))
+    assert features.shape == (1, 2, 50, width)
+    tokens, _ = recognizer.mods.connector(features, lens)
+    assert tokens.shape[1] == 8
     _, log_probs = recognizer.recognize_batch(torch.randn(2, 16000))
     assert log_probs.exp().sum(1).tolist() == pytest.approx([1, 1])
 
 
-def test_the_papers_connector_under_the_same_recipe_hears_every_frame(train):
-    changed = {
-        name: "null" if value is None else value
-        for name, value in SETTINGS.items()
-        if name != "encoder_layers"
-    }
-    folder = train("qformer", **changed)
+def test_a_linear_connector_says_one_token_of_the_mean_over_time(train):
+    folder = train("linear", **LINEAR, feature_dtype="float32")
+    exported = load_file(folder / "recognizer" / "connector.safetensors")
+    # Two layers side by side
+    width = exported["standardizer.mean"].shape[1]
+    assert exported["output.weight"].shape[1] == 2 * width
     recognizer = EmotionRecognizer.from_hparams(folder / "recognizer")
     features, lens = recognizer.mods.whisper(torch.randn(1, 16000))
-    assert features.shape[:3] == (1, 2, 50)
+    assert features.shape == (1, 2, 1, width)
     tokens, _ = recognizer.mods.connector(features, lens)
-    assert tokens.shape[1] == 8
-    # Of width 256, on two layers side by side
-    exported = load_file(folder / "recognizer" / "connector.safetensors")
-    width = exported["standardizer.mean"].shape[1]
-    shapes = {tuple(value.shape) for value in exported.values()}
-    assert (256, 2 * width) in shapes
+    assert tokens.shape[1] == 1
 
 
 def test_resumed_without_validation_equals_uninterrupted(train):
