@@ -358,6 +358,62 @@ def choices(chosen):
     )
 
 
+def begin(data, folder, feature_dtype="float32"):
+    """Make what every fold needs, unless it is there.
+
+    Arguments
+    ---------
+    data : pathlib.Path
+        Corpora and the real encoder.
+    folder : pathlib.Path
+        Where the experiment lives.
+    feature_dtype : str
+        As for `Protocol`.
+
+    Returns
+    -------
+    protocol : Protocol
+        For the folds.
+    steps : Steps
+        Of the experiment's folder.
+
+    Raises
+    ------
+    InputError
+        The data is not there.
+    """
+    data, folder = data.resolve(), folder.resolve()
+    require_data(data)
+    # Small matrices: a second thread costs more than it does.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    steps = Steps(folder)
+    steps.run("models", "demo_models.py", "--save_folder", folder / "models")
+    prepare_manifests(
+        list(FOLDERS), data / "speech", FOLDERS, folder / "manifests"
+    )
+    return Protocol(data, folder, feature_dtype), steps
+
+
+def write_results(folder, text, results):
+    """Leave the tables as table.md, all figures as results.json.
+
+    Arguments
+    ---------
+    folder : pathlib.Path
+        Where the experiment lives.
+    text : str
+        The tables, in Markdown.
+    results : dict
+        JSON-like.
+    """
+    for name, content in (
+        ("table.md", text),
+        ("results.json", json.dumps(results, indent=1)),
+    ):
+        with atomic_path(folder / name) as partial:
+            partial.write_text(content + "\n", encoding="utf-8")
+
+
 @exits_on_input_error
 def main():
     """Run the simple methods, the choice, and every fold of every run."""
@@ -367,21 +423,13 @@ def main():
     parser.add_argument("--runs", type=int, nargs="+", default=[1, 2, 3])
     arguments = parser.parse_args()
     data, folder = arguments.data.resolve(), arguments.folder.resolve()
-    require_data(data)
-    # Tiny matrices: a second thread costs more than it does.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    steps = Steps(folder)
-    steps.run("models", "demo_models.py", "--save_folder", folder / "models")
+    protocol, steps = begin(data, folder)
     simple = folder / "simple.json"
     steps.run(
         "simple methods",
         "loco_baselines.py",
         *("--data", data, "--folder", folder, "--output", simple),
     )
-    prepare_manifests(
-        list(FOLDERS), data / "speech", FOLDERS, folder / "manifests"
-    )
-    protocol = Protocol(data, folder)
     chosen = choose(protocol)
     runs = {}
     for run in arguments.runs:
@@ -396,16 +444,9 @@ def main():
         }
         texts = [report(json.loads(simple.read_text()), runs)]
         texts += [intervals(runs), choices(chosen)]
-        for name, content in (
-            ("table.md", "\n\n".join(texts)),
-            (
-                "results.json",
-                json.dumps({"choice": chosen, "system": runs}, indent=1),
-            ),
-        ):
-            with atomic_path(folder / name) as partial:
-                partial.write_text(content + "\n", encoding="utf-8")
-        print(f"\nruns {[*runs]}\n" + "\n\n".join(texts))
+        text = "\n\n".join(texts)
+        write_results(folder, text, {"choice": chosen, "system": runs})
+        print(f"\nruns {[*runs]}\n{text}")
 
 
 if __name__ == "__main__":

@@ -13,20 +13,21 @@ Usage: python loco_qformer.py --data FOLDER [--folder results/loco_qformer] \
 """
 
 import argparse
-import json
-import os
 from pathlib import Path
 
 import numpy as np
 import pandas
-from baseline import FOLDERS
-from corpora import prepare_manifests
-from loco import PLACES, Protocol, columns, intervals, report, run_fold
+from loco import (
+    PLACES,
+    begin,
+    columns,
+    intervals,
+    report,
+    run_fold,
+    write_results,
+)
 from loco_baselines import LABELS
-from real import require_data
-from steps import Steps
 
-from speechbrain_mser.atomic import atomic_path
 from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import InputError, exits_on_input_error
 from speechbrain_mser.markdown import markdown_table
@@ -122,16 +123,8 @@ def main():
         help="folds to run; the table wants all of them",
     )
     arguments = parser.parse_args()
-    data, folder = arguments.data.resolve(), arguments.folder.resolve()
-    require_data(data)
-    # The other core is for another fold
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    steps = Steps(folder)
-    steps.run("models", "demo_models.py", "--save_folder", folder / "models")
-    prepare_manifests(
-        list(FOLDERS), data / "speech", FOLDERS, folder / "manifests"
-    )
-    protocol = Protocol(data, folder, feature_dtype="float16")
+    folder = arguments.folder
+    protocol, _ = begin(arguments.data, folder, feature_dtype="float16")
     runs = {
         run: {
             corpus: run_fold(protocol, corpus, {}, run)
@@ -144,12 +137,7 @@ def main():
     text = f"{report({}, runs)}\n\n{intervals(runs)}"
     if arguments.beside:
         text += "\n\n" + joint_report([arguments.beside, folder], runs)
-    for name, content in (
-        ("table.md", text),
-        ("results.json", json.dumps(runs, indent=1)),
-    ):
-        with atomic_path(folder / name) as partial:
-            partial.write_text(content + "\n", encoding="utf-8")
+    write_results(folder, text, runs)
     print(text)
 
 
