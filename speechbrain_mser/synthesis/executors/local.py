@@ -17,13 +17,12 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections import deque
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.synthesis.executors import check_counts
-from speechbrain_mser.synthesis.shard import Outcome
+from speechbrain_mser.synthesis.executors.jobs import Jobs
 
 # A worker's whole program. Its path of search is an argument, not PYTHONPATH:
 # a backend's own interpreter, of another version, would inherit that.
@@ -65,7 +64,7 @@ def run_local(work, shards, n_workers=1, max_attempts=3, gpus=()):
         Nothing can be made: no weights, no such language, a full disk.
     """
     check_counts(n_workers, max_attempts)
-    jobs, again = ((shard, 0) for shard in shards), deque()
+    jobs = Jobs(shards, max_attempts)
     payload = pickle.dumps(work)
     workers = [
         _Worker(payload, _environment(k, n_workers, gpus))
@@ -73,17 +72,15 @@ def run_local(work, shards, n_workers=1, max_attempts=3, gpus=()):
     ]
     try:
         while True:
-            _hand_out(workers, jobs, again)
+            _hand_out(workers, jobs)
             busy = [worker for worker in workers if worker.shard is not None]
             if not busy:
                 return
             for worker in _with_news(busy):
                 shard, attempts = worker.shard, worker.attempts
-                receipt, error = worker.news()
-                if receipt is None and attempts + 1 < max_attempts:
-                    again.append((shard, attempts + 1))
-                else:
-                    yield Outcome(shard.name, receipt, error)
+                outcome = jobs.ended(shard, attempts, *worker.news())
+                if outcome is not None:
+                    yield outcome
     finally:
         for worker in workers:
             worker.dismiss()
@@ -91,14 +88,11 @@ def run_local(work, shards, n_workers=1, max_attempts=3, gpus=()):
             worker.end()
 
 
-def _hand_out(workers, jobs, again):
+def _hand_out(workers, jobs):
     """Give everybody something to do, as far as there is anything."""
     for worker in workers:
-        if worker.shard is None:
-            # What failed comes last: the rest may be well
-            job = next(jobs, None) or (again and again.popleft())
-            if job:
-                worker.begin(*job)
+        if worker.shard is None and jobs:
+            worker.begin(*jobs.next())
 
 
 def _environment(number, n_workers, gpus):

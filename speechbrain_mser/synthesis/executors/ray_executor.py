@@ -18,11 +18,11 @@ import sys
 import threading
 import time
 import uuid
-from collections import deque
 from pathlib import Path
 
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.synthesis.executors import check_counts
+from speechbrain_mser.synthesis.executors.jobs import Jobs
 from speechbrain_mser.synthesis.executors.ray_room import (
     check_room,
     check_share,
@@ -31,7 +31,6 @@ from speechbrain_mser.synthesis.executors.ray_room import (
 )
 from speechbrain_mser.synthesis.executors.ray_worker import Worker
 from speechbrain_mser.synthesis.receipts import PARTIAL, writing
-from speechbrain_mser.synthesis.shard import Outcome
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +114,7 @@ def run_ray(
     check_share("ray_cpus", num_cpus)
     if num_gpus:
         check_share("ray_gpus", num_gpus)
-    jobs = _Jobs(shards)
+    jobs = Jobs(shards, max_attempts)
     if not jobs:
         return
     ray = import_ray()
@@ -139,13 +138,12 @@ def run_ray(
                 hope.check(places)
                 for place in _with_news(ray, places):
                     shard, attempts = place.shard, place.attempts
-                    receipt, error = place.news()
+                    news = place.news()
                     if shard is None:
                         continue
-                    if receipt is None and attempts + 1 < max_attempts:
-                        jobs.take_back(shard, attempts + 1)
-                    else:
-                        yield Outcome(shard.name, receipt, error)
+                    outcome = jobs.ended(shard, attempts, *news)
+                    if outcome is not None:
+                        yield outcome
         finally:
             _dismiss(ray, places)
 
@@ -262,29 +260,6 @@ def _sign(folder):
 
 def _nodes(ray):
     return [node for node in ray.nodes() if node["Alive"]]
-
-
-class _Jobs:
-    """Shards that wait, with how often they were begun."""
-
-    def __init__(self, shards):
-        self._fresh = ((shard, 0) for shard in shards)
-        self._next = next(self._fresh, None)
-        self._again = deque()
-
-    def __bool__(self):
-        return bool(self._next or self._again)
-
-    def next(self):
-        """One to begin; what failed comes last: the rest may be well."""
-        if self._next is None:
-            return self._again.popleft()
-        job, self._next = self._next, next(self._fresh, None)
-        return job
-
-    def take_back(self, shard, attempts):
-        """One that failed, begun so often by now."""
-        self._again.append((shard, attempts))
 
 
 class _Hope:
