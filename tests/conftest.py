@@ -220,9 +220,10 @@ def in_two_processes(tmp_path_factory):
     def run(script, data=None):
         folder = tmp_path_factory.mktemp("two_processes")
         torch.save(data, folder / "data.pt")
+        (folder / "script.py").write_text(script, encoding="utf-8")
         processes = [
             subprocess.Popen(
-                [sys.executable, "-c", TWO_PROCESSES + script, str(folder)],
+                [sys.executable, "-c", TWO_PROCESSES, str(folder)],
                 env={**os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank)},
                 stderr=subprocess.PIPE,
                 text=True,
@@ -231,7 +232,7 @@ def in_two_processes(tmp_path_factory):
         ]
         try:
             for process in processes:
-                _, errors = process.communicate(timeout=90)
+                _, errors = process.communicate(timeout=600)
                 assert process.returncode == 0, errors
         finally:
             for process in processes:
@@ -245,12 +246,12 @@ def in_two_processes(tmp_path_factory):
 def torchrun():
     """Trains a stage in two processes that torchrun launches."""
 
-    def run(yaml, flags, port):
+    def run(yaml, flags):
         argv = [
             "-m",
             "torch.distributed.run",
             "--nproc_per_node=2",
-            f"--master_port={port}",
+            "--standalone",  # a free port: several suites may run at once
             "recipes/M5SER/train.py",
             yaml,
         ]
@@ -277,11 +278,17 @@ torch.set_num_threads(1)
 rank, folder = int(os.environ["RANK"]), sys.argv[1]
 torch.distributed.init_process_group(
     "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2,
-    timeout=datetime.timedelta(seconds=30),
+    timeout=datetime.timedelta(minutes=5),
 )
 data = torch.load(f"{folder}/data.pt")
 def save(found):
     torch.save(found, f"{folder}/{rank}.pt")
+try:
+    with open(f"{folder}/script.py", encoding="utf-8") as file:
+        exec(compile(file.read(), "script.py", "exec"))
+finally:
+    # A process that ends with its group alive aborts now and then.
+    torch.distributed.destroy_process_group()
 """
 
 

@@ -17,12 +17,12 @@ import pandas as pd
 import speechbrain as sb
 from corpora import read_tables
 from ruamel.yaml import YAML
-from speechbrain.utils.distributed import ddp_init_group
 
 from speechbrain_mser.brain import EmotionBrain
 from speechbrain_mser.checkpoints import export_recognizer
 from speechbrain_mser.dataio.batching import make_dataset
 from speechbrain_mser.dataio.encoding import log_size, open_store
+from speechbrain_mser.distributed import process_group
 from speechbrain_mser.errors import InputError, exits_on_input_error
 from speechbrain_mser.hparams import (
     included_files,
@@ -75,7 +75,22 @@ def main():
     """Train one stage."""
     hparams_file, run_opts, flags = sb.parse_arguments(sys.argv[1:])
     overrides = place_overrides(hparams_file, flags)
-    ddp_init_group(run_opts)
+    with process_group(run_opts):
+        train(hparams_file, overrides, run_opts)
+
+
+def train(hparams_file, overrides, run_opts):
+    """Train one stage, in one process or in each of several.
+
+    Arguments
+    ---------
+    hparams_file : str
+        The experiment.
+    overrides : dict
+        As `place_overrides` returns.
+    run_opts : dict
+        SpeechBrain's: device, precision, processes.
+    """
     # The data first: what is wrong with it shows before an LLM is loaded.
     settings = read_settings(hparams_file, overrides)
     check_settings(settings)

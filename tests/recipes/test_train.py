@@ -214,12 +214,11 @@ def test_a_training_that_was_killed_goes_on_as_if_it_had_not_been(
     process = subprocess.Popen(argv, cwd=RECIPES, stderr=subprocess.DEVNULL)
     try:
         # Somewhere in the first epochs, wherever it is by then.
-        while len(list(killed.glob("save/CKPT*/connector.ckpt"))) < 1:
+        while not any(killed.glob("save/CKPT*/CKPT.yaml")):
             assert process.poll() is None
             time.sleep(0.01)
-        time.sleep(0.2)
         process.send_signal(sent)
-        assert process.wait(timeout=60) != 0
+        assert process.wait(timeout=600) != 0
     finally:
         process.kill()
     for folder in (whole, killed):
@@ -324,7 +323,7 @@ def test_torchrun_launches_stage2_unchanged(
         "pretrained": trained / "recognizer",
         "output_folder": tmp_path,
     }
-    torchrun("hparams/stage2.yaml", flags, 29517)
+    torchrun("hparams/stage2.yaml", flags)
     assert (tmp_path / "recognizer" / "connector.safetensors").exists()
 
 

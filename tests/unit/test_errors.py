@@ -23,7 +23,7 @@ def run(body):
         [sys.executable, "-c", SCRIPT.format(body=body)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
 

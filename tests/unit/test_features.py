@@ -432,7 +432,7 @@ def test_readers_in_other_processes_see_what_is_written(folder, wav):
         store = open_store(folder, "read")
         found = []
         for number in range(20):
-            step.acquire(timeout=60)
+            step.acquire(timeout=600)
             found.append(missing(store, wav, range(number + 1)))
         return found
 

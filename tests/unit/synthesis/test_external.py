@@ -40,7 +40,7 @@ class Fake(ExternalBackend):
         self.record = folder / "starts.txt"
         super().__init__(
             ["python", FAKE, self.record, *how],
-            **{"request_timeout": 30, "start_timeout": 30, **settings},
+            **{"request_timeout": 300, "start_timeout": 300, **settings},
         )
 
     @property
@@ -73,7 +73,7 @@ def exists(process):
 
 def wait_until(true):
     """Wait for something that another process does."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 600
     while not true():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.02)
@@ -196,11 +196,12 @@ def test_temporary_files_are_gone_after_every_request(fake):
     ],
 )
 def test_a_worker_that_does_not_start_ends_the_run(fake, how, message, starts):
-    seconds = 1 if how == "hangs" else 30
+    seconds = 1 if how == "hangs" else 300
     backend = fake(*how.split(), start_timeout=seconds)
     with pytest.raises(InputError, match=f"(?s){message}"):
         backend.open()
-    assert len(backend.starts) == starts
+    # One that hangs may be ended before it could note that it was started.
+    assert how == "hangs" or len(backend.starts) == starts
     wait_until(lambda: not any(map(exists, backend.starts)))
 
 

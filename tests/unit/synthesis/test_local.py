@@ -179,7 +179,7 @@ def start_driver(plan, work, tmp_path):
 
 def wait_for_workers(driver, notes):
     """The driver's children, once both are at work."""
-    until = time.monotonic() + 60
+    until = time.monotonic() + 600
     while len({note for note in notes() if note.isdigit()}) < 2:
         assert driver.poll() is None and time.monotonic() < until
         time.sleep(0.05)

@@ -194,7 +194,7 @@ def start_driver(plan, work, tmp_path, address, cpus):
 
 def wait_for_workers(driver, notes):
     """Two processes that are at work."""
-    until = time.monotonic() + 60
+    until = time.monotonic() + 600
     while len(found := {int(n) for n in notes() if n.isdigit()}) < 2:
         assert driver.poll() is None and time.monotonic() < until
         time.sleep(0.05)
