@@ -46,6 +46,9 @@ class EmotionBrain(Brain):
     on_bad_utterance : str
         "skip" reports an utterance that cannot be read and goes on, "stop"
         ends the run.
+    frozen_models : str, optional
+        What becomes of other frozen models than the connector was trained
+        with: "strict" refuses them, "warn" goes on.
     feature_store : FeatureStore, optional
         The one that the datasets were made with.
     epoch_counter, train_logger : speechbrain objects
@@ -251,9 +254,10 @@ class EmotionBrain(Brain):
             "encoder": self.raw("whisper").describe(),
             "llm": self.raw("llama").describe(),
         }
-        connector.bind(frozen)
+        on_mismatch = getattr(self.hparams, "frozen_models", "strict")
+        connector.bind(frozen, on_mismatch)
         super().on_fit_start()
-        connector.bind(frozen)
+        connector.bind(frozen, on_mismatch)
         standardizer = connector.standardizer
         if standardizer is not None and not standardizer.fitted:
             self.estimate_statistics(self._train_set, standardizer)

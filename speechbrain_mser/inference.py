@@ -47,7 +47,9 @@ class EmotionRecognizer(Pretrained):
             {
                 "encoder": self.mods.whisper.describe(),
                 "llm": self.mods.llama.describe(),
-            }
+            },
+            # Absent in the folders of earlier versions
+            getattr(self.hparams, "frozen_models", "strict"),
         )
 
     @classmethod
@@ -68,7 +70,9 @@ class EmotionRecognizer(Pretrained):
         **kwargs : dict
             As for `speechbrain.inference.interfaces.Pretrained.from_hparams`;
             ``overrides={"whisper_hub": ..., "llama_hub": ...}`` says where
-            the frozen models are on this machine.
+            the frozen models are on this machine. They must hold the weights
+            of training; ``"frozen_models": "warn"`` among the overrides goes
+            on with others, such as another quantisation of the same LLM.
 
         Returns
         -------

@@ -17,6 +17,7 @@ from speechbrain.utils.checkpoints import (
     mark_as_transfer,
     register_checkpoint_hooks,
 )
+from speechbrain.utils.logger import get_logger
 from torch import nn
 
 from speechbrain_mser.atomic import atomic_path
@@ -24,8 +25,12 @@ from speechbrain_mser.errors import InputError
 from speechbrain_mser.lobes.layer_mix import mix_layers
 from speechbrain_mser.lobes.standardize import FeatureStandardizer
 
+logger = get_logger(__name__)
+
 # What becomes of several encoder layers.
 LAYER_JOINS = ("mix", "concat")
+# What becomes of other frozen models than a checkpoint was trained with.
+ON_MISMATCH = ("strict", "warn")
 
 
 @register_checkpoint_hooks
@@ -180,17 +185,23 @@ class Connector(nn.Module):
         """
         return {}
 
-    def bind(self, frozen_models):
+    def bind(self, frozen_models, on_mismatch="strict"):
         """Say between which frozen models this connector stands.
 
         A connector means nothing between other models than its own, so one
-        that was loaded from a checkpoint refuses them. Names are compared by
-        their last part: a hub's name and a folder's are the same model.
+        that was loaded from a checkpoint refuses them. The models' weights
+        say which they are, not their names: a hub's name, its cache's folder
+        and any other folder may hold the same. A checkpoint of the time before
+        weights were noted is believed where the widths agree, with a warning.
 
         Arguments
         ---------
         frozen_models : dict
-            Role ("encoder", "llm") to a dict with "name" and "width".
+            Role ("encoder", "llm") to a dict with "name", "width" and
+            "digest", that of the weights.
+        on_mismatch : str
+            What becomes of other weights of the same width: "strict" refuses
+            them, "warn" goes on, for another quantisation of the same model.
 
         Raises
         ------
@@ -200,30 +211,27 @@ class Connector(nn.Module):
         Example
         -------
         >>> connector = Connector(4, 4, 4)
-        >>> connector.bind({"llm": {"name": "meta-llama/A", "width": 4}})
-        >>> connector.bind({"llm": {"name": "other/B", "width": 4}})
+        >>> model = {"name": "meta-llama/A", "width": 4, "digest": "6b86"}
+        >>> connector.bind({"llm": model})
+        >>> connector.bind({"llm": {**model, "name": "/disk/A"}})
+        >>> connector.bind({"llm": {**model, "digest": "d473"}})
         Traceback (most recent call last):
         ...
         speechbrain_mser.errors.InputError: the checkpoint belongs to ...
         """
-        for role, trained in self.frozen_models.items():
-            here = frozen_models.get(role, {})
-            same_name = _basename(trained["name"]) == _basename(
-                here.get("name", "")
+        if on_mismatch not in ON_MISMATCH:
+            raise InputError(
+                f"frozen_models is {on_mismatch!r}, expected "
+                f"{' or '.join(ON_MISMATCH)}"
             )
-            if not same_name or trained["width"] != here.get("width"):
-                raise InputError(
-                    f"the checkpoint belongs to other frozen models: its "
-                    f"{role} is {trained['name']} (width {trained['width']}), "
-                    f"here it is {here.get('name')} (width "
-                    f"{here.get('width')}); use the same {role}, or train anew"
-                )
+        for role, trained in self.frozen_models.items():
+            _compare(role, trained, frozen_models.get(role, {}), on_mismatch)
         self.frozen_models = frozen_models
 
     # In a checkpoint, SpeechBrain calls this on the main process only.
     @mark_as_saver
     def save(self, path):
-        """Write parameters, statistics and the frozen models' names.
+        """Write parameters, statistics and which the frozen models were.
 
         Arguments
         ---------
@@ -271,8 +279,41 @@ class Connector(nn.Module):
         self.frozen_models = frozen_models
 
 
-def _basename(name):
-    return str(name).rstrip("/").rsplit("/", maxsplit=1)[-1]
+def _compare(role, trained, here, on_mismatch):
+    """Refuse another frozen model than the one that was trained with."""
+    same_width = trained["width"] == here.get("width")
+    digests = trained.get("digest"), here.get("digest")
+    if same_width and digests[0] == digests[1] is not None:
+        return
+    found = (
+        f"its {role} is {_described(trained)}, here it is {_described(here)}"
+    )
+    if same_width and None in digests:
+        logger.warning(
+            "the checkpoint does not say which weights it was trained with: "
+            "%s; whether they are the same is for you to know",
+            found,
+        )
+    elif same_width and on_mismatch == "warn":
+        logger.warning(
+            "the checkpoint belongs to other frozen models: %s; its answers "
+            "are not those that were measured (frozen_models is warn)",
+            found,
+        )
+    else:
+        hint = (
+            " (frozen_models: warn goes on all the same, with another "
+            "quantisation of the same model)"
+        )
+        raise InputError(
+            f"the checkpoint belongs to other frozen models: {found}; use the "
+            f"same {role}, or train anew{hint * same_width}"
+        )
+
+
+def _described(model):
+    weights = f", weights {model['digest']}" if model.get("digest") else ""
+    return f"{model.get('name')} (width {model.get('width')}{weights})"
 
 
 def _check_shapes(path, found, expected, frozen_models):

@@ -1,24 +1,43 @@
-"""Where frozen models come from, and what to say when they do not.
+"""Where frozen models come from, and the proof that they were loaded.
 
 A model is a hub name or a folder. Without a network the libraries' errors
 speak of connections; a user needs to know which file was wanted and which
-setting takes a folder.
+setting takes a folder. And where a folder's weights have other names than the
+model's, transformers fills the model with random numbers and says so in a
+table among other tables; here that is an error.
 """
 
 from contextlib import contextmanager
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
+from huggingface_hub import constants, snapshot_download, try_to_load_from_cache
+
+# The HTTP library's own, whichever one the hub's client stands on.
+from huggingface_hub.errors import HTTPError
 from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.lobes.weight_files import check_weights, weight_files
 
 DTYPES = ("float32", "float16", "bfloat16")
+# What is fetched of a model: not its copies for other libraries. Pickled
+# weights only where there are no others.
+_SMALL_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
+_WEIGHTS = (
+    ["model.safetensors", "model-*.safetensors"],
+    ["pytorch_model.bin", "pytorch_model-*.bin"],
+)
+# A folder of peft's: the difference to a model, which may be anybody's.
+_ADAPTERS = "adapter_config.json"
 
 
-def require_model(source, save_path, role, setting, files=("config.json",)):
-    """Make sure that a model's small files can be had, before loading it.
+def find_model(source, save_path, role, setting, files=("config.json",)):
+    """The folder that holds a model; from the hub if nothing else has it.
+
+    A hub's name is looked for in ``save_path``, then in the user's own hub
+    cache (``HF_HOME``, ``HF_HUB_CACHE``), and the network is asked only for
+    what neither holds.
 
     Arguments
     ---------
@@ -31,63 +50,160 @@ def require_model(source, save_path, role, setting, files=("config.json",)):
     setting : str
         The hyperparameter that names the model ("whisper_hub").
     files : tuple of str
-        The files that must be there.
+        The files that must be there, besides the weights.
+
+    Returns
+    -------
+    pathlib.Path
+        With configuration, weights and all of ``files``.
 
     Raises
     ------
     InputError
         A file is missing in the folder, or neither on the hub nor kept; the
-        folder has no weights, or broken ones.
+        folder has no weights, broken ones, or a model's adapters alone.
 
     Example
     -------
-    >>> require_model("/no/such/folder", "", "the LLM", "llama_hub")
+    >>> find_model("/no/such/folder", "", "the LLM", "llama_hub")
     Traceback (most recent call last):
     ...
     speechbrain_mser.errors.InputError: the LLM (llama_hub): ...
     """
+    what = f"{role} ({setting})"
     folder = Path(source)
-    if folder.is_dir():
-        missing = [name for name in files if not (folder / name).is_file()]
-        if missing:
-            raise InputError(
-                f"{role} ({setting}): the folder {source} has no "
-                f"{', '.join(missing)}; it must hold a model saved with "
-                "transformers' save_pretrained"
-            )
-        _check_weights(folder, f"{role} ({setting})")
-        return
-    if folder.is_absolute() or str(source).startswith("."):
-        raise InputError(f"{role} ({setting}): there is no folder {source}")
-    for name in files:
-        try:
-            cached_file(source, name, cache_dir=save_path or None)
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().partition("\n")[0]
-            raise InputError(
-                f"{role} ({setting}): {name} of {source!r} is neither in "
-                f"{save_path or 'the cache'} nor to be had from the hub; "
-                f"without a network, point {setting} to a folder that holds "
-                f"the model ({reason})"
-            ) from None
-
-
-def _check_weights(folder, what):
-    """Refuse a folder without weights, or with a file that is cut short."""
-    weights = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
-    if not weights:
-        raise InputError(
-            f"{what}: the folder {folder} has no weights (model.safetensors)"
+    if not folder.is_dir():
+        if folder.is_absolute() or str(source).startswith("."):
+            raise InputError(f"{what}: there is no folder {source}")
+        caches = (save_path or constants.HF_HUB_CACHE, constants.HF_HUB_CACHE)
+        kept = (_kept(source, cache, files) for cache in caches)
+        folder = next(filter(None, kept), None) or _download(
+            source, caches[0], what, setting, files
         )
-    for path in weights:
-        if path.suffix == ".safetensors":
-            try:
-                # Reads the header, which knows how long the file must be.
-                safe_open(path, framework="pt")
-            except (OSError, SafetensorError) as error:
-                raise InputError(
-                    f"{what}: {path} is broken ({error}); fetch it again"
-                ) from None
+    _refuse_adapters(folder, what)
+    missing = [name for name in files if not (folder / name).is_file()]
+    if missing:
+        raise InputError(
+            f"{what}: the folder {source} has no {', '.join(missing)}; it "
+            "must hold a model saved with transformers' save_pretrained"
+        )
+    check_weights(folder, what)
+    return folder
+
+
+def _kept(source, cache, files):
+    """A cache's folder of a model, if it is whole."""
+    try:
+        found = try_to_load_from_cache(source, files[0], cache_dir=cache)
+    except ValueError:  # not a hub's name
+        return None
+    if not isinstance(found, str):
+        return None
+    folder = Path(found).parent
+    wanted = [*(folder / name for name in files), *weight_files(folder)]
+    whole = len(wanted) > len(files) and all(p.is_file() for p in wanted)
+    return folder if whole else None
+
+
+def _download(source, cache, what, setting, files):
+    """Fetch what is used of a model into a cache."""
+    name = files[0]
+    try:
+        for name in files:
+            cached_file(source, name, cache_dir=cache)
+        for weights in _WEIGHTS:
+            name = weights[0]
+            folder = Path(
+                snapshot_download(
+                    source,
+                    cache_dir=cache,
+                    allow_patterns=[*_SMALL_FILES, *weights],
+                )
+            )
+            if weight_files(folder):
+                return folder
+        # Without a network, the client gives what it has of a folder.
+        name = _WEIGHTS[0][0]
+        raise FileNotFoundError("not on the hub, or there is no network")
+    except (OSError, ValueError, HTTPError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(
+            f"{what}: {name} of {source!r} is neither in {cache}, nor in "
+            f"{constants.HF_HUB_CACHE}, nor to be had from the hub; without a "
+            f"network, point {setting} to a folder that holds the model "
+            f"({reason})"
+        ) from None
+
+
+def _refuse_adapters(folder, what):
+    """Refuse a folder whose weights change those of another model."""
+    if (folder / _ADAPTERS).is_file():
+        raise InputError(
+            f"{what}: {folder} holds adapters ({_ADAPTERS}) that are not "
+            "merged into their model; load it with peft, merge_and_unload() "
+            "and save_pretrained() the whole"
+        )
+
+
+def load_model(auto_class, folder, what, used=None, **settings):
+    """Load a model whose every used weight comes from the folder.
+
+    Arguments
+    ---------
+    auto_class : type
+        One of transformers' classes with ``from_pretrained``.
+    folder : path-like
+        From `find_model`.
+    what : str
+        The model and its setting, for the message ("the LLM (llama_hub)").
+    used : callable, optional
+        Whether a weight of this name is used; by default all are.
+    **settings : dict
+        For ``from_pretrained``.
+
+    Returns
+    -------
+    model : transformers.PreTrainedModel
+        In evaluation mode.
+    unused : set of str
+        The weights in the files that the model has no place for.
+
+    Raises
+    ------
+    InputError
+        A used weight is missing in the files, or has another shape there.
+    """
+    with quiet_loading():
+        model, report = auto_class.from_pretrained(
+            folder,
+            output_loading_info=True,
+            # Reported like what is missing, and refused with it.
+            ignore_mismatched_sizes=True,
+            **settings,
+        )
+    used = used or (lambda name: True)
+    unused = set(report["unexpected_keys"])
+    missing = sorted(filter(used, report["missing_keys"]))
+    if missing:
+        others = f"; it has for example {min(unused)}" if unused else ""
+        raise InputError(
+            f"{what}: {folder} has no weight {missing[0]} (nor "
+            f"{len(missing) - 1} others of this {type(model).__name__})"
+            f"{others}; without them the model would be random numbers. Save "
+            "the whole model with save_pretrained, adapters merged and "
+            "wrappers taken off"
+        )
+    mismatched = sorted(k for k in report["mismatched_keys"] if used(k[0]))
+    if mismatched:
+        name, found, expected = mismatched[0]
+        raise InputError(
+            f"{what}: in {folder} the weight {name} has the shape "
+            f"{tuple(found)}, its config.json says {tuple(expected)} "
+            f"({len(mismatched)} such weights); these are files of two models"
+        )
+    if report["error_msgs"]:
+        raise InputError(f"{what}: {folder}: {report['error_msgs'][0]}")
+    return model, unused
 
 
 def require_dtype(name):

@@ -1,5 +1,6 @@
 """The frozen LLM that hears audio tokens and says the emotion word."""
 
+import re
 import warnings
 from functools import partial
 
@@ -21,8 +22,9 @@ from speechbrain_mser.lobes.adapters import (
     save_adapters,
 )
 from speechbrain_mser.lobes.candidates import candidate_tree
-from speechbrain_mser.lobes.hub import require_dtype, require_model
+from speechbrain_mser.lobes.hub import find_model, load_model, require_dtype
 from speechbrain_mser.lobes.onednn import use_onednn
+from speechbrain_mser.lobes.weight_files import model_digest
 
 with warnings.catch_warnings():
     # SpeechBrain's file imports its own parent from a deprecated place.
@@ -98,8 +100,8 @@ class EmotionLLaMA(LLaMA):
         lora_rank=0,
         activation_checkpointing=False,
     ):
-        source = str(source)
-        require_model(
+        self.source = source = str(source)
+        folder = find_model(
             source,
             save_path,
             "the LLM",
@@ -110,17 +112,16 @@ class EmotionLLaMA(LLaMA):
         # Past LLaMA's constructor to its parent's: LLaMA's would add a token
         # and random embeddings.
         super(LLaMA, self).__init__(
-            source=source,
+            source=str(folder),
             save_path=save_path,
             freeze=True,
             with_casual_lm=True,
             quantization_config=_four_bits(dtype) if load_in_4bit else None,
             dtype=dtype,
         )
-        self.source = source
         self.prompt = prompt
         self._require_interface()
-        self.load_tokenizer(source=source, cache_dir=save_path)
+        self.load_tokenizer(source=str(folder))
         self.hidden_size = self.model.config.hidden_size
         self._require_end_token()
         self._tokens_of, self._text_on = {}, {}
@@ -131,14 +132,39 @@ class EmotionLLaMA(LLaMA):
         if activation_checkpointing:
             _checkpoint_layers(self.model.model.layers)
 
+    def _from_pretrained(self, source, dtype, **kwargs):
+        del kwargs  # where the parent would look for it
+        self.model, unused = load_model(
+            self.auto_class,
+            source,
+            "the LLM (llama_hub)",
+            config=self.config,
+            quantization_config=self.quantization_config,
+            dtype=dtype,
+        )
+        head = self.model.get_output_embeddings()
+        if head is not None and (
+            head.weight is self.model.get_input_embeddings().weight
+        ):
+            unused.add("lm_head.weight")
+        self.digest = model_digest(source, partial(_own_name, unused))
+
     def train(self, mode=True):
         """Stay in evaluation mode: frozen dropout is no dropout."""
         del mode
         return super().train(False)
 
     def describe(self):
-        """The name and width that a connector's checkpoint remembers."""
-        return {"name": self.source, "width": self.hidden_size}
+        """What a connector's checkpoint remembers: name, width, weights.
+
+        The weights' digest is that of the LLM's files (`model_digest`),
+        without a head that is tied to the embeddings.
+        """
+        return {
+            "name": self.source,
+            "width": self.hidden_size,
+            "digest": self.digest,
+        }
 
     @property
     def embedding_rms(self):
@@ -383,6 +409,12 @@ class EmotionLLaMA(LLaMA):
     def load(self, path):
         """Read what `save` wrote."""
         load_adapters(self, path, self.lora_rank)
+
+
+def _own_name(unused, name):
+    """A weight's name without what it is a part of; None if it isn't used."""
+    bare = re.sub(r"^(model\.)+", "", name)
+    return None if {name, bare} & unused else bare
 
 
 def _checkpoint_layers(layers):

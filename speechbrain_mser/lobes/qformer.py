@@ -12,7 +12,7 @@ from transformers import (
 
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.lobes.connector import Connector
-from speechbrain_mser.lobes.hub import quiet_loading, require_model
+from speechbrain_mser.lobes.hub import find_model, load_model
 from speechbrain_mser.lobes.onednn import use_onednn
 
 logger = get_logger(__name__)
@@ -190,8 +190,7 @@ def _shape(bert_source, save_path, wanted):
             name: value if value is not None else DEFAULT_SHAPE[name]
             for name, value in wanted.items()
         }
-    require_model(bert_source, save_path, "the Q-Former's BERT", "bert_hub")
-    config = AutoConfig.from_pretrained(bert_source, cache_dir=save_path)
+    config = AutoConfig.from_pretrained(_find_bert(bert_source, save_path))
     if config.model_type != "bert":
         raise InputError(
             f"the Q-Former starts from a BERT; {bert_source} is a "
@@ -243,21 +242,26 @@ def load_bert(qformer, bert_source, save_path="pretrained_models"):
     dict
         Parameter of the Q-Former to the BERT parameter copied into it, None
         for those that are new.
+
+    Raises
+    ------
+    InputError
+        The BERT's files have not all of these parameters.
     """
-    with quiet_loading():
-        bert = BertModel.from_pretrained(
-            bert_source,
-            cache_dir=save_path,
-            add_pooling_layer=False,
-            dtype=torch.float32,
-        ).state_dict()
-    report = {}
     state = qformer.state_dict()
-    for name in state:
-        source = _bert_name(name)
-        report[name] = source
+    report = {name: _bert_name(name) for name in state}
+    bert, _ = load_model(
+        BertModel,
+        _find_bert(bert_source, save_path),
+        "the Q-Former's BERT (bert_hub)",
+        used=set(report.values()).__contains__,
+        add_pooling_layer=False,
+        dtype=torch.float32,
+    )
+    copied = bert.state_dict()
+    for name, source in report.items():
         if source is not None:
-            state[name] = bert[source]
+            state[name] = copied[source]
     qformer.load_state_dict(state)
     new = [name for name, source in report.items() if source is None]
     logger.info(
@@ -268,6 +272,10 @@ def load_bert(qformer, bert_source, save_path="pretrained_models"):
         "cross-attention" if new else "none",
     )
     return report
+
+
+def _find_bert(source, save_path):
+    return find_model(source, save_path, "the Q-Former's BERT", "bert_hub")
 
 
 def _bert_name(name):

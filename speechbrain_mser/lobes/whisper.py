@@ -1,17 +1,16 @@
 """Whisper's encoder: frozen, at the utterance's true length."""
 
+import re
+
 import torch
 import torch.nn.functional as F
 from speechbrain.integrations.huggingface.whisper import Whisper
 
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.fingerprints import weights_digest
-from speechbrain_mser.lobes.hub import (
-    quiet_loading,
-    require_dtype,
-    require_model,
-)
+from speechbrain_mser.lobes.hub import find_model, load_model, require_dtype
 from speechbrain_mser.lobes.onednn import use_onednn
+from speechbrain_mser.lobes.weight_files import model_digest
 
 SAMPLE_RATE = 16000
 # Mel frames are 10 ms, encoder frames (after the strided convolution) 20 ms.
@@ -90,8 +89,8 @@ class WhisperEncoder(Whisper):
         freeze=True,
         dtype="float32",
     ):
-        source = str(source)
-        require_model(
+        self.source = source = str(source)
+        folder = find_model(
             source,
             save_path,
             "the Whisper encoder",
@@ -101,9 +100,10 @@ class WhisperEncoder(Whisper):
         require_dtype(dtype)
         # Before the parent's constructor, which loads the model.
         self.dtype_name = dtype
-        self.source = source
         self.layers = layers
-        super().__init__(source, save_path, encoder_only=True, freeze=freeze)
+        super().__init__(
+            str(folder), save_path, encoder_only=True, freeze=freeze
+        )
         config = self.model.config
         self.hidden_size = config.d_model
         self.pad_to_30s = pad_to_30s
@@ -124,9 +124,20 @@ class WhisperEncoder(Whisper):
     def _from_pretrained(self, source, **kwargs):
         # The parent leaves the dtype to the checkpoint, and the hub's
         # whisper-large-v3 is stored in float16. A folder may hold the encoder
-        # alone: a report about missing decoder weights says nothing here.
-        with quiet_loading():
-            super()._from_pretrained(source, dtype=self.dtype_name, **kwargs)
+        # alone.
+        del kwargs  # where the parent would look for it
+        self.model, unused = load_model(
+            self.auto_class,
+            source,
+            "the Whisper encoder (whisper_hub)",
+            used=_encoders_name,
+            config=self.config,
+            dtype=self.dtype_name,
+        )
+        self.digest = model_digest(
+            source,
+            lambda name: None if name in unused else _encoders_name(name),
+        )
 
     def override_config(self, config):
         """Refuse another model or a wrong layer before anything is loaded."""
@@ -150,8 +161,16 @@ class WhisperEncoder(Whisper):
         return super().train(mode and not getattr(self, "freeze", False))
 
     def describe(self):
-        """The name and width that a connector's checkpoint remembers."""
-        return {"name": self.source, "width": self.hidden_size}
+        """What a connector's checkpoint remembers: name, width, weights.
+
+        The weights' digest is that of the encoder's in the model's files,
+        which may hold a decoder or not; see `model_digest`.
+        """
+        return {
+            "name": self.source,
+            "width": self.hidden_size,
+            "digest": self.digest,
+        }
 
     def fingerprint(self):
         """All that decides what features an utterance has.
@@ -305,6 +324,12 @@ class WhisperEncoder(Whisper):
             peak = mel.masked_fill(~inside[:, None], float("-inf"))
             peak = peak.amax(dim=(1, 2), keepdim=True)
         return (torch.maximum(mel, peak - 8.0) + 4.0) / 4.0
+
+
+def _encoders_name(name):
+    """A weight's name without what it is a part of; None if not of ours."""
+    name = re.sub(r"^(model\.)+", "", name)
+    return None if name.startswith(("decoder.", "proj_out.")) else name
 
 
 def _layer_numbers(layers, n_layers):

@@ -18,7 +18,7 @@ from speechbrain_mser.dataio.batching import pad_together
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.fingerprints import weights_digest
 from speechbrain_mser.inference import EmotionRecognizer
-from speechbrain_mser.lobes.hub import require_model
+from speechbrain_mser.lobes.hub import find_model, load_model
 
 # Whisper's own codes; it knows Mandarin as Chinese.
 WHISPER_CODES = {
@@ -169,12 +169,12 @@ class WhisperScorer(Scorer):
 
     def __init__(self, source, save_path="pretrained_models", device="cpu"):
         files = ("config.json", "preprocessor_config.json")
-        require_model(
-            source, save_path, "the scorers' Whisper", "whisper", files
+        role = "the scorers' Whisper"
+        folder = find_model(source, save_path, role, "whisper", files)
+        self._processor = WhisperProcessor.from_pretrained(folder)
+        model, _ = load_model(
+            WhisperForConditionalGeneration, folder, f"{role} (whisper)"
         )
-        kept = {"cache_dir": save_path}
-        self._processor = WhisperProcessor.from_pretrained(source, **kept)
-        model = WhisperForConditionalGeneration.from_pretrained(source, **kept)
         self._languages = {
             number: token.strip("<|>")
             for token, number in getattr(

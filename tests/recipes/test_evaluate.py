@@ -491,10 +491,10 @@ def test_hub_name_without_a_network_names_the_file():
         EmotionRecognizer.from_hparams("someone/some-model")
 
 
-def test_frozen_models_can_be_moved(folder, tiny_llama, tmp_path):
+def test_frozen_models_can_be_moved_and_renamed(folder, tiny_llama, tmp_path):
     import shutil
 
-    moved = tmp_path / tiny_llama.name
+    moved = tmp_path / "another-name"
     shutil.copytree(tiny_llama, moved)
     recognizer = EmotionRecognizer.from_hparams(
         folder, overrides={"llama_hub": str(moved)}
@@ -505,12 +505,21 @@ def test_frozen_models_can_be_moved(folder, tiny_llama, tmp_path):
 def test_other_frozen_models_are_refused(folder, tiny_llama, tmp_path):
     import shutil
 
-    other = tmp_path / "another-llama"
+    from safetensors.torch import load_file, save_file
+
+    other = tmp_path / tiny_llama.name
     shutil.copytree(tiny_llama, other)
+    weights = {
+        name: tensor * 1.001
+        for name, tensor in load_file(other / "model.safetensors").items()
+    }
+    save_file(weights, other / "model.safetensors", {"format": "pt"})
+    overrides = {"llama_hub": str(other)}
     with pytest.raises(InputError, match="other frozen models"):
-        EmotionRecognizer.from_hparams(
-            folder, overrides={"llama_hub": str(other)}
-        )
+        EmotionRecognizer.from_hparams(folder, overrides=overrides)
+    overrides["frozen_models"] = "warn"
+    recognizer = EmotionRecognizer.from_hparams(folder, overrides=overrides)
+    assert recognizer.mods.llama.source == str(other)
 
 
 def test_adaptation_moves_a_set_to_the_training_and_says_so(

@@ -80,6 +80,7 @@ class SeamlessM4T(Backend):
         self.max_seconds = max_seconds
         self._model = None
         self._extractor = None
+        self._commit = None
 
     def settings(self):
         """What decides how its audio sounds.
@@ -103,8 +104,7 @@ class SeamlessM4T(Backend):
         return {
             "transformers": version("transformers"),
             "torch": version("torch"),
-            "model": getattr(self._model.config, "_commit_hash", None)
-            or self.hub,
+            "model": self._commit or self.hub,
             "device": self._model.device.type,
         }
 
@@ -139,7 +139,7 @@ class SeamlessM4T(Backend):
         from safetensors import SafetensorError
         from transformers import AutoConfig, SeamlessM4TFeatureExtractor
 
-        from speechbrain_mser.lobes.hub import quiet_loading, require_model
+        from speechbrain_mser.lobes.hub import find_model, load_model
         from speechbrain_mser.synthesis.backends.m4t_model import SpeechToSpeech
 
         device = self.device
@@ -150,23 +150,27 @@ class SeamlessM4T(Backend):
                 f"m4t_dtype is {self.dtype} on a CPU; give float32, or a GPU "
                 f"(device is {self.device})"
             )
-        require_model(self.hub, self.save_path, "SeamlessM4T", "m4t_hub", FILES)
-        cache = {"cache_dir": self.save_path}
-        kind = AutoConfig.from_pretrained(self.hub, **cache).model_type
+        folder = find_model(
+            self.hub, self.save_path, "SeamlessM4T", "m4t_hub", FILES
+        )
+        # As a hub's cache lays them out
+        if folder.parent.name == "snapshots":
+            self._commit = folder.name
+        kind = AutoConfig.from_pretrained(folder).model_type
         if kind != "seamless_m4t_v2":
             raise InputError(
                 f"m4t_hub: {self.hub} is a {kind}, a seamless_m4t_v2 is "
                 "expected"
             )
         try:
-            with quiet_loading():
-                model = SpeechToSpeech.from_pretrained(
-                    self.hub,
-                    dtype=self.dtype,
-                    # A pickle could run code.
-                    use_safetensors=True,
-                    **cache,
-                )
+            model, _ = load_model(
+                SpeechToSpeech,
+                folder,
+                "SeamlessM4T (m4t_hub)",
+                dtype=self.dtype,
+                # A pickle could run code.
+                use_safetensors=True,
+            )
         except (OSError, SafetensorError) as error:
             raise InputError(
                 f"m4t_hub: {self.hub} cannot be loaded: {error}"
@@ -179,9 +183,7 @@ class SeamlessM4T(Backend):
             )
         known = getattr(model.generation_config, "vocoder_lang_code_to_id", {})
         self.languages = tuple(sorted(known))
-        self._extractor = SeamlessM4TFeatureExtractor.from_pretrained(
-            self.hub, **cache
-        )
+        self._extractor = SeamlessM4TFeatureExtractor.from_pretrained(folder)
         self._model = model.eval().to(device)
 
     def _input(self, utterance):
