@@ -1,5 +1,7 @@
 """The training loop of both stages; the YAML makes the difference."""
 
+import math
+
 import torch
 from speechbrain import Brain, Stage
 from speechbrain.nnet.schedulers import WarmCoolDecayLRSchedule
@@ -10,6 +12,7 @@ from tqdm import tqdm
 from speechbrain_mser.checkpoints import RandomState
 from speechbrain_mser.dataio.batching import UtteranceBatch
 from speechbrain_mser.dataio.encoding import encode_batch
+from speechbrain_mser.distributed import sum_over_ranks, union_over_ranks
 from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.lobes.alignment import CorpusAlignment
@@ -68,6 +71,8 @@ class EmotionBrain(Brain):
         self._schedule = None
         self.alignment = None
         self.terms = {}
+        self._epoch_length = None
+        self._waiting, self._loss, self._ce_share = [], torch.zeros(()), 1.0
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable(
                 "random_state", RandomState(), optional_load=True
@@ -119,11 +124,12 @@ class EmotionBrain(Brain):
             cross_entropy = self.modules.llama(tokens, batch.emotion)
         else:
             cross_entropy = self._predict(tokens, emotions, batch.emotion)
-        loss = contrastive + self.hparams.ce_weight * cross_entropy
-        self._remember("loss", loss, len(batch))
+        # In a mean each counts with what it is itself a mean over.
+        n_tokens = self.raw("llama").count_tokens(batch.emotion)
         self._remember("contrastive", contrastive, len(batch))
-        self._remember("ce", cross_entropy, len(batch))
-        return loss
+        self._remember("ce", cross_entropy, n_tokens)
+        share = self._ce_share if stage == Stage.TRAIN else 1.0
+        return contrastive + self.hparams.ce_weight * share * cross_entropy
 
     def _predict(self, tokens, emotions, words):
         """Note the predictions of a batch; its cross entropy comes with them.
@@ -137,27 +143,83 @@ class EmotionBrain(Brain):
         self.predictions += [
             self.label_words[i] for i in scores.argmax(-1).tolist()
         ]
-        n_tokens = sum(len(llama.word_tokens(word)) for word in words)
-        return -scores.gather(1, emotions[:, None]).sum() / n_tokens
+        right = scores.gather(1, emotions[:, None])
+        return -right.sum() / llama.count_tokens(words)
 
     def _remember(self, name, value, weight):
         """Add to a stage's mean; on the device, without waiting for it."""
         total, count = self.terms.get(name, (0.0, 0))
         self.terms[name] = (total + value.detach() * weight, count + weight)
 
-    # Bad input
+    def _means(self, terms):
+        """The means over the batches of all processes, and their loss."""
+        means = {}
+        for name, (total, count) in terms.items():
+            part = total.new_tensor([float(total), count], dtype=torch.float64)
+            total, count = sum_over_ranks(part).tolist()
+            means[name] = total / count
+        if means:
+            weight = self.hparams.ce_weight
+            means["loss"] = means["contrastive"] + weight * means["ce"]
+        return means
+
+    # A step
 
     def fit_batch(self, batch):
-        """Train on what could be read of a batch."""
+        """Train on what could be read, as soon as a step's batches are there.
+
+        They wait for each other: the LLM's loss is the mean over the label
+        tokens of all of them, which have to be counted first. An epoch's last
+        step may have fewer.
+        """
         if self.has_speech(batch):
-            return super().fit_batch(batch)
-        return self._nothing(batch)
+            self._waiting.append(batch)
+        else:
+            self._refuse_where_distributed(batch)
+        is_due = self.step % self.grad_accumulation_factor == 0
+        if self._waiting and (is_due or self.step == self._epoch_length):
+            batches, self._waiting = self._waiting, []
+            self._train_on(batches)
+        return self._loss
+
+    def _train_on(self, batches):
+        """One optimiser step, as on one batch but for the pairs of Eq. 1."""
+        shares, n = self._ce_shares(batches), len(batches)
+        loss = torch.zeros((), device=self.device)
+        for number, batch in enumerate(batches, 1):
+            self.on_fit_batch_start(batch, number == n)
+            self._ce_share = shares[number - 1]
+            with self.no_sync(number < n):
+                with self.training_ctx:
+                    outputs = self.compute_forward(batch, Stage.TRAIN)
+                    part = self.compute_objectives(outputs, batch, Stage.TRAIN)
+                scaled = self.scaler.scale(part / n)
+                self.check_loss_isfinite(scaled)
+                scaled.backward()
+            loss += part.detach() / n
+            if number == n:
+                self.optimizers_step()
+            self.on_fit_batch_end(batch, outputs, part, number == n)
+        self._loss = loss.cpu()
+
+    def _ce_shares(self, batches):
+        """Each batch's label tokens, where the mean batch's are 1."""
+        if len(batches) == 1:
+            return [1.0]
+        llama = self.raw("llama")
+        counts = [llama.count_tokens(batch.emotion) for batch in batches]
+        counts = torch.tensor(counts, dtype=torch.float32, device=self.device)
+        counts = sum_over_ranks(counts)
+        return counts / counts.mean()
+
+    # Bad input
 
     def evaluate_batch(self, batch, stage):
         """Evaluate what could be read of a batch."""
         if self.has_speech(batch):
             return super().evaluate_batch(batch, stage)
-        return self._nothing(batch)
+        self._refuse_where_distributed(batch)
+        return torch.zeros(())
 
     def has_speech(self, batch):
         """Log what could not be read, once each; is there anything left?
@@ -190,15 +252,14 @@ class EmotionBrain(Brain):
                 )
         return len(batch) > 0
 
-    def _nothing(self, batch):
-        """The loss of a batch that could not be read at all."""
+    def _refuse_where_distributed(self, batch):
+        """Of a batch that could not be read at all."""
         if self.distributed_launch:
             # The other processes would wait for this one's gradients.
             raise InputError(
                 "no utterance of a batch could be read (first: "
                 f"{batch.bad[0].utterance}, {batch.bad[0].reason})"
             )
-        return torch.zeros(())
 
     # The course of training
 
@@ -218,7 +279,8 @@ class EmotionBrain(Brain):
         kwargs.setdefault("generator", torch.Generator())
         loader = super().make_dataloader(dataset, stage, *args, **kwargs)
         if stage == Stage.TRAIN:
-            steps = max(1, len(loader) // self.grad_accumulation_factor)
+            self._epoch_length = len(loader)
+            steps = math.ceil(len(loader) / self.grad_accumulation_factor)
             total = steps * self.hparams.epoch_counter.limit
             self._schedule = WarmCoolDecayLRSchedule(
                 lr=self.hparams.lr,
@@ -323,7 +385,7 @@ class EmotionBrain(Brain):
     def on_stage_start(self, stage, epoch=None):
         """Forget the last stage's sums."""
         del stage, epoch
-        self.terms = {}
+        self.terms, self._waiting = {}, []
         self.references, self.predictions = [], []
 
     def on_fit_batch_start(self, batch, should_step):
@@ -337,10 +399,7 @@ class EmotionBrain(Brain):
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Log a stage; after validation, save and export."""
         del stage_loss
-        stats = {
-            name: float(total) / count
-            for name, (total, count) in self.terms.items()
-        }
+        stats = self._means(self.terms)
         if stage == Stage.TRAIN:
             self.train_stats = stats
             if self._validates:
@@ -359,7 +418,7 @@ class EmotionBrain(Brain):
             "epoch": epoch,
             "lr": self.optimizer.param_groups[0]["lr"],
             "steps": self.optimizer_step,
-            "bad_utterances": len(self.bad_utterances),
+            "bad_utterances": len(union_over_ranks(self.bad_utterances)),
         }
         self._log(meta, stats)
         if self.checkpointer is not None:

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
 
+from speechbrain_mser.distributed import gather_ranks
 from speechbrain_mser.errors import InputError
 
 REDUCTIONS = ("sum", "mean", "balanced")
@@ -96,7 +97,7 @@ class EmotionContrastiveLoss(nn.Module):
                 embeddings = embeddings.float()
             directions = F.normalize(embeddings, dim=-1)
             if across_ranks:
-                directions, emotions = _gather_ranks(directions, emotions)
+                directions, emotions = gather_ranks(directions, emotions)
             w1, w2 = self._pair_weights(emotions, directions.dtype)
             return _PairCosts.apply(directions, emotions, w1, w2, self.margin)
 
@@ -156,49 +157,3 @@ class _PairCosts(torch.autograd.Function):
     def backward(ctx, gradient):
         """Scale what `forward` has found."""
         return 2 * gradient * ctx.saved_tensors[0], None, None, None, None
-
-
-def _gather_ranks(directions, emotions):
-    """The batch of all ranks, with gradients; ranks may differ in size."""
-    distributed = torch.distributed
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return directions, emotions
-    world = distributed.get_world_size()
-    if world == 1:
-        return directions, emotions
-    size = torch.tensor(len(emotions), device=emotions.device)
-    sizes = [torch.zeros_like(size) for _ in range(world)]
-    distributed.all_gather(sizes, size)
-    sizes = [int(size) for size in sizes]
-    return _Gather.apply(directions, sizes), _gather(emotions, sizes)
-
-
-def _gather(rows, sizes):
-    """Rows of all ranks; all_gather needs equal shapes, so pad and cut."""
-    padding = rows.new_zeros(max(sizes) - len(rows), *rows.shape[1:])
-    padded = torch.cat([rows, padding])
-    parts = [torch.empty_like(padded) for _ in sizes]
-    torch.distributed.all_gather(parts, padded)
-    return torch.cat([x[:n] for x, n in zip(parts, sizes, strict=True)])
-
-
-class _Gather(torch.autograd.Function):
-    """`_gather` with a gradient.
-
-    All ranks compute the same loss, so the gradient of a rank's own rows is
-    there without communication. DDP will divide by the number of ranks what
-    is a sum over them, hence the factor.
-    """
-
-    @staticmethod
-    def forward(ctx, rows, sizes):
-        """Gather."""
-        rank = torch.distributed.get_rank()
-        ctx.own = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
-        ctx.world = len(sizes)
-        return _gather(rows, sizes)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        """Take the own rows' part."""
-        return ctx.world * gradient[ctx.own], None

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 # Before anything imports a Hugging Face library: tests never ask the network.
@@ -211,24 +212,25 @@ def tiny_flags(tiny_whisper, tiny_bert, tiny_llama, tiny_corpus):
 
 
 @pytest.fixture(scope="session")
-def in_two_processes(tmp_path_factory):
-    """Runs a script in two gloo processes; gives what each has saved.
+def in_processes(tmp_path_factory):
+    """Runs a script in several gloo processes; gives what each has saved.
 
     The script finds ``rank``, ``folder`` and ``data``, and calls ``save``.
     """
 
-    def run(script, data=None):
-        folder = tmp_path_factory.mktemp("two_processes")
+    def run(world_size, script, data=None):
+        folder = tmp_path_factory.mktemp("processes")
         torch.save(data, folder / "data.pt")
         (folder / "script.py").write_text(script, encoding="utf-8")
+        world = {**os.environ, "WORLD_SIZE": str(world_size)}
         processes = [
             subprocess.Popen(
-                [sys.executable, "-c", TWO_PROCESSES, str(folder)],
-                env={**os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                [sys.executable, "-c", PROCESS, str(folder)],
+                env={**world, "RANK": str(rank), "LOCAL_RANK": str(rank)},
                 stderr=subprocess.PIPE,
                 text=True,
             )
-            for rank in (0, 1)
+            for rank in range(world_size)
         ]
         try:
             for process in processes:
@@ -237,9 +239,15 @@ def in_two_processes(tmp_path_factory):
         finally:
             for process in processes:
                 process.kill()
-        return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
+        return [torch.load(folder / f"{r}.pt") for r in range(world_size)]
 
     return run
+
+
+@pytest.fixture(scope="session")
+def in_two_processes(in_processes):
+    """`in_processes` with two of them."""
+    return partial(in_processes, 2)
 
 
 @pytest.fixture(scope="session")
@@ -271,16 +279,18 @@ def torchrun():
     return run
 
 
-TWO_PROCESSES = """
+PROCESS = """
 import datetime, os, sys
 import torch
 torch.set_num_threads(1)
 rank, folder = int(os.environ["RANK"]), sys.argv[1]
 torch.distributed.init_process_group(
-    "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2,
+    "gloo", init_method=f"file://{folder}/meeting", rank=rank,
+    world_size=int(os.environ["WORLD_SIZE"]),
     timeout=datetime.timedelta(minutes=5),
 )
-data = torch.load(f"{folder}/data.pt")
+# The test's own; tables come along.
+data = torch.load(f"{folder}/data.pt", weights_only=False)
 def save(found):
     torch.save(found, f"{folder}/{rank}.pt")
 try:

@@ -14,6 +14,7 @@ from speechbrain.utils.checkpoints import (
 )
 from torch.utils.checkpoint import checkpoint
 
+from speechbrain_mser.distributed import sum_over_ranks
 from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.lobes.adapters import (
@@ -176,11 +177,15 @@ class EmotionLLaMA(LLaMA):
         """The `loss`; what DDP wraps when adapters are trained."""
         return self.loss(audio, words)
 
-    def loss(self, audio, words):
+    def loss(self, audio, words, across_ranks=True):
         """Cross entropy of the emotion words (L_ce in Eq. 2 and 3).
 
         Logits are computed at the words' positions alone: two of them for a
         word of one token, not the whole sequence times the vocabulary.
+
+        When training is distributed the mean is over the label tokens of all
+        ranks together: the loss is the one that a single process would see,
+        and so are its gradients after DDP has averaged them.
 
         Arguments
         ---------
@@ -188,6 +193,9 @@ class EmotionLLaMA(LLaMA):
             ``[batch, tokens, hidden_size]``, from a connector.
         words : list of str
             ``[batch]``, the word to be said for each utterance.
+        across_ranks : bool
+            Whether the batches of a distributed run's processes are one; no
+            where all of them see the same utterances, as in validation.
 
         Returns
         -------
@@ -218,7 +226,10 @@ class EmotionLLaMA(LLaMA):
         hidden = hidden.flatten(0, 1)[real]
         logits = self.model.lm_head(hidden)  # [label tokens, vocabulary]
         log_probs = F.log_softmax(logits, dim=-1, dtype=torch.float32)
-        return F.nll_loss(log_probs, padded.flatten()[real])
+        total = F.nll_loss(log_probs, padded.flatten()[real], reduction="sum")
+        part = torch.stack([total, total.new_tensor(len(real))])
+        total, count = sum_over_ranks(part) if across_ranks else part
+        return total / count
 
     @torch.no_grad()
     def score(self, audio, label_words):
@@ -317,6 +328,21 @@ class EmotionLLaMA(LLaMA):
         if place not in self._tokens_of:
             self._tokens_of[place] = self._tokenize(word)
         return self._tokens_of[place]
+
+    def count_tokens(self, words):
+        """How many label tokens words have, over which `loss` is a mean.
+
+        Arguments
+        ---------
+        words : list of str
+            Any words.
+
+        Returns
+        -------
+        int
+            With the end tokens.
+        """
+        return sum(len(self.word_tokens(word)) for word in words)
 
     def _tokenize(self, word):
         # Tokenised in its place, since a word's first token depends on the

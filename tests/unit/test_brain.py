@@ -1,0 +1,236 @@
+"""What a step and an epoch of training are: in one process and in several."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from recorded_training import WORDS, build_modules, read_words, train
+from torch.nn.functional import pad
+
+from speechbrain_mser.checkpoints import AtomicCheckpointer
+from speechbrain_mser.dataio.audio import load_audio
+from speechbrain_mser.losses import EmotionContrastiveLoss
+
+CE_WEIGHT = 1.5
+# Utterance i says WORDS[i % 4]: 3 is the longest word. For each case how many
+# batches make a step, and of each batch the utterances of each process.
+EVEN = [[0, 1, 4, 5], [8, 9, 12, 13]]
+LONG_WORDS_ON_ONE = [[0, 1, 4, 5], [3, 7, 11, 15]]
+EIGHT_AND_ONE = [[0, 1, 2, 3, 4, 5, 6, 7], [11]]
+FOUR_AND_TWO = [[0, 4, 8, 12], [1, 5]]
+CASES = {
+    1: {
+        "one batch": (1, [[[0, 1, 2, 3, 4]]]),
+        "accumulated": (3, [[[0, 4, 1]], [[3, 7, 11, 15]], [[2]]]),
+        "a rest": (2, [[[0, 1]], [[3, 7, 2]], [[5, 3, 11]]]),
+    },
+    2: {
+        "even": (1, [EVEN]),
+        "long words on one process": (1, [LONG_WORDS_ON_ONE]),
+        "one utterance alone": (1, [EIGHT_AND_ONE]),
+        "accumulated": (2, [FOUR_AND_TWO, LONG_WORDS_ON_ONE]),
+        "a rest": (2, [EIGHT_AND_ONE, LONG_WORDS_ON_ONE, FOUR_AND_TWO]),
+    },
+    3: {
+        "uneven": (1, [[[0, 1, 2, 3, 7], [4, 8, 5], [11]]]),
+        "accumulated": (
+            2,
+            [[[0], [3, 7, 11], [1, 2]], [[4, 5, 6, 7], [8], [9, 15]]],
+        ),
+    },
+}
+SCRIPT = """
+import sys
+sys.path.insert(0, data["here"])
+from recorded_training import train
+found = {}
+for name, (accumulate, batches) in data["cases"].items():
+    for reduction in ("sum", "balanced"):
+        settings = {"accumulate": accumulate, "reduction": reduction}
+        brain = train(data["folders"], rank, batches, settings)
+        found[name, reduction] = brain.steps, brain.logged[0]["train"]
+table = data["table"]
+brain = train(data["folders"], rank, data["with_bad"], {"table": table})
+found["bad"] = brain.logged[0]["meta"]["bad_utterances"]
+save(found)
+"""
+
+
+@pytest.fixture(scope="module")
+def folders(tiny_whisper, tiny_bert, tiny_llama, tiny_corpus):
+    """Where models and corpus are."""
+    return {
+        "whisper": str(tiny_whisper),
+        "bert": str(tiny_bert),
+        "llama": str(tiny_llama),
+        "manifest": str(tiny_corpus / "manifests" / "tiny.csv"),
+        "data_root": str(tiny_corpus / "corpora" / "tiny"),
+    }
+
+
+@pytest.fixture(scope="module")
+def trained(folders, in_processes):
+    """What each process found, by their number, case and reduction."""
+    found = {1: {}}
+    for name, (accumulate, batches) in CASES[1].items():
+        for reduction in ("sum", "balanced"):
+            settings = {"accumulate": accumulate, "reduction": reduction}
+            brain = train(folders, 0, batches, settings)
+            result = brain.steps, brain.logged[0]["train"]
+            found[1][name, reduction] = [result]
+    here = str(Path(__file__).parent)
+    for world in (2, 3):
+        # The first utterance of the first two processes cannot be read.
+        table = read_words(folders)
+        table.loc[:1, "wav"] = "no/such.wav"
+        data = {
+            "here": here,
+            "folders": folders,
+            "cases": CASES[world],
+            "table": table,
+            "with_bad": [[[i, i + 4] for i in range(world)]],
+        }
+        results = in_processes(world, SCRIPT, data)
+        found[world] = {
+            key: [result[key] for result in results] for key in results[0]
+        }
+    return found
+
+
+def connect(modules, table, numbers):
+    """Tokens and embeddings of utterances, in one process and no brain."""
+    wavs = [load_audio(table.wav[i]) for i in numbers]
+    longest = max(map(len, wavs))
+    lens = torch.tensor([len(wav) / longest for wav in wavs])
+    wavs = torch.stack([pad(wav, (0, longest - len(wav))) for wav in wavs])
+    with torch.no_grad():
+        features, lens = modules["whisper"](wavs, lens)
+    return modules["connector"](features, lens)
+
+
+def one_step(modules, table, batches, reduction):
+    """A step's gradients, written down without a brain.
+
+    Eq. 1 within each batch, and the mean over them; the cross entropy of all
+    batches' words as one batch.
+    """
+    contrastive, tokens, words = 0.0, [], []
+    loss = EmotionContrastiveLoss(reduction=reduction)
+    for batch in batches:
+        numbers = [i for part in batch for i in part]
+        own, pooled = connect(modules, table, numbers)
+        emotions = torch.tensor([i % 4 for i in numbers])
+        contrastive += loss(pooled, emotions) / len(batches)
+        tokens.append(own)
+        words += [WORDS[i % 4] for i in numbers]
+    cross_entropy = modules["llama"].loss(torch.cat(tokens), words)
+    modules["connector"].zero_grad()
+    (contrastive + CE_WEIGHT * cross_entropy).backward()
+    return {
+        name: parameter.grad.clone()
+        for name, parameter in modules["connector"].named_parameters()
+        if parameter.grad is not None
+    }
+
+
+def one_epoch(modules, table, batches, reduction):
+    """An epoch's logged terms, written down without a brain."""
+    loss, terms, count = EmotionContrastiveLoss(reduction=reduction), 0.0, 0
+    tokens, words = [], []
+    for batch in batches:
+        numbers = [i for part in batch for i in part]
+        own, pooled = connect(modules, table, numbers)
+        emotions = torch.tensor([i % 4 for i in numbers])
+        terms += loss(pooled, emotions).item() * len(numbers)
+        count += len(numbers)
+        tokens.append(own)
+        words += [WORDS[i % 4] for i in numbers]
+    cross_entropy = modules["llama"].loss(torch.cat(tokens), words).item()
+    contrastive = terms / count
+    return {
+        "contrastive": contrastive,
+        "ce": cross_entropy,
+        "loss": contrastive + CE_WEIGHT * cross_entropy,
+    }
+
+
+EACH = pytest.mark.parametrize(
+    ("world", "case", "reduction"),
+    [
+        (world, case, reduction)
+        for world, cases in CASES.items()
+        for case in cases
+        for reduction in ("sum", "balanced")
+    ],
+)
+
+
+@EACH
+def test_a_step_is_that_of_one_process_and_one_batch(
+    trained, folders, world, case, reduction
+):
+    modules, table = build_modules(folders), read_words(folders)
+    # or this would show little
+    counts = [modules["llama"].count_tokens([word]) for word in WORDS]
+    assert max(counts) > 2 * min(counts)
+    accumulate, batches = CASES[world][case]
+    groups = [
+        batches[start : start + accumulate]
+        for start in range(0, len(batches), accumulate)
+    ]
+    expected = [one_step(modules, table, group, reduction) for group in groups]
+    for steps, _ in trained[world][case, reduction]:
+        assert len(steps) == len(expected)
+        for step, gradients in zip(steps, expected, strict=True):
+            assert step["gradients"].keys() == gradients.keys()
+            largest = max(g.abs().max() for g in gradients.values())
+            for name, gradient in gradients.items():
+                off = (step["gradients"][name] - gradient).abs().max()
+                # Embeddings are nearly alike here, and the sum of Eq. 1 over
+                # all pairs is a small difference of large numbers.
+                assert off < 5e-4 * largest, name
+
+
+@EACH
+def test_logged_terms_are_means_over_all_processes_and_batches(
+    trained, folders, world, case, reduction
+):
+    modules, table = build_modules(folders), read_words(folders)
+    _, batches = CASES[world][case]
+    expected = one_epoch(modules, table, batches, reduction)
+    for _, logged in trained[world][case, reduction]:
+        assert logged == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_utterances_are_counted_that_any_process_could_not_read(trained, world):
+    assert trained[world]["bad"] == [2] * world
+
+
+def test_a_warm_up_rises_from_the_first_step_on(folders):
+    settings = {"warmup": 0.5, "epochs": 2}
+    brain = train(folders, 0, [[[0, 1]], [[2, 3]], [[4, 5]]], settings)
+    # Six steps, three of them warm-up: a third, two thirds, all of 0.1.
+    rates = [step["lr"] for step in brain.steps]
+    expected = [0.1 / 3, 0.2 / 3, 0.1, 0.1, 0.1, 0.1]
+    assert rates == pytest.approx(expected)
+
+
+def test_of_equally_good_epochs_the_later_is_kept_and_exported(
+    folders, tmp_path
+):
+    exported = []
+    brain = train(
+        folders,
+        0,
+        [[[0, 1]]],
+        {"export": lambda connector, llama: exported.append(epoch)},
+    )
+    brain.checkpointer = AtomicCheckpointer(
+        tmp_path, {"connector": brain.raw("connector")}
+    )
+    for epoch, ua in ((1, 0.5), (2, 0.5), (3, 0.25)):
+        brain._save_and_export(ua, epoch)
+    best = brain.checkpointer.find_checkpoint(max_key="UA")
+    assert best.meta["epoch"] == 2
+    assert exported == [1, 2]
