@@ -17,6 +17,7 @@ import pandas as pd
 import speechbrain as sb
 from corpora import read_tables
 from ruamel.yaml import YAML
+from speechbrain.utils.logger import get_logger
 
 from speechbrain_mser.brain import EmotionBrain
 from speechbrain_mser.checkpoints import export_recognizer
@@ -24,12 +25,21 @@ from speechbrain_mser.dataio.batching import make_dataset
 from speechbrain_mser.dataio.encoding import log_size, open_store
 from speechbrain_mser.distributed import process_group
 from speechbrain_mser.errors import InputError, exits_on_input_error
+from speechbrain_mser.going_on import (
+    describe_data,
+    finished_epochs,
+    refuse_other_data,
+    refuse_other_settings,
+    write_data,
+)
 from speechbrain_mser.hparams import (
     included_files,
     load_hparams,
     place_overrides,
     read_settings,
 )
+
+logger = get_logger(__name__)
 
 
 def load_pretrained(pretrainer, source):
@@ -45,8 +55,8 @@ def check_settings(settings):
     Raises
     ------
     InputError
-        A count below one, or an output folder whose training was of a model
-        with other settings.
+        A count below one, or an output folder whose training was one with
+        other settings.
     """
     training = settings["training"]
     for name in ("batch_size", "number_of_epochs"):
@@ -56,18 +66,47 @@ def check_settings(settings):
     folder = Path(settings["output_folder"])
     if not any(folder.glob("save/CKPT*")):
         return
-    before = YAML().load(folder / "hyperparams.yaml")["model"]
-    for name, value in settings["model"].items():
-        # Where the frozen models lie may change; which they are is checked
-        # with the checkpoint.
-        if name.endswith(("_hub", "_folder")) or isinstance(value, dict):
-            continue
-        if before.get(name) != value:
-            raise InputError(
-                f"{folder} holds a training with {name} {before.get(name)!r}, "
-                f"here it is {value!r}: give another --output_folder, or the "
-                "same settings to go on with it"
-            )
+    before = YAML().load(folder / "hyperparams.yaml")
+    refuse_other_settings(folder, before, settings)
+
+
+def is_finished(settings, data):
+    """Whether there is nothing left to train, which is said.
+
+    Raises
+    ------
+    InputError
+        The output folder's training was on other data.
+    """
+    folder = settings["output_folder"]
+    refuse_other_data(folder, data)
+    done = finished_epochs(folder)
+    if done < settings["training"]["number_of_epochs"]:
+        return False
+    logger.warning(
+        "%s is already trained, for %s epochs; to train anew give another "
+        "--output_folder, to go on a higher --number_of_epochs",
+        folder,
+        done,
+    )
+    return True
+
+
+def with_options(hparams_file, overrides, run_opts):
+    """The overrides, with those of SpeechBrain's own that are settings too.
+
+    ``--precision bf16`` is given to SpeechBrain; written down it is a setting
+    like the others.
+    """
+    known = read_settings(hparams_file, overrides)["training"]
+    given = {
+        name: run_opts[name]
+        for name in run_opts.overridden_args
+        if name in known
+    }
+    if not given:
+        return overrides
+    return {**overrides, "training": {**overrides.get("training", {}), **given}}
 
 
 @exits_on_input_error
@@ -92,9 +131,13 @@ def train(hparams_file, overrides, run_opts):
         SpeechBrain's: device, precision, processes.
     """
     # The data first: what is wrong with it shows before an LLM is loaded.
+    overrides = with_options(hparams_file, overrides, run_opts)
     settings = read_settings(hparams_file, overrides)
     check_settings(settings)
     tables = read_tables(settings)
+    data = describe_data(*tables)
+    if is_finished(settings, data):
+        return
     hparams = load_hparams(hparams_file, overrides)
     model, training = hparams["model"], hparams["training"]
     if hparams["pretrained"] is not None:
@@ -102,6 +145,7 @@ def train(hparams_file, overrides, run_opts):
 
     output_folder = hparams["output_folder"]
     sb.create_experiment_directory(output_folder, hparams_file, overrides)
+    write_data(output_folder, data)
     checkpointer = training["checkpointer"]
     checkpointer.add_recoverable("connector", model["connector"])
     if model["lora_rank"] > 0:

@@ -1,5 +1,7 @@
 """Both stages train, save, resume and leave a recogniser, on tiny models."""
 
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -7,9 +9,11 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas
 import pytest
 import soundfile
 import torch
+from ruamel.yaml import YAML
 from safetensors.torch import load_file
 from transformers import LlamaForCausalLM, WhisperModel
 
@@ -354,6 +358,109 @@ def test_a_training_does_not_go_on_as_another_model(
     assert f"holds a training with {name}" in message
     assert "give another --output_folder" in message
     assert (trained / "hyperparams.yaml").read_text() == written
+
+
+def contents(folder):
+    """Every file below a folder, but for when it was read."""
+    return {
+        str(path): (path.stat().st_mtime_ns, path.read_bytes())
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def finished(trained, tmp_path):
+    """A copy of a folder whose training is done."""
+    return shutil.copytree(trained, tmp_path / "finished")
+
+
+def again(tiny_flags, finished, **changed):
+    return {
+        **tiny_flags,
+        "output_folder": finished,
+        "number_of_epochs": 2,
+        **changed,
+    }
+
+
+def test_a_finished_training_is_said_to_be_and_nothing_is_written(
+    run_script, finished, tiny_flags, caplog
+):
+    before = contents(finished)
+    # what is learnt does not depend on these
+    free = {"features": "off", "ckpt_interval_steps": 7, "num_workers": 1}
+    flags = again(tiny_flags, finished, **free)
+    assert run_script("train", STAGE1, flags=flags) == 0
+    assert "is already trained, for 2 epochs" in caplog.text
+    assert contents(finished) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("lr", 0.5),
+        ("batch_size", 4),
+        ("seed", 5),
+        ("balance", 1.0),
+        # of SpeechBrain's own options
+        ("max_grad_norm", 1.0),
+        ("grad_accumulation_factor", 2),
+    ],
+)
+def test_other_settings_are_refused_where_a_training_is(
+    run_script, finished, tiny_flags, name, value, capsys
+):
+    before = contents(finished)
+    for epochs in (2, 3):
+        flags = again(tiny_flags, finished, number_of_epochs=epochs)
+        assert run_script("train", STAGE1, flags={**flags, name: value}) == 2
+        message = capsys.readouterr().err
+        assert re.search(
+            rf"holds a training with {name} .* it is {value}", message
+        )
+        assert "give another --output_folder" in message
+    assert contents(finished) == before
+
+
+def test_an_option_of_speechbrains_is_written_down_as_the_setting_it_is(
+    run_script, tiny_flags, tmp_path
+):
+    flags = {**tiny_flags, "output_folder": tmp_path, "max_grad_norm": 1.25}
+    assert run_script("train", STAGE1, flags=flags) == 0
+    settings = YAML().load(tmp_path / "hyperparams.yaml")
+    assert settings["training"]["max_grad_norm"] == 1.25
+
+
+def test_a_higher_number_of_epochs_goes_on(
+    run_script, finished, tiny_flags, caplog
+):
+    flags = again(tiny_flags, finished, number_of_epochs=3)
+    assert run_script("train", STAGE1, flags=flags) == 0
+    assert "number_of_epochs was 2 and is 3: the learning rate" in caplog.text
+    log = (finished / "train_log.txt").read_text().splitlines()
+    assert ["epoch: 3" in line for line in log] == [False, False, True]
+
+
+@pytest.mark.parametrize("column", ["ID", "emotion", "duration", "none"])
+def test_other_data_are_refused_where_a_training_is(
+    run_script, finished, tiny_flags, tiny_corpus, tmp_path, column, capsys
+):
+    table = pandas.read_csv(tiny_corpus / "manifests" / "tiny.csv", dtype=str)
+    if column == "none":
+        table = table[table.speaker != "tiny_1"]
+    else:
+        new = {"ID": "tiny_new", "emotion": "sad", "duration": "0.45"}
+        table.loc[0, column] = new[column]
+    table.to_csv(tmp_path / "tiny.csv", index=False)
+    flags = again(tiny_flags, finished, manifest_folder=tmp_path)
+    before = contents(finished)
+    assert run_script("train", STAGE1, flags=flags) == 2
+    message = capsys.readouterr().err
+    counts = "12 utterances, here are " + ("8" if column == "none" else "12")
+    assert f"on other data: its train set had {counts}" in message
+    assert "give another --output_folder, or delete" in message
+    assert contents(finished) == before
 
 
 def test_validation_takes_the_loss_from_the_scores(tiny_llama):
