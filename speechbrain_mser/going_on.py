@@ -28,6 +28,7 @@ FREE = {
     "feature_dtype",
     "feature_folder",
     "features",
+    "frozen_models",
     "languages",
     "log_interval_steps",
     "manifest_folder",
