@@ -14,26 +14,14 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import soundfile
-import soxr
 from tqdm import tqdm
 
 from speechbrain_mser.atomic import atomic_path
-from speechbrain_mser.dataio.limits import MAX_SECONDS, MIN_SECONDS
+from speechbrain_mser.dataio.audio import SAMPLE_RATE, read_samples
+from speechbrain_mser.dataio.limits import AudioError
 from speechbrain_mser.dataio.outcome import unwritable
 from speechbrain_mser.errors import InputError
-
-SAMPLE_RATE = 16000
-
-# What a channel counts in the mono signal, as for `ffmpeg -ac 1`. In 5.1 the
-# dialogue is in the centre: the plain mean of six would bury it.
-WEIGHTS = {
-    "FC": 1.0,
-    **dict.fromkeys(("FL", "FR"), 0.5**0.5),
-    **dict.fromkeys(("BL", "BR", "SL", "SR"), 0.5),
-    "LFE": 0.0,
-}
 
 # How many files wait for a process: bounds the memory for packed ones.
 _AHEAD = 4
@@ -151,78 +139,13 @@ def extract_each(
     yield from tqdm(found, total=total, desc=title, unit=" files", disable=None)
 
 
-def decode_mono(file):
-    """The audio of an mp4 or the like, as mono.
-
-    Arguments
-    ---------
-    file : str, path-like or binary file
-        The file, or its content.
-
-    Returns
-    -------
-    samples : numpy.ndarray
-        ``[time]``, float32; surround sound is mixed by `WEIGHTS`.
-    rate : int
-        The file's own.
-
-    Raises
-    ------
-    ValueError
-        ``kind: detail``.
-    """
-    import av
-
-    try:
-        with av.open(file) as container:
-            if not container.streams.audio:
-                raise ValueError("unreadable: no audio stream")
-            blocks, length, rate = [], 0, 0
-            for block, rate in _mono_blocks(container.decode(audio=0)):
-                blocks.append(block)
-                length += len(block)
-                if length > MAX_SECONDS * rate:
-                    raise ValueError(f"too long: over {MAX_SECONDS:.0f} s")
-    except av.error.FFmpegError as error:
-        raise ValueError(f"unreadable: {error.strerror}") from None
-    if not blocks:
-        raise ValueError("unreadable: the audio stream is empty")
-    return np.concatenate(blocks), rate
-
-
-def _mono_blocks(frames):
-    """``[time]`` float32 blocks, each with the rate of the first frame."""
-    import av
-
-    rate, before = 0, None
-    for frame in frames:
-        rate = rate or frame.sample_rate
-        kind = frame.layout.name, frame.format.name, frame.sample_rate
-        # A recorded broadcast may go from 5.1 to stereo midway
-        if kind != before:
-            # The decoder's own layout, planar float
-            resampler = av.AudioResampler("fltp", frame.layout, rate)
-            weights, before = _weights(frame.layout), kind
-        for block in resampler.resample(frame):
-            yield weights @ block.to_ndarray(), rate
-
-
-def _weights(layout):
-    """``[channel]``, summing to one."""
-    weights = [WEIGHTS.get(channel.name) for channel in layout.channels]
-    # A mono film has one channel, FC; what else is unknown counts equally
-    if None in weights or not any(weights):
-        weights = [1.0] * len(weights)
-    weights = np.asarray(weights, dtype=np.float32)  # [channel]
-    return weights / weights.sum()
-
-
 def _check_pyav():
     try:
         import av  # noqa: F401
     except ImportError:
         raise InputError(
-            "extracting audio from films needs PyAV: pip install av"
+            "extracting audio from films needs PyAV: pip install av, or "
+            "install this package with the extra 'containers'"
         ) from None
 
 
@@ -274,17 +197,9 @@ def _extract(source_root, target_root, item):
     if there:
         return Extracted(name, target, there, "")
     try:
-        samples, rate = decode_mono(file)
-        if len(samples) < MIN_SECONDS * rate:
-            raise ValueError(f"too short: {len(samples) / rate:.3f} s")
-        if not np.isfinite(samples).all():
-            raise ValueError("unreadable: samples are NaN or infinite")
-        if not samples.any():
-            raise ValueError(f"silent: all {len(samples)} samples are zero")
-    except ValueError as problem:
-        return Extracted(name, target, 0.0, str(problem))
-    if rate != SAMPLE_RATE:
-        samples = soxr.resample(samples, rate, SAMPLE_RATE)
+        samples = read_samples(file)
+    except AudioError as error:
+        return Extracted(name, target, 0.0, error.reason)
     _write(target_root, target, samples, mtime)
     return Extracted(name, target, round(len(samples) / SAMPLE_RATE, 6), "")
 

@@ -1,8 +1,8 @@
 """Which files lie under a folder, and how long their audio is.
 
-Headers only, and soundfile alone (PyAV for mp4 and the like): the
-preparation scripts read tens of thousands of files before any model is
-built, so nothing here imports torch unless every file is to be decoded.
+Headers only, wherever they say how much is decoded: the preparation scripts
+read tens of thousands of files before any model is built, so nothing here
+imports torch.
 """
 
 import hashlib
@@ -15,14 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import soundfile
 from tqdm import tqdm
 
-from speechbrain_mser.dataio.limits import (
-    CONTAINERS,
-    REPAIRED,
-    STREAMED,
-)
+from speechbrain_mser.dataio.audio import load_samples
+from speechbrain_mser.dataio.decoding import duration
+from speechbrain_mser.dataio.limits import CONTAINERS, AudioError
 from speechbrain_mser.errors import InputError
 
 # What is taken for audio, by its extension.
@@ -208,7 +205,7 @@ def find_files(folder, pattern):
 
 
 def probe(path, decode=False):
-    """The duration of an audio file, from its header.
+    """The duration of an audio file, from its header where that knows it.
 
     Arguments
     ---------
@@ -228,6 +225,7 @@ def probe(path, decode=False):
     Example
     -------
     >>> import tempfile
+    >>> import soundfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     soundfile.write(f"{folder}/a.wav", [0.1] * 4000, 8000)
     ...     probe(f"{folder}/a.wav")
@@ -242,12 +240,12 @@ def probe(path, decode=False):
             return 0.0, "empty: 0 bytes"
         # A folder without permission shows here, before libsndfile blurs it
         open(path, "rb").close()
-        read = _container if path.lower().endswith(CONTAINERS) else _soundfile
-        seconds, problem = read(path)
+        seconds = duration(path)
     except OSError as error:
         return 0.0, f"unreadable: {error.strerror}"
-    if not problem and decode:
-        problem = _decoding_problem(path)
+    except AudioError as error:
+        return 0.0, error.reason
+    problem = _decoding_problem(path) if decode else ""
     return (0.0, problem) if problem else (round(seconds, 6), "")
 
 
@@ -338,51 +336,9 @@ def _printable(path):
     return path.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _soundfile(path):
-    try:
-        with soundfile.SoundFile(path) as file:
-            # A FLAC that was streamed does not say how long it is
-            if file.frames >= 2**63 - 1:
-                return _container(path)
-            repaired = REPAIRED.search(file.extra_info)
-            if repaired:
-                promised, held = map(int, repaired.groups())
-                if held < promised < STREAMED:
-                    return 0.0, f"truncated: {held} of {promised} bytes"
-            return file.frames / file.samplerate, ""
-    except soundfile.LibsndfileError as error:
-        reason = error.error_string
-        # What libsndfile says of a broken MP3 file, which is there
-        if reason.startswith("File does not exist"):
-            reason = "Format not recognised."
-        return 0.0, f"unreadable: {reason}"
-
-
-def _container(path):
-    try:
-        import av
-    except ImportError:
-        return 0.0, "unreadable: this container needs PyAV (pip install av)"
-    try:
-        with av.open(path) as container:
-            if not container.streams.audio:
-                return 0.0, "unreadable: no audio stream"
-            stream = container.streams.audio[0]
-            if stream.duration is not None:
-                return float(stream.duration * stream.time_base), ""
-            # No duration in the header (Matroska, streamed FLAC): count
-            samples = sum(frame.samples for frame in container.decode(stream))
-            return samples / stream.rate, ""
-    except av.error.FFmpegError as error:
-        return 0.0, f"unreadable: {error.strerror}"
-
-
 def _decoding_problem(path):
-    # Imports torch, hence only here
-    from speechbrain_mser.dataio.audio import AudioError, load_audio
-
     try:
-        load_audio(path)
+        load_samples(path)
     except AudioError as error:
         return f"undecodable: {str(error).removeprefix(f'{path}: ')}"
     return ""

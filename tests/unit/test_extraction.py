@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from speechbrain_mser.dataio.decoding import decode
 from speechbrain_mser.dataio.extraction import (
     Packed,
-    decode_mono,
     extract_audio,
     extract_each,
 )
@@ -78,7 +78,7 @@ def test_surround_is_mixed_as_ffmpeg_mixes_it(films):
     film = write_film(
         films / "a.mp4", [tone(f, 2.0) for f in tones.values()], "5.1"
     )
-    samples, rate = decode_mono(film)
+    samples, rate = decode(film)
     heard = {
         name: amplitude(samples, frequency, rate)
         for name, frequency in tones.items()
@@ -108,7 +108,7 @@ def test_channels_and_rate_may_change_midway(films):
     ]
     film = films / "all.aac"
     film.write_bytes(b"".join(part.read_bytes() for part in parts))
-    samples, rate = decode_mono(film)
+    samples, rate = decode(film)
     assert rate == 48000
     assert len(samples) / rate == pytest.approx(3.0, abs=0.15)
     for second in range(3):
@@ -174,7 +174,7 @@ def test_what_cannot_be_used_has_a_reason_and_leaves_nothing(films, out):
         "mute.mp4": "unreadable",
         "gone.mp4": "unreadable",
     }
-    assert problems["mute.mp4"] == "unreadable: no audio stream"
+    assert problems["mute.mp4"] == "unreadable: the file has no audio stream"
     assert problems["gone.mp4"] == "unreadable: No such file or directory"
     assert not out.exists()
 

@@ -1,0 +1,136 @@
+"""Recordings that were joined by joining their files' bytes.
+
+Decoders read the first one, or guess its length from the size of all, and say
+nothing of the others.
+"""
+
+import io
+import itertools
+import mmap
+import os
+import re
+from contextlib import contextmanager
+
+from speechbrain_mser.dataio.limits import AudioError
+from speechbrain_mser.dataio.mpeg import skip_id3, split_mpeg
+
+# A page of Ogg that begins a stream
+_OGG_BEGINS = re.compile(rb"OggS\x00[\x02\x03\x06\x07]")
+# The first block of a FLAC file, which has one length
+_FLAC = b"fLaC\x00\x00\x00\x22"
+
+
+def split_streams(file):
+    """The recordings in a file, one after the other.
+
+    Arguments
+    ---------
+    file : str or io.BytesIO
+        A file that is there, or its content.
+
+    Returns
+    -------
+    list of (str or io.BytesIO)
+        The file itself when it is one recording that says how long it is.
+
+    Raises
+    ------
+    AudioError
+        There are several, in a format in which they are not told apart, or
+        an MP3 file is truncated.
+    """
+    with content(file) as data:
+        kind = data[:4]
+        if kind == b"OggS":
+            parts = _split_ogg(data)
+        elif kind == b"fLaC":
+            parts = _refuse_second(data, data.find(_FLAC, 8))
+        elif kind == b"RIFF":
+            parts = _refuse_second(data, _second_riff(data))
+        elif is_adts(data):
+            parts = []
+        else:
+            parts = split_mpeg(data)
+    return [io.BytesIO(part) for part in parts] or [file]
+
+
+def is_adts(data):
+    """Whether a file is AAC without a container, which looks like MP3.
+
+    Arguments
+    ---------
+    data : bytes or mmap.mmap
+        The file.
+
+    Returns
+    -------
+    bool
+        The first header is one of ADTS.
+
+    Example
+    -------
+    >>> is_adts(bytes([0xFF, 0xF1, 0x50, 0x80])), is_adts(b"RIFF")
+    (True, False)
+    """
+    begin = skip_id3(data, 0)
+    head = data[begin : begin + 2]
+    return len(head) == 2 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0
+
+
+@contextmanager
+def content(file):
+    """A file's bytes, which are only read where they are looked at.
+
+    Arguments
+    ---------
+    file : str or io.BytesIO
+        A file that is there, or its content.
+
+    Yields
+    ------
+    bytes or mmap.mmap
+        All of them.
+    """
+    if isinstance(file, io.BytesIO):
+        yield file.getvalue()
+        return
+    with open(file, "rb") as opened:
+        if os.fstat(opened.fileno()).st_size == 0:
+            yield b""
+            return
+        with mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            yield data
+
+
+def _split_ogg(data):
+    """The links of a chained Ogg file; none if it is not chained."""
+    begins = [found.start() for found in _OGG_BEGINS.finditer(data)]
+    # Streams that run side by side begin together, before any other page.
+    links = [
+        begin
+        for before, begin in itertools.pairwise(begins)
+        if data.find(b"OggS\x00", before + 4, begin) >= 0
+    ]
+    if not links:
+        return []
+    ends = [*links, len(data)]
+    return [
+        data[begin:end] for begin, end in zip([0, *links], ends, strict=True)
+    ]
+
+
+def _second_riff(data):
+    """Where another WAV file begins after the first, or -1."""
+    size = int.from_bytes(data[4:8], "little")
+    second = data.find(b"RIFF", 8 + size, 8 + size + 64)
+    return second if data[second + 8 : second + 12] == b"WAVE" else -1
+
+
+def _refuse_second(data, second):
+    if second < 0:
+        return []
+    raise AudioError(
+        f"several recordings one after the other in one file (the second "
+        f"begins at byte {second} of {len(data)}): take them apart, or join "
+        "them with a program for audio"
+    )
