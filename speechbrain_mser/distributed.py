@@ -5,25 +5,33 @@ see. DDP averages gradients over the processes, so what is a sum over them
 brings their number along in its backward pass.
 """
 
+import atexit
+import functools
+import os
+import sys
+import threading
 from contextlib import contextmanager
 
 import torch
 from speechbrain.utils.distributed import ddp_init_group
+
+# Whether this process has been in a group, which may have been left since.
+_joined = threading.Event()
 
 
 @contextmanager
 def process_group(run_opts):
     """SpeechBrain's process group, left on every way out.
 
-    A process that ends with its group alive aborts now and then: threads of
-    gloo's are still running when the interpreter takes their memory away
-    ("terminate called without an active exception", SIGABRT).
+    Whoever joins one here decorates the script's ``main`` with
+    `ends_with_its_group`.
 
     Arguments
     ---------
     run_opts : dict
         As `speechbrain.parse_arguments` returns them. Without torchrun's
-        variables in the environment there is no group.
+        variables in the environment there is no group; one that is there
+        already is taken.
 
     Example
     -------
@@ -31,12 +39,75 @@ def process_group(run_opts):
     ...     torch.distributed.is_initialized()
     False
     """
-    ddp_init_group(run_opts)
+    if not torch.distributed.is_initialized():
+        ddp_init_group(run_opts)
     try:
+        if torch.distributed.is_initialized():
+            _joined.set()
         yield
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+
+
+def ends_with_its_group(main):
+    """Decorate a script's ``main``: its process ends when that does.
+
+    A thread of gloo's drops the tensors of the last collective a moment after
+    everybody has them, and needs the interpreter for that; one that is being
+    taken apart ends the thread instead, and with it the process ("terminate
+    called without an active exception", SIGABRT). Leaving the group stops the
+    threads only where nothing else holds it, and DDP does. So the process
+    ends here, like one of `multiprocessing`: what was registered for the exit
+    is done, and the interpreter is not taken apart. Without a group nothing
+    is changed.
+
+    Arguments
+    ---------
+    main : callable
+        The script's entry point.
+
+    Returns
+    -------
+    callable
+        The same function.
+
+    Example
+    -------
+    >>> ends_with_its_group(lambda: "no group")()
+    'no group'
+    """
+
+    @functools.wraps(main)
+    def wrapper(*args, **kwargs):
+        try:
+            result, code = main(*args, **kwargs), 0
+        except SystemExit as ended:
+            if not _joined.is_set():
+                raise
+            code = ended.code or 0
+            if not isinstance(code, int):
+                print(code, file=sys.stderr)
+                code = 1
+        except BaseException:
+            if not _joined.is_set():
+                raise
+            sys.excepthook(*sys.exc_info())
+            code = 1
+        if _joined.is_set():
+            _end_process(code)
+        return result
+
+    return wrapper
+
+
+def _end_process(code):
+    """End as the interpreter does, up to where it is taken apart."""
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def world_size():

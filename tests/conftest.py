@@ -282,8 +282,10 @@ def torchrun():
 PROCESS = """
 import datetime, os, sys
 import torch
+from speechbrain_mser.distributed import ends_with_its_group, process_group
 torch.set_num_threads(1)
 rank, folder = int(os.environ["RANK"]), sys.argv[1]
+# A file to meet at, so that no port can be taken.
 torch.distributed.init_process_group(
     "gloo", init_method=f"file://{folder}/meeting", rank=rank,
     world_size=int(os.environ["WORLD_SIZE"]),
@@ -293,12 +295,12 @@ torch.distributed.init_process_group(
 data = torch.load(f"{folder}/data.pt", weights_only=False)
 def save(found):
     torch.save(found, f"{folder}/{rank}.pt")
-try:
-    with open(f"{folder}/script.py", encoding="utf-8") as file:
-        exec(compile(file.read(), "script.py", "exec"))
-finally:
-    # A process that ends with its group alive aborts now and then.
-    torch.distributed.destroy_process_group()
+@ends_with_its_group
+def main():
+    with process_group({}):
+        with open(f"{folder}/script.py", encoding="utf-8") as file:
+            exec(compile(file.read(), "script.py", "exec"), globals())
+main()
 """
 
 

@@ -23,7 +23,7 @@ from speechbrain_mser.brain import EmotionBrain
 from speechbrain_mser.checkpoints import export_recognizer
 from speechbrain_mser.dataio.batching import make_dataset
 from speechbrain_mser.dataio.encoding import log_size, open_store
-from speechbrain_mser.distributed import process_group
+from speechbrain_mser.distributed import ends_with_its_group, process_group
 from speechbrain_mser.errors import InputError, exits_on_input_error
 from speechbrain_mser.going_on import (
     describe_data,
@@ -109,6 +109,7 @@ def with_options(hparams_file, overrides, run_opts):
     return {**overrides, "training": {**overrides.get("training", {}), **given}}
 
 
+@ends_with_its_group
 @exits_on_input_error
 def main():
     """Train one stage."""
