@@ -22,8 +22,10 @@ from speechbrain.utils.logger import get_logger
 from speechbrain_mser.brain import EmotionBrain
 from speechbrain_mser.checkpoints import export_recognizer
 from speechbrain_mser.dataio.batching import make_dataset
+from speechbrain_mser.dataio.counts import count_table, untrained_labels
 from speechbrain_mser.dataio.encoding import log_size, open_store
 from speechbrain_mser.distributed import ends_with_its_group, process_group
+from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import InputError, exits_on_input_error
 from speechbrain_mser.going_on import (
     describe_data,
@@ -90,6 +92,27 @@ def is_finished(settings, data):
         done,
     )
     return True
+
+
+def log_counts(table, labels):
+    """Say what there is to learn from, and what of nothing can be learnt.
+
+    Arguments
+    ---------
+    table : pandas.DataFrame
+        The training set.
+    labels : list of str
+        The label words.
+    """
+    logger.info("training utterances:\n%s", count_table(table, labels))
+    untrained = untrained_labels(table, labels)
+    if untrained:
+        logger.warning(
+            "no training utterance is %s: the model may answer so, but has "
+            "not learnt it from any voice; leave it out of label_words, or "
+            "train on a corpus that has it",
+            " or ".join(untrained),
+        )
 
 
 def with_options(hparams_file, overrides, run_opts):
@@ -163,6 +186,7 @@ def train(hparams_file, overrides, run_opts):
         training["feature_folder"],
         training["feature_dtype"],
     )
+    log_counts(tables[0], candidate_labels(model["label_words"]))
     log_size(store, model["whisper"], pd.concat(tables).duration)
     train_set, valid_set = (
         None if table is None else make_dataset(table, store)

@@ -463,6 +463,31 @@ def test_other_data_are_refused_where_a_training_is(
     assert contents(finished) == before
 
 
+def test_a_label_without_a_training_utterance_is_named_and_all_are_counted(
+    run_script, tiny_flags, tmp_path, capsys
+):
+    flags = {
+        **tiny_flags,
+        "output_folder": tmp_path,
+        "label_words": "[happy, fear, sad, boredom]",
+        "languages": "[eng, deu]",
+    }
+    assert run_script("train", STAGE1, flags=flags) == 0
+    shown = "".join(capsys.readouterr())
+    said = "no training utterance is fear or boredom:"
+    # Three speakers train, each says each emotion once in each language.
+    for row in (
+        "| emotion | deu | eng | all |",
+        "| happy   |   3 |   3 |   6 |",
+        "| fear    |   0 |   0 |   0 |",
+        "| all     |   6 |   6 |  12 |",
+    ):
+        assert row in shown
+    first_epoch = shown.index("Going into epoch 1")
+    assert shown.index("| all     |") < first_epoch
+    assert shown.index(said) < first_epoch
+
+
 def test_validation_takes_the_loss_from_the_scores(tiny_llama):
     words = ["neutral", "happy", "sad", "bored", "contemptuous"]
     llama = EmotionLLaMA(tiny_llama)
