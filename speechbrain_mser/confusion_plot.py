@@ -9,7 +9,7 @@ from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import InputError
 
 
-def plot_confusion(matrix, labels, path, title):
+def plot_confusion(matrix, labels, path, title, untrained=()):
     """Draw a confusion matrix to a PNG file, written atomically.
 
     Colours and percentages are shares of the row, so that the diagonal shows
@@ -25,6 +25,9 @@ def plot_confusion(matrix, labels, path, title):
         The PNG file; its folder is made when missing.
     title : str
         What stands above.
+    untrained : list of str
+        The labels of which no training utterance was: they get an asterisk,
+        and the figure says what it means.
 
     Raises
     ------
@@ -48,12 +51,12 @@ def plot_confusion(matrix, labels, path, title):
             f"a confusion matrix of shape {list(matrix.shape)} for "
             f"{len(labels)} labels; a row and a column per label are needed"
         )
-    figure = _confusion_figure(matrix, labels, title)
+    figure = _confusion_figure(matrix, labels, title, untrained)
     with atomic_path(path) as partial:
         figure.savefig(partial, format="png", dpi=150)
 
 
-def _confusion_figure(matrix, labels, title):
+def _confusion_figure(matrix, labels, title, untrained):
     # Here: only drawing needs matplotlib, which is slow to load.
     from speechbrain_mser.figures import new_figure
 
@@ -73,7 +76,8 @@ def _confusion_figure(matrix, labels, title):
         axes.text(column, row - 0.08, percent, fontsize=12, **cell)
         count = f"{matrix[row, column]:,}"
         axes.text(column, row + 0.14, count, fontsize=8, **cell)
-    _label_axes(axes, labels, support)
+    marked = [f"{word}*" if word in untrained else word for word in labels]
+    _label_axes(axes, marked, support)
     # parse_math: a "$" in a name is a dollar sign
     title = textwrap.fill(title, width=int(8 * side))
     axes.set_title(title, pad=12, parse_math=False)
@@ -93,7 +97,9 @@ def _label_axes(axes, labels, support):
         ha="right" if slanted else "center",
     )
     axes.set_yticks(range(len(labels)), rows, parse_math=False)
-    axes.set_xlabel("recognised", labelpad=8)
+    any_untrained = any(word.endswith("*") for word in labels)
+    legend = "\n* zero-shot: not in training" if any_untrained else ""
+    axes.set_xlabel("recognised" + legend, labelpad=8)
     axes.set_ylabel("true", labelpad=8)
     between = np.arange(1, len(labels)) - 0.5
     axes.set_xticks(between, minor=True)

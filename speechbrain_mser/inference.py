@@ -251,6 +251,17 @@ class EmotionRecognizer(Pretrained):
             labels = self.hparams.label_words
         return list(candidate_labels(labels))
 
+    def trained_words(self):
+        """The words of which there were training utterances.
+
+        Returns
+        -------
+        set of str
+            All others are zero-shot.
+        """
+        untrained = getattr(self.hparams, "untrained_words", None) or ()
+        return {*self.labels()} - {*untrained}
+
     def load_calibration(self):
         """What `calibrate.py` left beside the connector.
 

@@ -82,15 +82,17 @@ def evaluation_report(results, absent=None):
         `bootstrap_intervals` returns, ``published`` as `read_published`
         returns for its protocol, ``note``, the protocol's in words, and
         ``calibrations`` as `compare_calibrations` returns, with
-        ``calibrated_on_it`` where they were fitted on utterances of the set.
+        ``calibrated_on_it`` where they were fitted on utterances of the set,
+        and ``untrained``, the labels of which no training utterance was.
     absent : dict, optional
         Set to why it could not be evaluated.
 
     Returns
     -------
     str
-        The table, a second one where sets have calibrations, and what a
-        reader must know of protocols, intervals and sources.
+        The table, one of each label's recall, another where sets have
+        calibrations, and what a reader must know of protocols, intervals and
+        sources.
 
     Example
     -------
@@ -101,6 +103,10 @@ def evaluation_report(results, absent=None):
     | :--- | :---------------- | --: | -----: | -----: | ----: | ----: | ...
     | mine | this recogniser   |   3 |      2 |  1.000 | 1.000 | 1.000 | ...
     | URDU | absent: no folder |     |        |        |       |       | ...
+    <BLANKLINE>
+    | recall |   sad | angry |
+    | :----- | ----: | ----: |
+    | mine   | 1.000 |     - |
     """
     headings = ("set", "system", "n", "labels", "chance", *FIGURES)
     rows = [headings]
@@ -125,6 +131,8 @@ def evaluation_report(results, absent=None):
         blank = [""] * (len(headings) - 2)
         rows.append((name, f"absent: {reason}", *blank))
     parts = [markdown_table(rows, names=2)]
+    if results:
+        parts.append(recall_table(results))
     compared = {
         name: metrics["calibrations"]
         for name, metrics in results.items()
@@ -132,10 +140,54 @@ def evaluation_report(results, absent=None):
     }
     if compared:
         parts.append(calibration_table(compared))
-    notes = [*_protocols(results), *_intervals(results), *_sources(results)]
+    notes = [
+        *_untrained(results),
+        *_protocols(results),
+        *_intervals(results),
+        *_sources(results),
+    ]
     if notes:
         parts.append("\n".join(f"- {note}" for note in notes))
     return "\n\n".join(parts)
+
+
+def recall_table(results):
+    """How well each label is heard, set by set, in Markdown.
+
+    Arguments
+    ---------
+    results : dict
+        As for `evaluation_report`.
+
+    Returns
+    -------
+    str
+        Blank where a label is no candidate, "-" where it does not occur, an
+        asterisk where it was not trained.
+
+    Example
+    -------
+    >>> per_class = {"sad": {"n": 2, "recall": 0.5}, "fear": {"n": 0}}
+    >>> per_class["fear"]["recall"] = 0.0
+    >>> found = {"per_class": per_class, "untrained": ["fear"]}
+    >>> print(recall_table({"mine": found}))
+    | recall |   sad | fear |
+    | :----- | ----: | ---: |
+    | mine   | 0.500 |   -* |
+    """
+    words = dict.fromkeys(
+        word for found in results.values() for word in found["per_class"]
+    )
+    rows = [("recall", *words)]
+    for name, found in results.items():
+        cells = {
+            word: f"{rates['recall']:.3f}" if rates["n"] else "-"
+            for word, rates in found["per_class"].items()
+        }
+        for word in found.get("untrained", ()):
+            cells[word] += "*"
+        rows.append((name, *(cells.get(word, "") for word in words)))
+    return markdown_table(rows)
 
 
 def calibration_table(compared):
@@ -174,6 +226,15 @@ def _with_interval(metrics, figure):
         low, high = metrics["intervals"][figure]
         text += f" [{low:.3f}, {high:.3f}]"
     return text
+
+
+def _untrained(results):
+    """What the asterisk says."""
+    if any(metrics.get("untrained") for metrics in results.values()):
+        yield (
+            "*: zero-shot, no utterance with this label was trained on (of "
+            "several recognisers: by none)."
+        )
 
 
 def _protocols(results):

@@ -80,6 +80,13 @@ def score(kind, table, log_probs):
     return metrics, predictions
 
 
+def note_words(recognizers, trained):
+    """Pass recognisers on, and add what they were trained to say to a set."""
+    for loaded in recognizers:
+        trained.update(loaded[0].trained_words())
+        yield loaded
+
+
 def measure_alone(kind, table, log_probs):
     """WA, UA, WF1 of one recogniser among several."""
     metrics, _ = score(kind, table, log_probs)
@@ -188,6 +195,8 @@ def main():
         for name, kind in sets.items()
     }
     folder, results, found = Path(settings["output_folder"]), {}, None
+    trained = set()
+    recognizers = note_words(recognizers, trained)
     if count == 1:
         recognizers = list(recognizers)
         found = find_calibration(recognizers[0][0], mode)
@@ -200,6 +209,8 @@ def main():
         if count > 1:
             metrics["each"] = [measure_alone(kind, table, own) for own in each]
         metrics["published"] = published.get(kind.protocol, [])
+        untrained = [word for word in kind.labels if word not in trained]
+        metrics["untrained"] = untrained
         references, place = table.emotion.tolist(), folder / name
         write_predictions(
             place / "predictions.csv",
@@ -213,6 +224,7 @@ def main():
             kind.labels,
             place / "confusion.png",
             name,
+            untrained,
         )
         if found:
             metrics["calibrated_on_it"] = calibrated_on(found, table)

@@ -11,7 +11,12 @@ from speechbrain.utils.logger import get_logger
 
 from speechbrain_mser.dataio.batching import select_utterances
 from speechbrain_mser.dataio.manifest import read_manifests
-from speechbrain_mser.emotions import candidate_labels, canonical
+from speechbrain_mser.emotions import (
+    CANONICAL,
+    FURTHER,
+    candidate_labels,
+    canonical,
+)
 from speechbrain_mser.errors import InputError
 
 logger = get_logger(__name__)
@@ -83,10 +88,15 @@ def read_sets(settings):
     if not settings["sets"]:
         raise InputError("no sets: there is nothing to evaluate")
     sets, absent, tables = {}, {}, {}
-    for entry in settings["sets"]:
-        protocol, entry = _describe(entry, settings["protocols"] or {})
+    wanted = [
+        described
+        for entry in settings["sets"]
+        for described in _describe(entry, settings)
+    ]
+    for protocol, entry in wanted:
         name = _check_entry(entry, {*sets, *absent})
-        labels = list(candidate_labels(entry["labels"]))
+        if entry["labels"] is not None:
+            candidate_labels(entry["labels"])  # before a corpus is read
         reason = _absence(entry, settings)
         if reason:
             logger.warning("%s is absent: %s", name, reason)
@@ -98,9 +108,13 @@ def read_sets(settings):
         )
         if source not in tables:
             tables[source] = _read_source(entry, settings)
+        table = _merge(tables[source], entry)
+        if entry["labels"] is None:
+            entry = {**entry, **_whole_corpus(table)}
+        labels = list(candidate_labels(entry["labels"]))
         select = partial(
             select_utterances,
-            _merge(tables[source], entry),
+            table,
             entry.get("split"),
             entry.get("languages"),
         )
@@ -122,17 +136,55 @@ def read_sets(settings):
     return sets, absent
 
 
-def _describe(entry, protocols):
-    """A protocol's name or None, and the description of a set."""
+def _describe(entry, settings):
+    """What an entry stands for: protocols' names or None, and descriptions."""
+    protocols = settings["protocols"] or {}
     if not isinstance(entry, str):
-        return None, entry
-    if entry not in protocols:
-        raise InputError(
-            f"set {entry!r}: no such protocol; there are "
-            f"{', '.join(protocols) or 'none'}; a set is described as {{name: "
-            "..., corpus: ..., labels: ...}"
-        )
-    return entry, {"name": entry, **protocols[entry]}
+        return [(None, entry)]
+    if entry in protocols:
+        return [(entry, {"name": entry, **protocols[entry]})]
+    corpus = _corpus_named(entry, settings)
+    of_corpus = [
+        (name, {"name": name, **protocol})
+        for name, protocol in protocols.items()
+        if corpus is not None and protocol.get("corpus") == corpus
+    ]
+    if of_corpus:
+        return of_corpus
+    if corpus is not None:
+        return [(None, {"name": entry, "corpus": corpus, "labels": None})]
+    known = [*protocols, *settings["corpus_folders"]]
+    raise InputError(
+        f"set {entry!r}: no such protocol or corpus; there are "
+        f"{', '.join(known) or 'none'}; a set is described as {{name: "
+        "..., corpus: ..., labels: ...}"
+    )
+
+
+def _corpus_named(name, settings):
+    """The corpus that is called so, whatever the case; None if there is none.
+
+    By our name for it, by its folder's, or by its manifest's.
+    """
+    known = {}
+    for path in sorted(Path(settings["manifest_folder"]).glob("*.csv")):
+        known[path.stem.lower()] = path.stem
+    for corpus, folder in settings["corpus_folders"].items():
+        known[Path(str(folder)).name.lower()] = corpus
+    for corpus in settings["corpus_folders"]:
+        known[corpus.lower()] = corpus
+    return known.get(name.lower())
+
+
+def _whole_corpus(table):
+    """A corpus without a protocol: its test split, if any; its emotions."""
+    split = "test" if (table.split == "test").any() else None
+    part = table if split is None else table[table.split == split]
+    there = set(part.emotion)
+    labels = [word for word in (*CANONICAL, *FURTHER) if word in there]
+    what = "the test split" if split else "all recordings"
+    note = f"{what}, the labels are the emotions that occur"
+    return {"labels": labels, "split": split, "note": note}
 
 
 def _check_entry(entry, taken):

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from protocols import read_sets
 from scipy import stats
 from trained import train_recognizer
 
+from speechbrain_mser.confusion_plot import plot_confusion
 from speechbrain_mser.dataio.manifest import read_manifest, write_manifest
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.inference import EmotionRecognizer
@@ -106,6 +108,63 @@ def evaluated(flags):
     folder = flags["output_folder"]
     metrics = json.loads((folder / "metrics.json").read_text())
     return metrics, (folder / "table.md").read_text()
+
+
+def test_a_label_that_was_not_trained_is_marked(run_script, flags, monkeypatch):
+    import evaluate
+
+    drawn = {}
+
+    def plot(matrix, labels, path, title, untrained):
+        drawn[title] = untrained
+        plot_confusion(matrix, labels, path, title, untrained)
+
+    monkeypatch.setattr(evaluate, "plot_confusion", plot)
+    sets = "[{name: a, corpus: tiny, labels: [sad, fear, jealous]}, "
+    sets += "{name: b, corpus: tiny, labels: [sad, angry]}]"
+    assert run_script("evaluate", EVALUATE, flags={**flags, "sets": sets}) == 0
+    metrics, table = evaluated(flags)
+    assert metrics["a"]["untrained"] == ["fear", "jealous"]
+    assert metrics["b"]["untrained"] == []
+    assert drawn == {"a": ["fear", "jealous"], "b": []}
+    recall = metrics["a"]["per_class"]["sad"]["recall"]
+    (row,) = [r for r in table.splitlines() if r.startswith("| a ")][1:]
+    found = [cell.strip() for cell in row.strip("|").split("|")]
+    assert found == ["a", f"{recall:.3f}", "-*", "-*", ""]
+
+
+@pytest.mark.parametrize("name", ["tiny", "TINY"])
+def test_a_corpus_by_its_name_is_its_test_split_with_its_emotions(
+    run_script, flags, name
+):
+    assert (
+        run_script("evaluate", EVALUATE, flags={**flags, "sets": [name]}) == 0
+    )
+    metrics, table = evaluated(flags)
+    assert metrics[name]["n"] == 8
+    assert metrics[name]["labels"] == LABELS
+    assert "the test split, the labels are the emotions that occur" in table
+
+
+def test_names_of_corpora_mean_their_protocols_or_all_of_them(tiny_corpus):
+    settings = {
+        "data_root": str(tiny_corpus),
+        "manifest_folder": str(tiny_corpus / "manifests"),
+        "corpus_folders": {"emodb": "EmoDB", "tiny": "corpora/tiny"},
+        "corpus_options": {},
+        "skip_prep": True,
+        "protocols": {
+            "DB-4": {"corpus": "emodb", "labels": "paper4"},
+            "DB-7": {"corpus": "emodb", "labels": "paper7"},
+        },
+    }
+    for name in ("emodb", "EmoDB", "EMODB"):
+        wanted = {**settings, "sets": [name, "Tiny"]}
+        sets, absent = read_sets(wanted)
+        assert (set(sets), set(absent)) == ({"Tiny"}, {"DB-4", "DB-7"})
+        assert sets["Tiny"].labels == LABELS
+    with pytest.raises(InputError, match="no such protocol or corpus; there"):
+        read_sets({**settings, "sets": ["EmoBD"]})
 
 
 def test_the_table_shows_intervals_and_how_they_came_about(run_script, flags):

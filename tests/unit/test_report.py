@@ -124,6 +124,21 @@ def test_a_set_that_its_calibration_was_fitted_on_says_so():
     assert "fitted on" not in evaluation_report({"mine": metrics})
 
 
-def test_a_report_without_notes_is_its_table():
+def test_a_report_without_notes_is_its_tables():
     report = evaluation_report({"mine": emotion_metrics(*WORDS)})
-    assert len(report.splitlines()) == 3
+    assert [len(part.splitlines()) for part in report.split("\n\n")] == [3, 3]
+
+
+def test_each_labels_recall_is_shown_and_what_was_not_trained_is_marked():
+    # sad: one of two; angry: one of one
+    mine = emotion_metrics(*WORDS)
+    words = ["sad", "sad"], ["sad", "fear"], ["sad", "angry", "fear"]
+    other = {**emotion_metrics(*words), "untrained": ["fear"]}
+    report = evaluation_report({"mine": mine, "other": other})
+    lines = report.splitlines()
+    table = [cells(line) for line in lines[lines.index("") + 1 :][:4]]
+    assert table[0] == ["recall", "sad", "angry", "fear"]
+    assert table[2] == ["mine", "0.500", "1.000", ""]
+    assert table[3] == ["other", "0.500", "-", "-*"]
+    assert "- *: zero-shot, no utterance with this label was" in report
+    assert "zero-shot" not in evaluation_report({"mine": mine})
