@@ -55,7 +55,10 @@ class EmotionBrain(Brain):
     feature_store : FeatureStore, optional
         The one that the datasets were made with.
     epoch_counter, train_logger : speechbrain objects
-    tensorboard_logger : speechbrain object, optional
+    tensorboard_logger : Curves, optional
+    log_interval_steps : int, optional
+        Optimiser steps between two points of the curves within an epoch; 0,
+        the default, for none.
     export : callable, optional
         Called with ``(connector, llama)`` whenever validation UA is the best
         so far.
@@ -70,7 +73,7 @@ class EmotionBrain(Brain):
         self._validates = True
         self._schedule = None
         self.alignment = None
-        self.terms = {}
+        self.terms, self.recent = {}, {}
         self._epoch_length = None
         self._waiting, self._loss, self._ce_share = [], torch.zeros(()), 1.0
         if self.checkpointer is not None:
@@ -148,8 +151,9 @@ class EmotionBrain(Brain):
 
     def _remember(self, name, value, weight):
         """Add to a stage's mean; on the device, without waiting for it."""
-        total, count = self.terms.get(name, (0.0, 0))
-        self.terms[name] = (total + value.detach() * weight, count + weight)
+        for terms in (self.terms, self.recent):
+            total, count = terms.get(name, (0.0, 0))
+            terms[name] = (total + value.detach() * weight, count + weight)
 
     def _means(self, terms):
         """The means over the batches of all processes, and their loss."""
@@ -199,8 +203,20 @@ class EmotionBrain(Brain):
             loss += part.detach() / n
             if number == n:
                 self.optimizers_step()
+                self._draw_step()
             self.on_fit_batch_end(batch, outputs, part, number == n)
         self._loss = loss.cpu()
+
+    def _draw_step(self):
+        """Now and then, what the steps since the last time were."""
+        interval = getattr(self.hparams, "log_interval_steps", 0)
+        curves = getattr(self.hparams, "tensorboard_logger", None)
+        if curves is None or not interval or self.optimizer_step % interval:
+            return
+        means = self._means(self.recent)
+        means["lr"] = self.optimizer.param_groups[0]["lr"]
+        curves.log_step(self.optimizer_step, means)
+        self.recent = {}
 
     def _ce_shares(self, batches):
         """Each batch's label tokens, where the mean batch's are 1."""
@@ -386,7 +402,7 @@ class EmotionBrain(Brain):
         """Forget the last stage's sums."""
         del stage, epoch
         self.terms, self._waiting = {}, []
-        self.references, self.predictions = [], []
+        self.references, self.predictions, self.recent = [], [], {}
 
     def on_fit_batch_start(self, batch, should_step):
         """Set the learning rate of this step."""

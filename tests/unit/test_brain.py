@@ -5,9 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 from recorded_training import WORDS, build_modules, read_words, train
+from tensorboard.backend.event_processing.event_accumulator import (
+    EventAccumulator,
+)
 from torch.nn.functional import pad
 
 from speechbrain_mser.checkpoints import AtomicCheckpointer
+from speechbrain_mser.curves import Curves
 from speechbrain_mser.dataio.audio import load_audio
 from speechbrain_mser.losses import EmotionContrastiveLoss
 
@@ -214,6 +218,51 @@ def test_a_warm_up_rises_from_the_first_step_on(folders):
     rates = [step["lr"] for step in brain.steps]
     expected = [0.1 / 3, 0.2 / 3, 0.1, 0.1, 0.1, 0.1]
     assert rates == pytest.approx(expected)
+
+
+def drawn(folder):
+    """Curve to its points, (step, value)."""
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return {
+        name: [(point.step, point.value) for point in events.Scalars(name)]
+        for name in events.Tags()["scalars"]
+    }
+
+
+def test_curves_within_an_epoch_are_means_over_their_steps(folders, tmp_path):
+    batches = [[[0, 4, 1]], [[3, 7, 11, 15]], [[2]], [[5, 3]], [[6, 8, 9]]]
+    settings = {
+        "tensorboard_logger": Curves(str(tmp_path)),
+        "log_interval_steps": 2,
+        "warmup": 0.8,
+    }
+    train(folders, 0, batches, settings)
+    curves = drawn(tmp_path)
+    modules, table = build_modules(folders), read_words(folders)
+    parts = [batches[:2], batches[2:4]]
+    expected = [one_epoch(modules, table, part, "sum") for part in parts]
+    for name in ("contrastive", "ce", "loss"):
+        assert curves[f"{name}/step"] == [
+            (2, pytest.approx(expected[0][name], rel=1e-5)),
+            (4, pytest.approx(expected[1][name], rel=1e-5)),
+        ]
+    # Four steps of warm-up to 0.1
+    assert curves["lr/step"] == [
+        (2, pytest.approx(0.05)),
+        (4, pytest.approx(0.1)),
+    ]
+
+
+def test_an_epoch_is_drawn_where_it_belongs(tmp_path):
+    for epoch in (1, 2):
+        # as a training that goes on begins anew
+        curves = Curves(str(tmp_path))
+        curves.log_stats({"epoch": epoch}, {"loss": epoch / 2}, {"UA": 0.25})
+        curves.writer.close()
+    curves = drawn(tmp_path)
+    assert curves["loss/train"] == [(1, 0.5), (2, 1.0)]
+    assert curves["UA/valid"] == [(1, 0.25), (2, 0.25)]
 
 
 def test_of_equally_good_epochs_the_later_is_kept_and_exported(
