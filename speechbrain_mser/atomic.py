@@ -1,8 +1,12 @@
 """Files that are there whole or not at all."""
 
 import os
+import stat
 from contextlib import contextmanager
 from pathlib import Path
+
+# How the names of unfinished files begin.
+PARTIAL = ".partial-"
 
 
 @contextmanager
@@ -18,7 +22,8 @@ def atomic_path(path):
     ------
     pathlib.Path
         A file beside it (a rename cannot cross file systems), which is
-        removed again when the block raises.
+        removed again when the block raises. Whoever writes it and with what
+        permissions, it gets those that a new file has (the umask's).
 
     Example
     -------
@@ -34,9 +39,29 @@ def atomic_path(path):
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays: writers such as matplotlib's go by it.
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    partial = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
     try:
+        mode = _usual_mode(partial, path)
         yield partial
+        if stat.S_IMODE(partial.stat().st_mode) != mode:
+            os.chmod(partial, mode)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _usual_mode(partial, path):
+    """The permissions of a file that is made here: the umask's.
+
+    Some writers (safetensors) make files that only their owner may read. What
+    cannot be written is also known before it is computed.
+    """
+    try:
+        partial.touch()
+        mode = stat.S_IMODE(partial.stat().st_mode)
+        # What is not written shall be missing, not empty.
+        partial.unlink()
+    except OSError as error:
+        error.filename = str(path)  # what the user knows
+        raise
+    return mode

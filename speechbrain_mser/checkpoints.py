@@ -1,12 +1,10 @@
-"""Checkpoints that survive a kill, and the folder that training leaves."""
+"""Checkpoints that survive a kill."""
 
 import functools
 import os
-import shutil
 from pathlib import Path
 
 import torch
-from ruamel.yaml import YAML
 from safetensors.torch import load_file, save_file
 from speechbrain.utils.checkpoints import (
     METAFNAME,
@@ -18,6 +16,7 @@ from speechbrain.utils.checkpoints import (
 from speechbrain.utils.distributed import ddp_barrier, get_rank
 from speechbrain.utils.parameter_transfer import Pretrainer
 
+from speechbrain_mser.atomic import atomic_path
 from speechbrain_mser.errors import InputError
 
 
@@ -100,7 +99,8 @@ class RandomState:
         if torch.cuda.is_available():
             for number, state in enumerate(torch.cuda.get_rng_state_all()):
                 states[f"cuda:{number}"] = state
-        save_file(states, self._own(path))
+        with atomic_path(self._own(path)) as partial:
+            save_file(states, partial)
 
     @mark_as_loader
     def load(self, path, end_of_epoch):
@@ -142,50 +142,3 @@ class SafetensorsPretrainer(Pretrainer):
                 f"to be had from the hub; give the folder 'recognizer' in a "
                 f"training's output folder ({reason})"
             ) from None
-
-
-def export_recognizer(folder, model_yaml, settings, connector, llama=None):
-    """Write the folder that `EmotionRecognizer.from_hparams` loads.
-
-    Arguments
-    ---------
-    folder : str or path-like
-        Where to; replaced as a whole.
-    model_yaml : str or path-like
-        The file that says what a recogniser is made of; copied, with the
-        experiment's settings in it.
-    settings : dict
-        The experiment's model; of it the plain values are settings.
-    connector : Connector
-        The trained connector.
-    llama : EmotionLLaMA, optional
-        Given when adapters were trained with it.
-    """
-    folder = Path(folder)
-    yaml = YAML()
-    yaml.width = 1000  # one setting, one line
-    tree = yaml.load(Path(model_yaml))
-    for name, value in settings.items():
-        if name.endswith("_hub") and value and Path(value).is_dir():
-            # The recogniser may be loaded from another working directory.
-            # Links keep their names: the connector knows its models by them.
-            value = str(Path(value).absolute())
-        if isinstance(value, (str, int, float, list, type(None))):
-            tree[name] = value
-    # All of the connector's parameters are in its file: nothing is taken
-    # from BERT again, only its shape has to be said.
-    tree["connector"].update(connector.initialised())
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    yaml.dump(tree, partial / "hyperparams.yaml")
-    connector.save(partial / "connector.safetensors")
-    if llama is not None:
-        llama.save(partial / "llama.safetensors")
-    # A folder cannot be replaced by a rename: the old one steps aside.
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(partial, folder)
-    shutil.rmtree(old, ignore_errors=True)

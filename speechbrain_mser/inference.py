@@ -1,17 +1,22 @@
 """Recognise emotions with a trained system."""
 
-from pathlib import Path
-
 import torch
 from speechbrain.inference.interfaces import Pretrained
-from speechbrain.utils.fetching import fetch
+from speechbrain.utils.fetching import FetchConfig
 
 from speechbrain_mser import calibration as calibrations
 from speechbrain_mser.dataio.audio import check_signal, load_audio
 from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.fingerprints import weights_digest
-from speechbrain_mser.foreign_code import refuse_foreign_code
+from speechbrain_mser.recognizer_folder import (
+    SETTINGS_FILE,
+    build_recognizer,
+    find_folder,
+    is_hyperpyyaml,
+    read_settings,
+)
+from speechbrain_mser.recognizer_settings import override_settings
 
 
 class EmotionRecognizer(Pretrained):
@@ -41,7 +46,7 @@ class EmotionRecognizer(Pretrained):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.source = None
+        self.source = self.folder = None
         self._calibration = None
         self.mods.connector.bind(
             {
@@ -54,9 +59,23 @@ class EmotionRecognizer(Pretrained):
 
     @classmethod
     def from_hparams(
-        cls, source, hparams_file="hyperparams.yaml", trusted=False, **kwargs
+        cls,
+        source,
+        hparams_file=SETTINGS_FILE,
+        trusted=False,
+        overrides=None,
+        savedir=None,
+        revision=None,
+        fetch_config=None,
+        download_only=False,
+        overrides_must_match=True,
+        local_strategy=None,
+        **kwargs,
     ):
         """Load a folder that training left, or its copy on the hub.
+
+        What is loaded is the source's: its settings are read once, by a plain
+        loader, and nothing that lies in ``savedir`` takes their place.
 
         Arguments
         ---------
@@ -65,14 +84,30 @@ class EmotionRecognizer(Pretrained):
         hparams_file : str
             The file in it that says what the system is made of.
         trusted : bool
-            Load hyperparameters that name code outside this package. They
-            can run anything: only for files that you wrote yourself.
+            Load HyperPyYAML, which may name code outside this package and can
+            run anything: only for files that you wrote yourself.
+        overrides : dict or str, optional
+            Settings in place of the folder's, as a dict or as YAML:
+            ``{"whisper_hub": ..., "llama_hub": ...}`` says where the frozen
+            models are on this machine, ``pretrained_folder`` where their
+            files from the hub are kept. The models must hold the weights of
+            training; ``"frozen_models": "warn"`` goes on with others, such as
+            another quantisation of the same LLM.
+        savedir : str or path-like, optional
+            Where files from the hub are kept; by default the hub's own cache.
+        revision : str, optional
+            The hub's branch, tag or commit.
+        fetch_config : speechbrain.utils.fetching.FetchConfig, optional
+            SpeechBrain's: revision, token, cache and network.
+        download_only : bool
+            Fetch and check, build nothing, and return None.
+        overrides_must_match : bool
+            As SpeechBrain's, where HyperPyYAML is trusted.
+        local_strategy : speechbrain.utils.fetching.LocalStrategy, optional
+            SpeechBrain's; nothing is linked or copied here.
         **kwargs : dict
-            As for `speechbrain.inference.interfaces.Pretrained.from_hparams`;
-            ``overrides={"whisper_hub": ..., "llama_hub": ...}`` says where
-            the frozen models are on this machine. They must hold the weights
-            of training; ``"frozen_models": "warn"`` among the overrides goes
-            on with others, such as another quantisation of the same LLM.
+            As for `speechbrain.inference.interfaces.Pretrained`: ``run_opts``
+            and ``freeze_params``.
 
         Returns
         -------
@@ -82,15 +117,41 @@ class EmotionRecognizer(Pretrained):
         Raises
         ------
         InputError
-            A file is missing, the checkpoint belongs to other frozen models,
-            or the hyperparameters are not trusted.
+            A file is missing or damaged, a setting is none, the parameters
+            belong to other frozen models, or HyperPyYAML is not trusted.
         """
-        source = str(source)
-        text = _fetch_text(source, hparams_file)
-        if not trusted:
-            refuse_foreign_code(text, kwargs.get("overrides"))
-        recognizer = super().from_hparams(source, hparams_file, **kwargs)
-        recognizer.source = source
+        del local_strategy
+        fetch_config = fetch_config or FetchConfig()
+        folder = find_folder(
+            source,
+            hparams_file,
+            revision or fetch_config.revision,
+            savedir or fetch_config.huggingface_cache_dir,
+            fetch_config.token or None,
+            not fetch_config.allow_network,
+            everything=trusted,
+        )
+        path = folder / hparams_file
+        if trusted and is_hyperpyyaml(path):
+            recognizer = super().from_hparams(
+                str(folder),
+                hparams_file,
+                overrides=overrides or {},
+                overrides_must_match=overrides_must_match,
+                download_only=download_only,
+                **kwargs,
+            )
+        else:
+            settings, own = override_settings(read_settings(path), overrides)
+            if download_only:
+                return None
+            modules = build_recognizer(
+                folder, settings, own["pretrained_folder"]
+            )
+            hparams = {**settings, **own, "modules": modules}
+            recognizer = cls(modules=modules, hparams=hparams, **kwargs)
+        if recognizer is not None:
+            recognizer.source, recognizer.folder = str(source), folder
         return recognizer
 
     def encode_batch(self, wavs, wav_lens=None):
@@ -277,11 +338,17 @@ class EmotionRecognizer(Pretrained):
             whose probabilities were others.
         """
         if self._calibration is None:
-            path = _fetch_file(
-                self.source,
-                calibrations.FILE,
-                "recipes/M5SER/calibrate.py makes it, on validation data",
-            )
+            if self.folder is None:
+                raise InputError(
+                    f"no {calibrations.FILE}: a recogniser that from_hparams "
+                    "did not load has no folder"
+                )
+            path = self.folder / calibrations.FILE
+            if not path.is_file():
+                raise InputError(
+                    f"{self.source} has no {calibrations.FILE}: "
+                    "recipes/M5SER/calibrate.py makes it, on validation data"
+                )
             found = calibrations.Calibration.load(path)
             for name, value in self.describe().items():
                 if found.fitted_on.get(name) != value:
@@ -358,41 +425,3 @@ def _check_batch(wavs, wav_lens):
             f"wav_lens are {wav_lens.tolist()}; they are relative to the "
             "longest utterance, above 0 and up to 1"
         )
-
-
-def _fetch_text(source, name):
-    """A text file of the source, local or from the hub."""
-    hint = (
-        "give the folder 'recognizer' that training left in its output folder"
-    )
-    path = _fetch_file(source, name, hint)
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not a text file in UTF-8") from None
-
-
-def _fetch_file(source, name, hint):
-    """The path of a file of the source, local or from the hub."""
-    if source is None:
-        raise InputError(
-            f"no {name}: a recogniser that from_hparams did not load has no "
-            "folder"
-        )
-    if Path(source).is_dir():
-        path = Path(source) / name
-        if not path.is_file():
-            raise InputError(f"{source} has no {name}: {hint}")
-        return path
-    if Path(source).is_absolute() or source.startswith("."):
-        raise InputError(f"there is no folder {source}")
-    try:
-        return fetch(name, source)
-    # The hub's own errors are of many kinds, none of them a bug here.
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"{name} of {source!r} is neither a local folder's nor to be "
-            f"had from the hub; without a network, give the folder that "
-            f"holds it ({reason})"
-        ) from None

@@ -9,6 +9,7 @@ from speechbrain_mser.errors import InputError
 from speechbrain_mser.inference import EmotionRecognizer
 from speechbrain_mser.lobes.alignment import CorpusAlignment
 from speechbrain_mser.lobes.standardize import FeatureStandardizer
+from speechbrain_mser.recognizer_settings import OWN
 
 logger = get_logger(__name__)
 
@@ -35,9 +36,9 @@ def load_recognizer(source, settings, run_opts):
     recognizer = EmotionRecognizer.from_hparams(
         source,
         overrides={
-            hub: settings[hub]
-            for hub in ("whisper_hub", "llama_hub")
-            if settings[hub] is not None
+            name: settings[name]
+            for name in ("whisper_hub", "llama_hub", *OWN)
+            if settings[name] is not None
         },
         run_opts=run_opts,
     )

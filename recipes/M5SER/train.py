@@ -20,7 +20,6 @@ from ruamel.yaml import YAML
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_mser.brain import EmotionBrain
-from speechbrain_mser.checkpoints import export_recognizer
 from speechbrain_mser.dataio.batching import make_dataset
 from speechbrain_mser.dataio.counts import count_table, untrained_labels
 from speechbrain_mser.dataio.encoding import log_size, open_store
@@ -40,15 +39,27 @@ from speechbrain_mser.hparams import (
     place_overrides,
     read_settings,
 )
+from speechbrain_mser.recognizer_folder import (
+    SETTINGS_FILE,
+    export_recognizer,
+    find_folder,
+    load_parts,
+    plain_settings,
+    read_digests,
+)
 
 logger = get_logger(__name__)
 
 
-def load_pretrained(pretrainer, source):
-    """Take the connector's parameters from another training's recogniser."""
-    # In every process: fetching takes care of who downloads.
-    pretrainer.collect_files(default_source=source)
-    pretrainer.load_collected()
+def load_pretrained(model, source):
+    """Take the parameters of another training's recogniser."""
+    folder = find_folder(source)
+    load_parts(
+        folder,
+        read_digests(folder / SETTINGS_FILE),
+        model["connector"],
+        model["llama"],
+    )
 
 
 def check_settings(settings):
@@ -165,7 +176,10 @@ def train(hparams_file, overrides, run_opts):
     hparams = load_hparams(hparams_file, overrides)
     model, training = hparams["model"], hparams["training"]
     if hparams["pretrained"] is not None:
-        load_pretrained(model["pretrainer"], hparams["pretrained"])
+        load_pretrained(model, hparams["pretrained"])
+    model_yaml = included_files(hparams_file)["model"]
+    # What could not be exported is known before it is trained.
+    plain_settings(model, model_yaml)
 
     output_folder = hparams["output_folder"]
     sb.create_experiment_directory(output_folder, hparams_file, overrides)
@@ -177,7 +191,7 @@ def train(hparams_file, overrides, run_opts):
     export = partial(
         export_recognizer,
         f"{output_folder}/recognizer",
-        included_files(hparams_file)["model"],
+        model_yaml,
         model,
     )
     store = open_store(

@@ -7,6 +7,7 @@ model's, transformers fills the model with random numbers and says so in a
 table among other tables; here that is an error.
 """
 
+import os
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,16 +19,14 @@ from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.lobes.no_remote_code import explained, refuse_code
 from speechbrain_mser.lobes.weight_files import check_weights, weight_files
 
 DTYPES = ("float32", "float16", "bfloat16")
-# What is fetched of a model: not its copies for other libraries. Pickled
-# weights only where there are no others.
-_SMALL_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
-_WEIGHTS = (
-    ["model.safetensors", "model-*.safetensors"],
-    ["pytorch_model.bin", "pytorch_model-*.bin"],
-)
+# What is fetched of a model: not its copies for other libraries, nor pickles.
+_WEIGHTS = "model.safetensors"
+_FETCHED = ["*.json", "*.txt", "*.model", "*.jinja", _WEIGHTS]
+_FETCHED += ["model-*.safetensors"]
 # A folder of peft's: the difference to a model, which may be anybody's.
 _ADAPTERS = "adapter_config.json"
 
@@ -72,7 +71,7 @@ def find_model(source, save_path, role, setting, files=("config.json",)):
     """
     what = f"{role} ({setting})"
     folder = Path(source)
-    if not folder.is_dir():
+    if not os.path.isdir(source):  # nor a name too long for a file
         if folder.is_absolute() or str(source).startswith("."):
             raise InputError(f"{what}: there is no folder {source}")
         caches = (save_path or constants.HF_HUB_CACHE, constants.HF_HUB_CACHE)
@@ -88,6 +87,7 @@ def find_model(source, save_path, role, setting, files=("config.json",)):
             "must hold a model saved with transformers' save_pretrained"
         )
     check_weights(folder, what)
+    refuse_code(folder, what)
     return folder
 
 
@@ -111,19 +111,13 @@ def _download(source, cache, what, setting, files):
     try:
         for name in files:
             cached_file(source, name, cache_dir=cache)
-        for weights in _WEIGHTS:
-            name = weights[0]
-            folder = Path(
-                snapshot_download(
-                    source,
-                    cache_dir=cache,
-                    allow_patterns=[*_SMALL_FILES, *weights],
-                )
-            )
-            if weight_files(folder):
-                return folder
+        name = _WEIGHTS
+        folder = Path(
+            snapshot_download(source, cache_dir=cache, allow_patterns=_FETCHED)
+        )
+        if weight_files(folder):
+            return folder
         # Without a network, the client gives what it has of a folder.
-        name = _WEIGHTS[0][0]
         raise FileNotFoundError("not on the hub, or there is no network")
     except (OSError, ValueError, HTTPError) as error:
         reason = str(error).strip().partition("\n")[0]
@@ -173,9 +167,11 @@ def load_model(auto_class, folder, what, used=None, **settings):
     InputError
         A used weight is missing in the files, or has another shape there.
     """
-    with quiet_loading():
+    with quiet_loading(), explained(folder, what):
         model, report = auto_class.from_pretrained(
             folder,
+            use_safetensors=True,
+            trust_remote_code=False,
             output_loading_info=True,
             # Reported like what is missing, and refused with it.
             ignore_mismatched_sizes=True,

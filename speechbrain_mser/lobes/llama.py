@@ -13,6 +13,7 @@ from speechbrain.utils.checkpoints import (
     register_checkpoint_hooks,
 )
 from torch.utils.checkpoint import checkpoint
+from transformers import GenerationConfig
 
 from speechbrain_mser.distributed import sum_over_ranks
 from speechbrain_mser.emotions import candidate_labels
@@ -24,6 +25,7 @@ from speechbrain_mser.lobes.adapters import (
 )
 from speechbrain_mser.lobes.candidates import candidate_tree
 from speechbrain_mser.lobes.hub import find_model, load_model, require_dtype
+from speechbrain_mser.lobes.no_remote_code import DataOnly
 from speechbrain_mser.lobes.onednn import use_onednn
 from speechbrain_mser.lobes.weight_files import model_digest
 
@@ -34,7 +36,7 @@ with warnings.catch_warnings():
 
 
 @register_checkpoint_hooks
-class EmotionLLaMA(LLaMA):
+class EmotionLLaMA(DataOnly, LLaMA):
     """A frozen causal LM over ``[bos, audio, prompt, emotion word, end]``.
 
     Any model with LLaMA's interface in transformers works: LLaMA 3, SmolLM2,
@@ -120,6 +122,8 @@ class EmotionLLaMA(LLaMA):
             quantization_config=_four_bits(dtype) if load_in_4bit else None,
             dtype=dtype,
         )
+        # Greedy decoding is ours; theirs may ask for code from the hub.
+        self.model.generation_config = GenerationConfig()
         self.prompt = prompt
         self._require_interface()
         self.load_tokenizer(source=str(folder))

@@ -114,6 +114,12 @@ class EmotionQFormer(Connector):
             "intermediate_size": intermediate_size,
         }
         shape = _shape(bert_source, save_path, wanted)
+        if shape["hidden_size"] % shape["n_heads"]:
+            raise InputError(
+                f"the Q-Former's width {shape['hidden_size']} is no multiple "
+                f"of its {shape['n_heads']} heads (qformer_hidden, "
+                "qformer_heads)"
+            )
         super().__init__(
             input_dim=input_dim,
             output_dim=output_dim,
@@ -190,7 +196,9 @@ def _shape(bert_source, save_path, wanted):
             name: value if value is not None else DEFAULT_SHAPE[name]
             for name, value in wanted.items()
         }
-    config = AutoConfig.from_pretrained(_find_bert(bert_source, save_path))
+    config = AutoConfig.from_pretrained(
+        _find_bert(bert_source, save_path), trust_remote_code=False
+    )
     if config.model_type != "bert":
         raise InputError(
             f"the Q-Former starts from a BERT; {bert_source} is a "

@@ -7,23 +7,18 @@ import struct
 from functools import partial
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 
+from speechbrain_mser.dataio.tables import read_json
 from speechbrain_mser.errors import InputError
 
-# In the order in which transformers looks for them.
-_NAMES = ("model.safetensors", "pytorch_model.bin")
+_NAME = "model.safetensors"
+_SUFFIX = ".safetensors"
 # What is read of each tensor, a digest's whole cost: so many blocks, evenly
 # spaced, the first and the last among them.
 BLOCK_BYTES = 4096
 BLOCKS = 32
 DIGEST_BYTES = 16
-_SAFETENSORS_NAMES = {
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-}
 
 
 def weight_files(folder):
@@ -46,17 +41,21 @@ def weight_files(folder):
     >>> weight_files(Path("/no/such/folder"))
     []
     """
-    for name in _NAMES:
-        if (folder / name).is_file():
-            return [folder / name]
-        index = folder / f"{name}.index.json"
-        if index.is_file():
-            try:
-                shards = json.loads(index.read_bytes())["weight_map"].values()
-                return [folder / shard for shard in sorted(set(shards))]
-            except (ValueError, KeyError, TypeError, AttributeError):
-                raise InputError(f"{index}: not an index of weights") from None
-    return []
+    if (folder / _NAME).is_file():
+        return [folder / _NAME]
+    index = folder / f"{_NAME}.index.json"
+    if not index.is_file():
+        return []
+    try:
+        shards = sorted(set(read_json(index)["weight_map"].values()))
+        for shard in shards:
+            if not shard.endswith(_SUFFIX) or Path(shard).name != shard:
+                raise InputError(
+                    f"{index} names {shard!r}, not a safetensors file beside it"
+                )
+    except (KeyError, TypeError, AttributeError):
+        raise InputError(f"{index}: not an index of weights") from None
+    return [folder / shard for shard in shards]
 
 
 def check_weights(folder, what):
@@ -77,19 +76,20 @@ def check_weights(folder, what):
     paths = weight_files(folder)
     if not paths:
         raise InputError(
-            f"{what}: the folder {folder} has no weights ({_NAMES[0]})"
+            f"{what}: the folder {folder} has no weights ({_NAME}); pickles "
+            "(.bin, .pt, .ckpt) can run code and are not loaded: save the "
+            "model with a current transformers' save_pretrained"
         )
     for path in paths:
         if not path.is_file():
             raise InputError(f"{what}: the folder {folder} has no {path.name}")
-        if path.suffix == ".safetensors":
-            try:
-                # Reads the header, which knows how long the file must be.
-                safe_open(path, framework="pt")
-            except (OSError, SafetensorError) as error:
-                raise InputError(
-                    f"{what}: {path} is broken ({error}); fetch it again"
-                ) from None
+        try:
+            # Reads the header, which knows how long the file must be.
+            safe_open(path, framework="pt")
+        except (OSError, SafetensorError) as error:
+            raise InputError(
+                f"{what}: {path} is broken ({error}); fetch it again"
+            ) from None
 
 
 def model_digest(folder, rename=lambda name: name):
@@ -118,8 +118,7 @@ def model_digest(folder, rename=lambda name: name):
     """
     digests = {}
     for path in weight_files(Path(folder)):
-        read = _safetensors if path.suffix == ".safetensors" else _pickled
-        for name, described, size, block in read(path):
+        for name, described, size, block in _tensors(path):
             renamed = rename(name)
             if renamed is not None:
                 digests[renamed] = _tensor_digest(described, size, block)
@@ -140,7 +139,7 @@ def _tensor_digest(described, size, block):
     return digest.digest()
 
 
-def _safetensors(path):
+def _tensors(path):
     """Name, dtype and shape, size, and a reader of each tensor's bytes."""
     # By hand: a mapped file is read ahead, thirty times what is wanted.
     with open(path, "rb", buffering=0) as file:
@@ -164,17 +163,3 @@ def _expect_jumps(file):
     """Tell the kernel to read no more than it is asked for, if it listens."""
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
-
-
-def _pickled(path):
-    """The same of torch's own files; their weights alone, no other object."""
-    tensors = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    for name, tensor in tensors.items():
-        content = tensor.detach().reshape(-1).view(torch.uint8).numpy()
-        dtype = _SAFETENSORS_NAMES.get(tensor.dtype, str(tensor.dtype))
-        described = f"{dtype} {list(tensor.shape)}"
-        yield name, described, content.size, partial(_part, content)
-
-
-def _part(content, start, size):
-    return content[start : start + size]

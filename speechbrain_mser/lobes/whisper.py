@@ -9,6 +9,7 @@ from speechbrain.integrations.huggingface.whisper import Whisper
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.fingerprints import weights_digest
 from speechbrain_mser.lobes.hub import find_model, load_model, require_dtype
+from speechbrain_mser.lobes.no_remote_code import DataOnly
 from speechbrain_mser.lobes.onednn import use_onednn
 from speechbrain_mser.lobes.weight_files import model_digest
 
@@ -25,7 +26,7 @@ FRAMES_PER_PASS_ELSEWHERE = 2000
 FEATURES_VERSION = 1
 
 
-class WhisperEncoder(Whisper):
+class WhisperEncoder(DataOnly, Whisper):
     """The encoder of a Whisper model, as a frozen feature extractor.
 
     SpeechBrain's lobe always encodes 30 s, clamps the log-mel with the

@@ -171,7 +171,9 @@ class WhisperScorer(Scorer):
         files = ("config.json", "preprocessor_config.json")
         role = "the scorers' Whisper"
         folder = find_model(source, save_path, role, "whisper", files)
-        self._processor = WhisperProcessor.from_pretrained(folder)
+        self._processor = WhisperProcessor.from_pretrained(
+            folder, trust_remote_code=False
+        )
         model, _ = load_model(
             WhisperForConditionalGeneration, folder, f"{role} (whisper)"
         )

@@ -443,51 +443,6 @@ def test_signals_are_checked_too(recognizer):
         recognizer.recognize_batch(torch.zeros(1, 16000))
 
 
-def test_hyperparameters_that_name_foreign_code_are_refused(folder, tmp_path):
-    copy = tmp_path / "stranger"
-    copy.mkdir()
-    text = (folder / "hyperparams.yaml").read_text()
-    for name in folder.iterdir():
-        (copy / name.name).write_bytes(name.read_bytes())
-    for tag in (
-        "!apply:os.system [touch pwned]",
-        "!new:subprocess.Popen",
-        "[!name:builtins.exec]",
-        "{a: !module:os }",
-        "!!python/object/apply:os.system [ls]",
-        "!include:/etc/passwd",
-        # Reached through this package's own imports
-        "!apply:speechbrain_mser.atomic.os.system [touch pwned]",
-        "!apply:speechbrain_mser.checkpoints.shutil.rmtree [/no/where]",
-        "!apply:speechbrain_mser.checkpoints.export_recognizer []",
-        # Tags where a pattern would not look for them
-        "[?!apply:os.system [touch pwned]]",
-        "!<!apply:os.system> [touch pwned]",
-        # HyperPyYAML's tuples are loaded without any safety
-        '(!!python/object/apply:os.system ["touch pwned"])',
-    ):
-        (copy / "hyperparams.yaml").write_text(f"{text}\nx: {tag}\n")
-        with pytest.raises(InputError, match="outside this package"):
-            EmotionRecognizer.from_hparams(copy)
-
-
-@pytest.mark.parametrize("mark", ["\ufeff", ""])
-def test_foreign_code_at_the_top_is_refused(folder, tmp_path, mark):
-    yaml = f"{mark}!apply:os.system {{command: 'touch {tmp_path}/pwned'}}\n"
-    (tmp_path / "hyperparams.yaml").write_text(yaml, encoding="utf-8")
-    with pytest.raises(InputError, match="outside this package"):
-        EmotionRecognizer.from_hparams(tmp_path)
-    assert not (tmp_path / "pwned").exists()
-
-
-def test_a_redefined_tag_is_refused(folder, tmp_path):
-    text = (folder / "hyperparams.yaml").read_text()
-    yaml = f"%TAG ! !apply:os.\n---\n{text}\nx: !system [true]\n"
-    (tmp_path / "hyperparams.yaml").write_text(yaml)
-    with pytest.raises(InputError, match="outside this package"):
-        EmotionRecognizer.from_hparams(tmp_path)
-
-
 def test_the_file_that_is_loaded_is_the_one_that_is_checked(folder, tmp_path):
     for path in folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -496,25 +451,6 @@ def test_the_file_that_is_loaded_is_the_one_that_is_checked(folder, tmp_path):
     with pytest.raises(InputError, match="outside this package"):
         EmotionRecognizer.from_hparams(tmp_path, "other.yaml")
     EmotionRecognizer.from_hparams(tmp_path, "other.yaml", trusted=True)
-
-
-def test_exclamation_marks_in_a_prompt_are_no_tags(folder, tmp_path):
-    for path in folder.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    text = (folder / "hyperparams.yaml").read_text()
-    (tmp_path / "hyperparams.yaml").write_text(
-        text.replace("prompt: ", "prompt: 'Listen! !Now: ' # ", 1)
-    )
-    recognizer = EmotionRecognizer.from_hparams(tmp_path)
-    assert recognizer.mods.llama.prompt == "Listen! !Now: "
-
-
-@pytest.mark.parametrize("text", ["", "a: [1", "- a", b"\xff\xfe\x00"])
-def test_hyperparameters_that_are_none(tmp_path, text):
-    text = text if isinstance(text, bytes) else text.encode()
-    (tmp_path / "hyperparams.yaml").write_bytes(text)
-    with pytest.raises(InputError, match="hyperparam"):
-        EmotionRecognizer.from_hparams(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,7 @@
-"""Checkpoints after a kill and on two processes; the folder training leaves."""
-
-import shutil
+"""Checkpoints after a kill and on two processes."""
 
 import pytest
 import torch
-from hyperpyyaml import load_hyperpyyaml
-from safetensors.torch import load_file
 from speechbrain.utils.checkpoints import (
     Checkpointer,
     mark_as_loader,
@@ -17,7 +13,6 @@ from speechbrain_mser.checkpoints import (
     AtomicCheckpointer,
     RandomState,
     SafetensorsPretrainer,
-    export_recognizer,
 )
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.lobes.linear import LinearConnector
@@ -227,105 +222,3 @@ def test_a_folder_without_a_recognizer_is_named(tmp_path):
     with pytest.raises(InputError, match=r"connector\.safetensors"):
         pretrainer.collect_files(str(tmp_path))
         pretrainer.load_collected()
-
-
-# The folder that training leaves
-
-
-def load(path, **overrides):
-    with open(path, encoding="utf-8") as file:
-        return load_hyperpyyaml(file, overrides)
-
-
-@pytest.fixture(scope="module")
-def settings(tiny_whisper, tiny_llama, tiny_bert):
-    """What the user gives for a tiny model."""
-    return {
-        "whisper_hub": str(tiny_whisper),
-        "llama_hub": str(tiny_llama),
-        "bert_hub": str(tiny_bert),
-        "label_words": ["happy", "sad"],
-        "prompt": 'Which emotion: "x", or #2?',
-        "n_queries": 3,
-        "query_dim": 16,
-        "qformer_layers": 2,
-        "encoder_layers": [1, -1],
-        "dropout": 1e-5,
-        "standardize": False,
-    }
-
-
-MODEL_YAML = "hparams/model.yaml"
-
-
-@pytest.mark.parametrize("connector_type", ["qformer", "linear"])
-def test_the_exported_folder_builds_the_same_model(
-    connector_type, settings, tmp_path, request
-):
-    model_yaml = request.config.rootpath / MODEL_YAML
-    settings = {**settings, "connector_type": connector_type}
-    model = load(model_yaml, **settings)
-    connector = model["connector"].eval()
-    connector.bind({"encoder": model["whisper"].describe()})
-    folder = tmp_path / "results" / "recognizer"
-    export_recognizer(folder, model_yaml, model, connector)
-    assert sorted(p.name for p in folder.iterdir()) == [
-        "connector.safetensors",
-        "hyperparams.yaml",
-    ]
-    assert [p.name for p in folder.parent.iterdir()] == ["recognizer"]
-    # elsewhere the BERT is neither there nor needed
-    loaded = load(folder / "hyperparams.yaml", bert_hub="/nowhere")
-    for name, value in settings.items():
-        assert loaded[name] == (value if name != "bert_hub" else "/nowhere")
-    loaded["pretrainer"].collect_files(str(folder))
-    loaded["pretrainer"].load_collected()
-    again = loaded["connector"].eval()
-    assert again.frozen_models == connector.frozen_models
-    features = torch.randn(2, 2, 7, 32), torch.ones(2)
-    for a, b in zip(again(*features), connector(*features), strict=True):
-        assert torch.equal(a, b)
-
-
-def test_a_model_keeps_its_name_wherever_the_recognizer_is_loaded(
-    settings, tiny_whisper, tmp_path, request, monkeypatch
-):
-    model_yaml = request.config.rootpath / MODEL_YAML
-    (tmp_path / "whisper-link").symlink_to(tiny_whisper)
-    monkeypatch.chdir(tmp_path)
-    model = load(model_yaml, **{**settings, "whisper_hub": "whisper-link"})
-    connector = model["connector"]
-    connector.bind({"encoder": model["whisper"].describe()})
-    export_recognizer("recognizer", model_yaml, model, connector)
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir("elsewhere")
-    folder = tmp_path / "recognizer"
-    loaded = load(folder / "hyperparams.yaml")
-    loaded["pretrainer"].collect_files(str(folder))
-    loaded["pretrainer"].load_collected()
-    # Refuses another model
-    loaded["connector"].bind({"encoder": loaded["whisper"].describe()})
-
-
-def test_an_export_replaces_the_one_before_as_a_whole(
-    settings, tmp_path, request
-):
-    pytest.importorskip("peft")
-    model_yaml = request.config.rootpath / MODEL_YAML
-    model = load(model_yaml, **settings, lora_rank=1)
-    folder = tmp_path / "recognizer"
-    export_recognizer(
-        folder, model_yaml, model, model["connector"], model["llama"]
-    )
-    adapters = load_file(folder / "llama.safetensors")
-    assert adapters and all("lora_" in name for name in adapters)
-    assert load(folder / "hyperparams.yaml")["lora_rank"] == 1
-    # left behind by a kill
-    shutil.copytree(folder, tmp_path / ".recognizer.partial")
-    shutil.copytree(folder, tmp_path / ".recognizer.old")
-    export_recognizer(folder, model_yaml, model, model["connector"])
-    assert sorted(p.name for p in folder.iterdir()) == [
-        "connector.safetensors",
-        "hyperparams.yaml",
-    ]
-    assert [p.name for p in tmp_path.iterdir()] == ["recognizer"]

@@ -156,7 +156,9 @@ class SeamlessM4T(Backend):
         # As a hub's cache lays them out
         if folder.parent.name == "snapshots":
             self._commit = folder.name
-        kind = AutoConfig.from_pretrained(folder).model_type
+        kind = AutoConfig.from_pretrained(
+            folder, trust_remote_code=False
+        ).model_type
         if kind != "seamless_m4t_v2":
             raise InputError(
                 f"m4t_hub: {self.hub} is a {kind}, a seamless_m4t_v2 is "

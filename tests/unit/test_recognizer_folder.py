@@ -1,0 +1,537 @@
+"""A recogniser's folder is written whole, and loaded as what it is: data."""
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hyperpyyaml import load_hyperpyyaml
+from safetensors.torch import load_file, save_file
+
+from speechbrain_mser.calibration import FILE as CALIBRATION
+from speechbrain_mser.errors import InputError
+from speechbrain_mser.inference import EmotionRecognizer
+from speechbrain_mser.lobes.linear import LinearConnector
+from speechbrain_mser.recognizer_folder import (
+    export_recognizer,
+    find_weights,
+    read_settings,
+)
+from speechbrain_mser.recognizer_settings import settings_text
+
+ROOT = Path(__file__).resolve().parents[2]
+MODEL_YAML = ROOT / "hparams" / "model.yaml"
+FILES = ["connector.safetensors", "hyperparams.yaml"]
+
+
+def load(path, **overrides):
+    with open(path, encoding="utf-8") as file:
+        return load_hyperpyyaml(file, overrides)
+
+
+@pytest.fixture(scope="module")
+def settings(tiny_whisper, tiny_llama, tiny_bert):
+    """What the user gives for a tiny model."""
+    return {
+        "whisper_hub": str(tiny_whisper),
+        "llama_hub": str(tiny_llama),
+        "bert_hub": str(tiny_bert),
+        "label_words": ["happy", "sad"],
+        # Anything else than text to HyperPyYAML
+        "prompt": 'Which emotion: "x", #2, (1, 2) or 9**9?',
+        "n_queries": 3,
+        "query_dim": 16,
+        "qformer_layers": 2,
+        "encoder_layers": [1, -1],
+        "dropout": 1e-5,
+        "standardize": False,
+    }
+
+
+def exported(folder, settings, seed=0, **changes):
+    """A folder as training leaves it, and the connector in it."""
+    torch.manual_seed(seed)
+    model = load(MODEL_YAML, **{**settings, **changes})
+    connector, llama = model["connector"].eval(), model["llama"]
+    connector.bind(
+        {"encoder": model["whisper"].describe(), "llm": llama.describe()}
+    )
+    adapters = llama if model["lora_rank"] else None
+    export_recognizer(folder, MODEL_YAML, model, connector, adapters)
+    return connector
+
+
+@pytest.fixture(scope="module")
+def original(settings, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export") / "recognizer"
+    return folder, exported(folder, settings)
+
+
+@pytest.fixture
+def folder(original, tmp_path, monkeypatch):
+    """A copy to be damaged; marks are left in the folder around it."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(original[0], tmp_path / "recognizer")
+    return tmp_path / "recognizer"
+
+
+@pytest.fixture
+def change(folder):
+    """Change the folder's settings."""
+
+    def write(**changes):
+        path = folder / "hyperparams.yaml"
+        path.write_text(settings_text({**read_settings(path), **changes}))
+
+    return write
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+# What training leaves
+
+
+@pytest.mark.parametrize("connector_type", ["qformer", "linear"])
+def test_the_exported_folder_builds_the_same_model(
+    connector_type, settings, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "results" / "recognizer"
+    connector = exported(folder, settings, connector_type=connector_type)
+    assert names(folder) == FILES
+    assert names(folder.parent) == ["recognizer"]
+    # Elsewhere the BERT is neither there nor needed
+    text = (folder / "hyperparams.yaml").read_text()
+    (folder / "hyperparams.yaml").write_text(
+        text.replace(settings["bert_hub"], "/nowhere")
+    )
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    recognizer = EmotionRecognizer.from_hparams(folder)
+    for name, value in settings.items():
+        if name not in ("bert_hub", "encoder_layers"):
+            assert getattr(recognizer.hparams, name) == value
+    assert recognizer.mods.llama.prompt == settings["prompt"]
+    again = recognizer.mods.connector
+    assert again.frozen_models == connector.frozen_models
+    features = torch.randn(2, 2, 7, 32), torch.ones(2)
+    for a, b in zip(again(*features), connector(*features), strict=True):
+        assert torch.equal(a, b)
+    assert names(tmp_path / "elsewhere") == []
+
+
+def test_a_model_keeps_its_name_wherever_the_recognizer_is_loaded(
+    settings, tiny_whisper, tmp_path, monkeypatch
+):
+    (tmp_path / "whisper-link").symlink_to(tiny_whisper)
+    monkeypatch.chdir(tmp_path)
+    exported("recognizer", settings, whisper_hub="whisper-link")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    # Binding refuses another model
+    EmotionRecognizer.from_hparams(tmp_path / "recognizer")
+
+
+def test_an_export_replaces_the_one_before_as_a_whole(settings, tmp_path):
+    pytest.importorskip("peft")
+    folder = tmp_path / "recognizer"
+    exported(folder, settings, lora_rank=1)
+    adapters = load_file(folder / "llama.safetensors")
+    assert adapters and all("lora_" in name for name in adapters)
+    assert read_settings(folder / "hyperparams.yaml")["lora_rank"] == 1
+    (folder / CALIBRATION).write_text("{}")
+    (folder / "README.md").write_text("the user's own")
+    # Left behind by a kill
+    (folder / ".partial-1-connector.safetensors").write_bytes(b"half")
+    exported(folder, settings)
+    assert names(folder) == ["README.md", *FILES]
+
+
+def test_what_could_not_be_loaded_is_not_trained(settings):
+    from speechbrain_mser.recognizer_folder import plain_settings
+
+    model = load(MODEL_YAML, **settings)
+    with pytest.raises(InputError, match="prompt"):
+        plain_settings({**model, "prompt": "x" * 30_000}, MODEL_YAML)
+
+
+def test_lobes_of_ones_own_are_exported_as_hyperpyyaml(
+    settings, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_text(
+        "from speechbrain_mser.lobes.whisper import WhisperEncoder\n"
+        "class Own(WhisperEncoder):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    own_yaml = tmp_path / "model.yaml"
+    own_yaml.write_text(
+        MODEL_YAML.read_text().replace(
+            "!new:speechbrain_mser.lobes.whisper.WhisperEncoder", "!new:own.Own"
+        )
+    )
+    model = load(own_yaml, **settings)
+    export_recognizer("recognizer", own_yaml, model, model["connector"])
+    with pytest.raises(InputError, match="trusted=True"):
+        EmotionRecognizer.from_hparams("recognizer")
+    # Nothing that lies in a savedir takes a file's place, here neither
+    shutil.copytree("recognizer", "saved")
+    Path("saved/hyperparams.yaml").write_text("x: !apply:os.system [exit 1]")
+    recognizer = EmotionRecognizer.from_hparams(
+        "recognizer", trusted=True, savedir="saved"
+    )
+    assert type(recognizer.mods.whisper).__name__ == "Own"
+    assert torch.equal(
+        recognizer.mods.connector.queries, model["connector"].queries
+    )
+
+
+def test_a_folder_of_an_older_training_loads(folder, settings):
+    expected = EmotionRecognizer.from_hparams(folder)
+    text = Path(__file__).with_name("old_hyperparams.txt").read_text()
+    for name, value in settings.items():
+        if isinstance(value, str):
+            lines = [
+                f"{name}: {json.dumps(value)}"
+                if line.startswith(f"{name}:")
+                else line
+                for line in text.splitlines()
+            ]
+            text = "\n".join(lines)
+    (folder / "hyperparams.yaml").write_text(text)
+    found = EmotionRecognizer.from_hparams(folder)
+    wavs = torch.randn(2, 8000)
+    assert torch.equal(
+        found.recognize_batch(wavs)[1], expected.recognize_batch(wavs)[1]
+    )
+    # and as its writer loads it
+    trusted = EmotionRecognizer.from_hparams(folder, trusted=True)
+    assert torch.equal(
+        trusted.recognize_batch(wavs)[1], expected.recognize_batch(wavs)[1]
+    )
+
+
+# A kill during an export
+
+
+class Kill:
+    """Ends the process at its k-th operation on a file under a folder."""
+
+    EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.chmod")
+
+    def __init__(self, folder, number):
+        self.folder, self.left = str(folder), number
+
+    def __call__(self, event, arguments):
+        if event in self.EVENTS and any(
+            str(part).startswith(self.folder) for part in arguments
+        ):
+            self.left -= 1
+            if self.left == 0:
+                os._exit(9)
+
+
+def export_killed_at(number, folder, connectors, model):
+    """Export in a process that is killed; whether it was."""
+    process = os.fork()
+    if process == 0:
+        sys.addaudithook(Kill(folder, number))
+        try:
+            export_recognizer(folder, MODEL_YAML, model, *connectors)
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    assert code in (0, 9)
+    return code == 9
+
+
+class Part(LinearConnector):
+    """Stands for the adapters as well: a file of its own to write."""
+
+    def __init__(self, value):
+        super().__init__(4, 4, 1)
+        torch.nn.init.constant_(self.output.weight, value)
+
+
+def loaded(folder, parts):
+    """The value of every part that the folder's settings go with."""
+    settings = read_settings(folder / "hyperparams.yaml")
+    found = []
+    for part in parts:
+        digest = settings[f"{part}_digest"]
+        module = Part(0.0)
+        module.load(find_weights(folder, part, digest))
+        found.append(module.output.weight[0, 0].item())
+    return found
+
+
+@pytest.mark.parametrize("parts", [("connector",), ("connector", "llama")])
+@pytest.mark.parametrize("before", ["new", "old", "killed"])
+def test_a_kill_during_an_export_leaves_a_recogniser_that_loads(
+    parts, before, settings, tmp_path
+):
+    model = load(MODEL_YAML, **settings, connector_type="linear")
+    killed = 0
+    for number in range(1, 200):
+        folder = tmp_path / f"{number}"
+        export_recognizer(folder, MODEL_YAML, model, *[Part(1.0)] * len(parts))
+        if before == "old":  # which says no digest
+            path = folder / "hyperparams.yaml"
+            plain = read_settings(path)
+            plain |= {"connector_digest": None, "llama_digest": None}
+            path.write_text(settings_text(plain))
+        if before == "killed":  # as the settings had been replaced
+            export_recognizer(
+                folder, MODEL_YAML, model, *[Part(2.0)] * len(parts)
+            )
+            for part in parts:
+                path = folder / f"{part}.safetensors"
+                path.rename(folder / f"next-{path.name}")
+                Part(1.0).save(path)
+            assert loaded(folder, parts) == [2.0] * len(parts)
+        last = 2.0 if before == "killed" else 1.0
+        new = [Part(3.0)] * len(parts)
+        if not export_killed_at(number, folder, new, model):
+            break
+        killed += 1
+        # all of one export
+        found = loaded(folder, parts)
+        assert found in ([last] * len(parts), [3.0] * len(parts)), number
+        # and the next one ends as if nothing had been
+        export_recognizer(folder, MODEL_YAML, model, *new)
+        assert loaded(folder, parts) == [3.0] * len(parts)
+        assert names(folder) == sorted(
+            [f"{part}.safetensors" for part in parts] + ["hyperparams.yaml"]
+        )
+    assert killed > 5
+    assert loaded(folder, parts) == [3.0] * len(parts)
+
+
+def test_a_first_export_that_is_killed_leaves_no_half_of_one(
+    settings, tmp_path
+):
+    model = load(MODEL_YAML, **settings, connector_type="linear")
+    outcomes = set()
+    for number in range(1, 100):
+        folder = tmp_path / f"{number}"
+        if not export_killed_at(number, folder, [Part(1.0)], model):
+            break
+        try:
+            outcomes.add(loaded(folder, ["connector"])[0])
+        except InputError:
+            outcomes.add("none")
+    assert outcomes == {"none", 1.0}
+
+
+# Permissions
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_exported_files_have_the_umasks_permissions(umask, settings, tmp_path):
+    before = os.umask(umask)
+    try:
+        exported(tmp_path / "recognizer", settings)
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "recognizer").iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask, path
+
+
+# What is checked is what is loaded
+
+
+def test_what_lies_in_a_savedir_is_not_loaded(folder, settings, tmp_path):
+    expected = EmotionRecognizer.from_hparams(folder)
+    saved = tmp_path / "saved"
+    exported(saved, settings, seed=99)
+    planted = "open('CODE_RAN', 'w').close()\n"
+    for name in ("custom.py", "custom_interface.py"):
+        (saved / name).write_text(planted)
+        (folder / name).write_text(planted)
+    (saved / "hyperparams.yaml").write_text("x: !apply:os.system [true]\n")
+    before = names(saved)
+    found = EmotionRecognizer.from_hparams(folder, savedir=saved)
+    wavs = torch.randn(2, 8000)
+    assert torch.equal(
+        found.recognize_batch(wavs)[1], expected.recognize_batch(wavs)[1]
+    )
+    assert not Path("CODE_RAN").exists()
+    # and nothing is left there for the next one
+    assert names(saved) == before
+    assert not any(path.is_symlink() for path in saved.iterdir())
+
+
+def test_a_revision_of_the_hub_is_loaded_as_a_whole(
+    original, settings, tmp_path
+):
+    # The hub's cache as it is after a download
+    hub = tmp_path / "hub" / "models--someone--mser"
+    (hub / "refs").mkdir(parents=True)
+    connectors = {}
+    for number, name in enumerate(("main", "v2")):
+        commit = str(number) * 40
+        (hub / "refs" / name).write_text(commit)
+        connectors[name] = exported(
+            hub / "snapshots" / commit, settings, seed=number
+        )
+    for name, connector in connectors.items():
+        found = EmotionRecognizer.from_hparams(
+            "someone/mser", savedir=tmp_path / "hub", revision=name
+        )
+        assert torch.equal(found.mods.connector.queries, connector.queries), (
+            name
+        )
+    with pytest.raises(InputError, match="neither a folder"):
+        EmotionRecognizer.from_hparams(
+            "someone/mser", savedir=tmp_path / "hub", revision="v3"
+        )
+
+
+def test_weights_of_another_folder_are_refused(folder, settings, tmp_path):
+    exported(tmp_path / "other", settings, seed=99)
+    shutil.copy(tmp_path / "other" / "connector.safetensors", folder)
+    with pytest.raises(InputError, match="connector_digest"):
+        EmotionRecognizer.from_hparams(folder)
+
+
+def test_a_flipped_bit_is_found(folder):
+    path = folder / "connector.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="damaged"):
+        EmotionRecognizer.from_hparams(folder)
+
+
+# Strangers
+
+
+def test_the_example_that_ran_code_is_refused(folder):
+    text = Path(__file__).with_name("old_hyperparams.txt").read_text()
+    text = text[: text.index("pretrainer:")]
+    (folder / "hyperparams.yaml").write_text(
+        f"""{text}
+m: !ref <llama.model>
+hook: !ref <m.load_custom_generate>
+pretrainer: !new:speechbrain_mser.checkpoints.SafetensorsPretrainer
+  custom_hooks: {{x: !ref <hook>}}
+  loadables:
+    x: {folder}
+    connector: !ref <connector>
+    llama: !ref <llama>
+  conditions:
+    llama: !ref <lora_rank>
+"""
+    )
+    shutil.copy(folder / "connector.safetensors", folder / "x.safetensors")
+    (folder / "config.json").write_text("{}")
+    (folder / "custom_generate").mkdir()
+    (folder / "custom_generate" / "generate.py").write_text(
+        "from pathlib import Path\nPath('CODE_RAN').write_text('')\n"
+        "def generate(*args, **kwargs):\n    pass\n"
+    )
+    with pytest.raises(InputError, match="trusted=True"):
+        EmotionRecognizer.from_hparams(folder)
+    assert not Path("CODE_RAN").exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("../../etc", "../recognizer", "/etc", "no/such/model", "~", "a/../b"),
+        *("https://example.org/x", "owner/model@main", "--x/y", "\x00", ""),
+        *("someone/model\n", "a" * 900, "\\\\host\\share", "file:///etc"),
+    ],
+)
+@pytest.mark.parametrize("setting", ["whisper_hub", "llama_hub"])
+def test_a_frozen_model_that_is_none_is_refused(change, folder, setting, name):
+    change(**{setting: name})
+    with pytest.raises(InputError, match=setting):
+        EmotionRecognizer.from_hparams(folder)
+
+
+def test_numbers_that_promise_a_model_of_any_size_are_refused(change, folder):
+    change(qformer_layers=1000, qformer_hidden=65_536, qformer_ffn=1_000_000)
+    with pytest.raises(InputError, match="too small"):
+        EmotionRecognizer.from_hparams(folder)
+    change(
+        qformer_layers=2,
+        qformer_hidden=32,
+        qformer_ffn=64,
+        n_queries=65_536,
+        query_dim=65_536,
+    )
+    with pytest.raises(InputError, match="too small"):
+        EmotionRecognizer.from_hparams(folder)
+
+
+def test_heads_that_do_not_divide_the_width_are_refused(change, folder):
+    change(qformer_heads=5)
+    with pytest.raises(InputError, match="qformer_heads"):
+        EmotionRecognizer.from_hparams(folder)
+
+
+@pytest.mark.parametrize(
+    "what", ["pipe", "folder", "nothing", "pickle", "cut", "nan header"]
+)
+def test_weights_that_are_none_are_refused(change, folder, what):
+    change(connector_digest=None)
+    path = folder / "connector.safetensors"
+    content = path.read_bytes()
+    path.unlink()
+    if what == "pipe":
+        os.mkfifo(path)
+    if what == "folder":
+        path.mkdir()
+    if what == "pickle":
+        torch.save({"a": torch.zeros(1)}, path)
+    if what == "cut":
+        path.write_bytes(content[:-4])
+    if what == "nan header":
+        save_file(load_file_bytes(content), path, {"frozen_models": "[NaN"})
+    with pytest.raises(InputError, match="connector"):
+        EmotionRecognizer.from_hparams(folder)
+
+
+def load_file_bytes(content):
+    from safetensors.torch import load as load_bytes
+
+    return load_bytes(content)
+
+
+def test_labels_and_prompt_are_words_to_the_recogniser(change, folder):
+    change(label_words=["!new:os.system", "<llama>"], prompt="!ref <whisper>")
+    recognizer = EmotionRecognizer.from_hparams(folder)
+    assert recognizer.labels() == ["!new:os.system", "<llama>"]
+    assert recognizer.mods.llama.prompt == "!ref <whisper>"
+    # overrides of the user are words as well
+    recognizer = EmotionRecognizer.from_hparams(
+        folder, overrides={"prompt": "<llama.model.load_custom_generate>"}
+    )
+    assert recognizer.mods.llama.prompt.startswith("<llama")
+
+
+def test_nobody_waits_for_a_hostile_folder(folder):
+    """All of it in a process that is given a time to end."""
+    (folder / "hyperparams.yaml").write_text("[" * 60_000)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from speechbrain_mser.recognizer_folder import read_settings\n"
+            f"read_settings({str(folder / 'hyperparams.yaml')!r})",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert "InputError" in done.stderr
