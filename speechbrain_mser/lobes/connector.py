@@ -273,7 +273,7 @@ class Connector(nn.Module):
             raise InputError(
                 f"{path}: not a connector checkpoint ({error})"
             ) from None
-        frozen_models = json.loads(described)
+        frozen_models = _read_described(path, described)
         _check_shapes(path, tensors, self.state_dict(), frozen_models)
         self.load_state_dict(tensors)
         self.frozen_models = frozen_models
@@ -309,6 +309,27 @@ def _compare(role, trained, here, on_mismatch):
             f"the checkpoint belongs to other frozen models: {found}; use the "
             f"same {role}, or train anew{hint * same_width}"
         )
+
+
+def _read_described(path, text):
+    """The frozen models that a file says it was trained with."""
+    try:
+        found = json.loads(text)
+        whole = all(
+            isinstance(model["name"], str)
+            and isinstance(model["width"], int)
+            and isinstance(model.get("digest", ""), str)
+            for model in found.values()
+        )
+    # Whatever else than such an object it is
+    except (ValueError, RecursionError, AttributeError, KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise InputError(
+            f"{path}: not a connector checkpoint (its frozen models are not "
+            "described by name, width and digest)"
+        )
+    return found
 
 
 def _described(model):

@@ -443,16 +443,6 @@ def test_signals_are_checked_too(recognizer):
         recognizer.recognize_batch(torch.zeros(1, 16000))
 
 
-def test_the_file_that_is_loaded_is_the_one_that_is_checked(folder, tmp_path):
-    for path in folder.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    text = (folder / "hyperparams.yaml").read_text()
-    (tmp_path / "other.yaml").write_text(f"{text}\nx: !apply:os.getcwd []\n")
-    with pytest.raises(InputError, match="outside this package"):
-        EmotionRecognizer.from_hparams(tmp_path, "other.yaml")
-    EmotionRecognizer.from_hparams(tmp_path, "other.yaml", trusted=True)
-
-
 @pytest.mark.parametrize(
     ("wavs", "lens", "reason"),
     [

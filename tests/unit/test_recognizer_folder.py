@@ -4,13 +4,13 @@ import json
 import os
 import shutil
 import stat
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 from hyperpyyaml import load_hyperpyyaml
+from safetensors.torch import load as load_bytes
 from safetensors.torch import load_file, save_file
 
 from speechbrain_mser.calibration import FILE as CALIBRATION
@@ -193,29 +193,37 @@ def test_lobes_of_ones_own_are_exported_as_hyperpyyaml(
     )
 
 
-def test_a_folder_of_an_older_training_loads(folder, settings):
-    expected = EmotionRecognizer.from_hparams(folder)
-    text = Path(__file__).with_name("old_hyperparams.txt").read_text()
+def old_text(settings):
+    """The settings file of an older training, with these settings."""
+    lines = Path(__file__).with_name("old_hyperparams.txt").read_text()
+    lines = lines.splitlines()
     for name, value in settings.items():
         if isinstance(value, str):
-            lines = [
-                f"{name}: {json.dumps(value)}"
-                if line.startswith(f"{name}:")
-                else line
-                for line in text.splitlines()
-            ]
-            text = "\n".join(lines)
-    (folder / "hyperparams.yaml").write_text(text)
-    found = EmotionRecognizer.from_hparams(folder)
+            number = [line.split(":")[0] for line in lines].index(name)
+            lines[number] = f"{name}: {json.dumps(value)}"
+    return "\n".join(lines) + "\n"
+
+
+def test_a_folder_of_an_older_training_loads(folder, settings):
     wavs = torch.randn(2, 8000)
-    assert torch.equal(
-        found.recognize_batch(wavs)[1], expected.recognize_batch(wavs)[1]
+    _, expected = EmotionRecognizer.from_hparams(folder).recognize_batch(wavs)
+    (folder / "hyperparams.yaml").write_text(old_text(settings))
+    for trusted in (False, True):
+        found = EmotionRecognizer.from_hparams(folder, trusted=trusted)
+        assert torch.equal(found.recognize_batch(wavs)[1], expected)
+
+
+def test_the_file_that_is_loaded_is_the_one_that_is_checked(folder, settings):
+    (folder / "other.yaml").write_text(
+        old_text(settings) + "x: !apply:os.getcwd []\n"
     )
-    # and as its writer loads it
-    trusted = EmotionRecognizer.from_hparams(folder, trusted=True)
-    assert torch.equal(
-        trusted.recognize_batch(wavs)[1], expected.recognize_batch(wavs)[1]
+    EmotionRecognizer.from_hparams(folder)
+    with pytest.raises(InputError, match="outside this package"):
+        EmotionRecognizer.from_hparams(folder, "other.yaml")
+    recognizer = EmotionRecognizer.from_hparams(
+        folder, "other.yaml", trusted=True
     )
+    assert recognizer.hparams.x == os.getcwd()
 
 
 # A kill during an export
@@ -273,46 +281,45 @@ def loaded(folder, parts):
     return found
 
 
-@pytest.mark.parametrize("parts", [("connector",), ("connector", "llama")])
 @pytest.mark.parametrize("before", ["new", "old", "killed"])
 def test_a_kill_during_an_export_leaves_a_recogniser_that_loads(
-    parts, before, settings, tmp_path
+    before, settings, tmp_path
 ):
+    parts = ("connector", "llama")
     model = load(MODEL_YAML, **settings, connector_type="linear")
-    killed = 0
+    first, last = tmp_path / "first", 1.0
+    export_recognizer(first, MODEL_YAML, model, Part(last), Part(last))
+    if before == "old":  # which says no digest
+        path = first / "hyperparams.yaml"
+        plain = read_settings(path)
+        plain |= {"connector_digest": None, "llama_digest": None}
+        path.write_text(settings_text(plain))
+    if before == "killed":  # when the settings counted, and no more
+        last = 2.0
+        export_recognizer(first, MODEL_YAML, model, Part(last), Part(last))
+        for part in parts:
+            path = first / f"{part}.safetensors"
+            path.rename(first / f"next-{path.name}")
+            Part(1.0).save(path)
+        assert loaded(first, parts) == [last, last]
+    outcomes = []
     for number in range(1, 200):
         folder = tmp_path / f"{number}"
-        export_recognizer(folder, MODEL_YAML, model, *[Part(1.0)] * len(parts))
-        if before == "old":  # which says no digest
-            path = folder / "hyperparams.yaml"
-            plain = read_settings(path)
-            plain |= {"connector_digest": None, "llama_digest": None}
-            path.write_text(settings_text(plain))
-        if before == "killed":  # as the settings had been replaced
-            export_recognizer(
-                folder, MODEL_YAML, model, *[Part(2.0)] * len(parts)
-            )
-            for part in parts:
-                path = folder / f"{part}.safetensors"
-                path.rename(folder / f"next-{path.name}")
-                Part(1.0).save(path)
-            assert loaded(folder, parts) == [2.0] * len(parts)
-        last = 2.0 if before == "killed" else 1.0
-        new = [Part(3.0)] * len(parts)
-        if not export_killed_at(number, folder, new, model):
+        shutil.copytree(first, folder)
+        new = [Part(3.0), Part(3.0)]
+        killed = export_killed_at(number, folder, new, model)
+        # both of one export
+        outcomes.append(loaded(folder, parts))
+        if not killed:
             break
-        killed += 1
-        # all of one export
-        found = loaded(folder, parts)
-        assert found in ([last] * len(parts), [3.0] * len(parts)), number
         # and the next one ends as if nothing had been
         export_recognizer(folder, MODEL_YAML, model, *new)
-        assert loaded(folder, parts) == [3.0] * len(parts)
-        assert names(folder) == sorted(
-            [f"{part}.safetensors" for part in parts] + ["hyperparams.yaml"]
-        )
-    assert killed > 5
-    assert loaded(folder, parts) == [3.0] * len(parts)
+        assert loaded(folder, parts) == [3.0, 3.0]
+        assert names(folder) == [FILES[0], FILES[1], "llama.safetensors"]
+    assert [last, last] in outcomes
+    assert outcomes.count([3.0, 3.0]) > 1
+    assert outcomes[-1] == [3.0, 3.0]
+    assert all(a == b for a, b in outcomes)
 
 
 def test_a_first_export_that_is_killed_leaves_no_half_of_one(
@@ -414,8 +421,8 @@ def test_a_flipped_bit_is_found(folder):
 # Strangers
 
 
-def test_the_example_that_ran_code_is_refused(folder):
-    text = Path(__file__).with_name("old_hyperparams.txt").read_text()
+def test_the_example_that_ran_code_is_refused(folder, settings):
+    text = old_text(settings)
     text = text[: text.index("pretrainer:")]
     (folder / "hyperparams.yaml").write_text(
         f"""{text}
@@ -479,8 +486,14 @@ def test_heads_that_do_not_divide_the_width_are_refused(change, folder):
         EmotionRecognizer.from_hparams(folder)
 
 
+DESCRIBED = (
+    *("[NaN", "[]", "[" * 9000, '{"llm": 1}', '{"llm": {}}'),
+    '{"llm": {"name": "a", "width": "b"}}',
+)
+
+
 @pytest.mark.parametrize(
-    "what", ["pipe", "folder", "nothing", "pickle", "cut", "nan header"]
+    "what", ["pipe", "folder", "nothing", "pickle", "cut", *DESCRIBED]
 )
 def test_weights_that_are_none_are_refused(change, folder, what):
     change(connector_digest=None)
@@ -495,16 +508,10 @@ def test_weights_that_are_none_are_refused(change, folder, what):
         torch.save({"a": torch.zeros(1)}, path)
     if what == "cut":
         path.write_bytes(content[:-4])
-    if what == "nan header":
-        save_file(load_file_bytes(content), path, {"frozen_models": "[NaN"})
+    if what in DESCRIBED:
+        save_file(load_bytes(content), path, {"frozen_models": what})
     with pytest.raises(InputError, match="connector"):
         EmotionRecognizer.from_hparams(folder)
-
-
-def load_file_bytes(content):
-    from safetensors.torch import load as load_bytes
-
-    return load_bytes(content)
 
 
 def test_labels_and_prompt_are_words_to_the_recogniser(change, folder):
@@ -517,21 +524,3 @@ def test_labels_and_prompt_are_words_to_the_recogniser(change, folder):
         folder, overrides={"prompt": "<llama.model.load_custom_generate>"}
     )
     assert recognizer.mods.llama.prompt.startswith("<llama")
-
-
-def test_nobody_waits_for_a_hostile_folder(folder):
-    """All of it in a process that is given a time to end."""
-    (folder / "hyperparams.yaml").write_text("[" * 60_000)
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "from speechbrain_mser.recognizer_folder import read_settings\n"
-            f"read_settings({str(folder / 'hyperparams.yaml')!r})",
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert "InputError" in done.stderr
