@@ -64,8 +64,7 @@ def in_turn(llama, audio, words):
         tokens = llama.word_tokens(word)
         ids = torch.tensor(tokens[:-1]).expand(len(audio), -1)
         inputs = torch.cat([prefix, llama._embed(ids)], dim=1)
-        hidden = llama._hidden(inputs)[:, prefix.shape[1] - 1 :]
-        log_probs = llama.model.lm_head(hidden).log_softmax(-1)
+        log_probs = llama._logits(inputs, len(tokens)).log_softmax(-1)
         scores.append(
             sum(log_probs[:, i, token] for i, token in enumerate(tokens))
         )
@@ -103,7 +102,7 @@ def shared_cache(llama, audio, words):
 @torch.no_grad()
 def prefill(llama, audio):
     """The floor: the shared prefix alone, without any candidate."""
-    return llama.model.lm_head(llama._hidden(llama._prefix(audio))[:, -1])
+    return llama._logits(llama._prefix(audio), 1)
 
 
 def decode(llama, audio):

@@ -7,6 +7,8 @@ from safetensors.torch import load_file, save_file
 from speechbrain_mser.atomic import atomic_path
 from speechbrain_mser.errors import InputError
 
+TARGETS = ("q_proj", "v_proj")
+
 
 def add_adapters(model, rank):
     """Put trainable low-rank adapters into a frozen model, in place.
@@ -21,7 +23,7 @@ def add_adapters(model, rank):
     Raises
     ------
     InputError
-        peft is not installed.
+        peft is not installed, or the model has no such projections.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
@@ -30,9 +32,15 @@ def add_adapters(model, rank):
             "lora_rank needs peft: pip install 'speechbrain-mser[lora]'"
         ) from None
     config = LoraConfig(
-        r=rank, lora_alpha=2 * rank, target_modules=["q_proj", "v_proj"]
+        r=rank, lora_alpha=2 * rank, target_modules=list(TARGETS)
     )
-    inject_adapter_in_model(config, model)
+    try:
+        inject_adapter_in_model(config, model)
+    except ValueError as error:
+        raise InputError(
+            f"lora_rank: adapters go into {' and '.join(TARGETS)}, which this "
+            f"LLM has not ({error}); set lora_rank to 0, or choose another LLM"
+        ) from None
     for parameter in model.parameters():
         if parameter.requires_grad:
             # In half precision, small steps would be rounded away.

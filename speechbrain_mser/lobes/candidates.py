@@ -3,10 +3,8 @@
 from functools import lru_cache
 
 import torch
-import torch.nn.functional as F
 
-# Words of the vocabulary at a time when logits are normalised. Their logits
-# stay in a processor's cache, and each of the head's weights is read once.
+# Words of the vocabulary at a time when logits are normalised.
 VOCABULARY_BLOCK = 8192
 
 
@@ -62,20 +60,17 @@ class CandidateTree:
         self.positions = tensor([*range(prefix), *positions])[None]
         self.asked_at = tensor(asked_at)
         self.asked_for = tensor(asked_for)
-        self.asked_as = tensor(range(len(asked_for)))
         self.asked_by = tensor(asked_by)
         self.mask = _mask(tensor(seen, torch.bool), prefix, dtype)
 
-    def scores(self, hidden, head):
+    def scores(self, logits):
         """Log-probability of every candidate.
 
         Arguments
         ---------
-        hidden : torch.Tensor
-            ``[batch, 1 + inputs, hidden_size]``, the last hidden states at
-            the prefix's end and at the inputs.
-        head : torch.nn.Linear
-            From hidden states to the logits of the vocabulary.
+        logits : torch.Tensor
+            ``[batch, 1 + inputs, vocabulary]``, at the prefix's end and at
+            the inputs.
 
         Returns
         -------
@@ -85,18 +80,12 @@ class CandidateTree:
         Example
         -------
         >>> tree = CandidateTree([[2, 0], [1, 0]], 1, "cpu", torch.float32)
-        >>> head = torch.nn.Linear(4, 3)
-        >>> tree.scores(torch.zeros(5, 3, 4), head).shape
+        >>> tree.scores(torch.zeros(5, 3, 4)).shape
         torch.Size([5, 2])
         """
-        # The few logits that are asked for, rounded as those of the
-        # normaliser are: in half precision a word that is all but certain
-        # would else be more than certain.
-        bias = None if head.bias is None else head.bias[self.asked_for]
-        logits = F.linear(hidden, head.weight[self.asked_for], bias)
-        logits = logits[:, self.asked_at, self.asked_as].float()
-        steps = logits - log_normalizer(hidden, head)[:, self.asked_at]
-        scores = steps.new_zeros(len(hidden), self.size)
+        said = logits[:, self.asked_at, self.asked_for].float()
+        steps = said - log_normalizer(logits)[:, self.asked_at]
+        scores = steps.new_zeros(len(logits), self.size)
         return scores.index_add(1, self.asked_by, steps)
 
 
@@ -104,18 +93,16 @@ class CandidateTree:
 candidate_tree = lru_cache(maxsize=16)(CandidateTree)
 
 
-def log_normalizer(hidden, head):
+def log_normalizer(logits):
     """``log sum exp`` of the logits over the vocabulary, in float32.
 
-    The logits of all positions never exist at once: at 160 positions and
-    128,256 words they would be 82 MB in float32.
+    A block of the vocabulary at a time: in half precision, all logits in
+    float32 besides would be twice as much again.
 
     Arguments
     ---------
-    hidden : torch.Tensor
-        ``[..., hidden_size]``.
-    head : torch.nn.Linear
-        From hidden states to logits.
+    logits : torch.Tensor
+        ``[..., vocabulary]``.
 
     Returns
     -------
@@ -124,22 +111,14 @@ def log_normalizer(hidden, head):
 
     Example
     -------
-    >>> head = torch.nn.Linear(4, 8, bias=False)
-    >>> with torch.no_grad():  # 8 words, all e^0
-    ...     log_normalizer(torch.zeros(2, 4), head).exp().round(decimals=4)
+    >>> log_normalizer(torch.zeros(2, 8)).exp().round()  # 8 words, all e^0
     tensor([8., 8.])
     """
-    # Contiguous rows: a product with a strided batch takes a slower path.
-    rows = hidden.reshape(-1, hidden.shape[-1])
-    weights = head.weight.split(VOCABULARY_BLOCK)
-    biases = [None] * len(weights)
-    if head.bias is not None:
-        biases = head.bias.split(VOCABULARY_BLOCK)
     parts = [
-        F.linear(rows, weight, bias).float().logsumexp(-1)
-        for weight, bias in zip(weights, biases, strict=True)
+        part.float().logsumexp(-1)
+        for part in logits.split(VOCABULARY_BLOCK, dim=-1)
     ]
-    return torch.stack(parts).logsumexp(0).view(hidden.shape[:-1])
+    return torch.stack(parts).logsumexp(0)
 
 
 def _mask(seen, prefix, dtype):

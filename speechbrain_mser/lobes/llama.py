@@ -23,7 +23,8 @@ from speechbrain_mser.lobes.adapters import (
     load_adapters,
     save_adapters,
 )
-from speechbrain_mser.lobes.candidates import candidate_tree
+from speechbrain_mser.lobes.candidates import candidate_tree, log_normalizer
+from speechbrain_mser.lobes.families import longest_tree, require_family
 from speechbrain_mser.lobes.hub import find_model, load_model, require_dtype
 from speechbrain_mser.lobes.no_remote_code import DataOnly
 from speechbrain_mser.lobes.onednn import use_onednn
@@ -39,8 +40,9 @@ with warnings.catch_warnings():
 class EmotionLLaMA(DataOnly, LLaMA):
     """A frozen causal LM over ``[bos, audio, prompt, emotion word, end]``.
 
-    Any model with LLaMA's interface in transformers works: LLaMA 3, SmolLM2,
-    TinyLlama ... SpeechBrain's lobe adds a padding token and with it random
+    Any model of the families in `speechbrain_mser.lobes.families` works: LLaMA
+    3, SmolLM2, Qwen, Gemma, Mistral ... Their numbers are transformers' own;
+    other models are refused. SpeechBrain's lobe adds a padding token and with it random
     rows to the frozen embeddings; here the LLM stays the hub's own: all
     utterances have the same number of audio tokens, so nothing needs padding
     but the ends of longer words, which nothing attends to.
@@ -125,17 +127,17 @@ class EmotionLLaMA(DataOnly, LLaMA):
         # Greedy decoding is ours; theirs may ask for code from the hub.
         self.model.generation_config = GenerationConfig()
         self.prompt = prompt
-        self._require_interface()
         self.load_tokenizer(source=str(folder))
         self.hidden_size = self.model.config.hidden_size
         self._require_end_token()
         self._tokens_of, self._text_on = {}, {}
+        self._longest_tree = longest_tree(self.model.config)
         use_onednn(self.model)
         self.lora_rank = lora_rank
         if lora_rank > 0:
             add_adapters(self.model, lora_rank)
         if activation_checkpointing:
-            _checkpoint_layers(self.model.model.layers)
+            _checkpoint_layers(self.model)
 
     def _from_pretrained(self, source, dtype, **kwargs):
         del kwargs  # where the parent would look for it
@@ -153,6 +155,11 @@ class EmotionLLaMA(DataOnly, LLaMA):
         ):
             unused.add("lm_head.weight")
         self.digest = model_digest(source, partial(_own_name, unused))
+
+    def override_config(self, config):
+        """Refuse what is not known to work, before anything is loaded."""
+        require_family(config, self.source)
+        return config
 
     def train(self, mode=True):
         """Stay in evaluation mode: frozen dropout is no dropout."""
@@ -173,9 +180,20 @@ class EmotionLLaMA(DataOnly, LLaMA):
 
     @property
     def embedding_rms(self):
-        """Root mean square of the LLM's own embeddings, a float."""
-        weight = self.model.get_input_embeddings().weight
-        return weight.detach().float().square().mean().sqrt().item()
+        """Root mean square of the LLM's own embeddings, a float.
+
+        Of what its layers read, not of the weights: some LLMs (Gemma) scale
+        what they look up.
+        """
+        table = self.model.get_input_embeddings()
+        ids = torch.arange(len(table.weight), device=table.weight.device)
+        with torch.no_grad():
+            # In parts: a copy of 128,256 rows would take 2 GB in float32.
+            squares = [
+                table(part).float().square().mean(-1)
+                for part in ids.split(4096)
+            ]
+        return torch.cat(squares).mean().sqrt().item()
 
     def forward(self, audio, words):
         """The `loss`; what DDP wraps when adapters are trained."""
@@ -184,8 +202,9 @@ class EmotionLLaMA(DataOnly, LLaMA):
     def loss(self, audio, words, across_ranks=True):
         """Cross entropy of the emotion words (L_ce in Eq. 2 and 3).
 
-        Logits are computed at the words' positions alone: two of them for a
-        word of one token, not the whole sequence times the vocabulary.
+        Logits are computed at the positions of the longest word alone: two of
+        them for a word of one token, not the whole sequence times the
+        vocabulary.
 
         When training is distributed the mean is over the label tokens of all
         ranks together: the loss is the one that a single process would see,
@@ -226,9 +245,7 @@ class EmotionLLaMA(DataOnly, LLaMA):
         )
         prefix = self._prefix(audio)
         inputs = torch.cat([prefix, self._embed(padded[:, :-1])], dim=1)
-        hidden = self._hidden(inputs)[:, prefix.shape[1] - 1 :]
-        hidden = hidden.flatten(0, 1)[real]
-        logits = self.model.lm_head(hidden)  # [label tokens, vocabulary]
+        logits = self._logits(inputs, longest).flatten(0, 1)[real]
         log_probs = F.log_softmax(logits, dim=-1, dtype=torch.float32)
         total = F.nll_loss(log_probs, padded.flatten()[real], reduction="sum")
         part = torch.stack([total, total.new_tensor(len(real))])
@@ -239,7 +256,8 @@ class EmotionLLaMA(DataOnly, LLaMA):
     def score(self, audio, label_words):
         """Log-probability of every candidate word, in one pass.
 
-        The candidates follow the shared prefix as a tree (in attention mask
+        In as many as there are words where the LLM would not read a tree as
+        it reads a word (`longest_tree`). Else the candidates follow the shared prefix as a tree (in attention mask
         and positions): each sees the prefix and itself, and words that begin
         alike share their beginning. All of them together cost a few tokens
         more than one.
@@ -272,13 +290,28 @@ class EmotionLLaMA(DataOnly, LLaMA):
         length = prefix.shape[1]
         tree = candidate_tree(candidates, length, prefix.device, prefix.dtype)
         leaves = self._embed(tree.inputs).expand(len(audio), -1, -1)
-        hidden = self._hidden(
-            torch.cat([prefix, leaves], dim=1),
+        inputs = torch.cat([prefix, leaves], dim=1)
+        if inputs.shape[1] > self._longest_tree:
+            return self._score_in_turn(prefix, candidates)
+        logits = self._logits(
+            inputs,
+            1 + leaves.shape[1],  # the prefix's end, then the tree
             attention_mask=tree.mask,
             position_ids=tree.positions,
         )
-        # the prefix's end, then the tree
-        return tree.scores(hidden[:, length - 1 :], self.model.lm_head)
+        return tree.scores(logits)
+
+    def _score_in_turn(self, prefix, candidates):
+        """One word after the other, where the LLM can't read a tree."""
+        scores = []
+        for tokens in candidates:
+            asked = torch.tensor(tokens, device=prefix.device)
+            word = self._embed(asked[:-1]).expand(len(prefix), -1, -1)
+            inputs = torch.cat([prefix, word], dim=1)
+            logits = self._logits(inputs, len(tokens))
+            said = logits[:, range(len(tokens)), asked].float()
+            scores.append((said - log_normalizer(logits)).sum(-1))
+        return torch.stack(scores, dim=1)
 
     @torch.no_grad()
     def generate(self, audio, max_new_tokens=8):
@@ -370,15 +403,6 @@ class EmotionLLaMA(DataOnly, LLaMA):
     def _ids(self, text):
         return self.tokenizer.encode(text, add_special_tokens=False)
 
-    def _require_interface(self):
-        if not (
-            hasattr(self.model, "model") and hasattr(self.model, "lm_head")
-        ):
-            raise InputError(
-                f"the LLM {self.source} is a {self.config.model_type}, which "
-                "has not LLaMA's interface; choose another (llama_hub)"
-            )
-
     def _require_end_token(self):
         self.end_token = self.tokenizer.eos_token_id
         if self.end_token is None:
@@ -418,11 +442,17 @@ class EmotionLLaMA(DataOnly, LLaMA):
             self._text_on[place] = len(start), ids
         return self._text_on[place]
 
-    def _hidden(self, embeddings, **kwargs):
-        """Last hidden states, without the logits of every position."""
-        return self.model.model(
-            inputs_embeds=embeddings, use_cache=False, **kwargs
-        ).last_hidden_state
+    def _logits(self, embeddings, last, **kwargs):
+        """``[batch, last, vocabulary]``: the LLM's own at the last positions.
+
+        By the LLM's own forward, since some scale their logits or cap them.
+        """
+        return self.model(
+            inputs_embeds=embeddings,
+            use_cache=False,
+            logits_to_keep=last,
+            **kwargs,
+        ).logits
 
     # In a checkpoint, SpeechBrain calls this on the main process only.
     @mark_as_saver
@@ -447,14 +477,19 @@ def _own_name(unused, name):
     return None if {name, bare} & unused else bare
 
 
-def _checkpoint_layers(layers):
+def _checkpoint_layers(model):
     """Have every layer computed again in the backward pass, in place.
 
     transformers' own checkpointing works in training mode alone, in which a
     frozen LLM never is. In evaluation mode nothing is drawn at random, so no
     random state needs keeping.
     """
-    for layer in layers:
+    if not hasattr(model.model, "layers"):
+        raise InputError(
+            f"activation_checkpointing: a {model.config.model_type} does not "
+            "have its layers where LLaMA has them; leave it False"
+        )
+    for layer in model.model.layers:
         layer.forward = partial(
             checkpoint,
             layer.forward,
