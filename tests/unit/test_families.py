@@ -6,6 +6,7 @@ all logits, no mask and no positions given.
 
 import inspect
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -21,6 +22,7 @@ from speechbrain_mser.lobes.families import (
 )
 from speechbrain_mser.lobes.llama import EmotionLLaMA
 
+ROOT = Path(__file__).resolve().parents[2]
 # Those that the installed transformers has.
 FAMILIES = sorted((AS_TREE | IN_TURN) & set(CONFIG_MAPPING.keys()))
 PROMPT = "What is the emotion?"
@@ -282,3 +284,9 @@ def test_the_lists_name_families_of_causal_language_models():
     assert not AS_TREE & IN_TURN
     for family in FAMILIES:
         assert CONFIG_MAPPING[family] in MODEL_FOR_CAUSAL_LM_MAPPING
+
+
+def test_the_docs_name_these_families():
+    text = (ROOT / "docs" / "frozen_models.md").read_text(encoding="utf-8")
+    for families in (AS_TREE, IN_TURN):
+        assert " ".join(text.split()).count(", ".join(sorted(families))) == 1
