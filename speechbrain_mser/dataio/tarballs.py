@@ -4,7 +4,6 @@ Nobody unpacks tens of gigabytes of film for the sake of a gigabyte of sound.
 """
 
 import tarfile
-import zlib
 from pathlib import Path, PurePosixPath
 
 from speechbrain_mser.dataio.extraction import Packed
@@ -12,6 +11,8 @@ from speechbrain_mser.errors import InputError
 
 # The largest film of a corpus has some tens of megabytes.
 _MAX_BYTES = 256 * 2**20
+# What is passed over is read too, so many bytes at a time.
+_CHUNK = 2**20
 
 
 def read_tarball(folder, path, dropped):
@@ -50,25 +51,48 @@ def read_tarball(folder, path, dropped):
     audio.tar/audio/a.txt b'hello'
     """
     full = Path(folder, path)
-    try:
-        # As a stream: what is gzipped cannot be searched
-        with tarfile.open(full, "r|*") as tarball:
-            for member in tarball:
-                inside = PurePosixPath(member.name)
-                if member.isdir() or inside.name.startswith("."):
-                    continue
-                name = f"{path}/{member.name}"
+    # As a stream: what is gzipped cannot be searched
+    with _call(full, tarfile.open, full, "r|*") as tarball:
+        while member := _call(full, tarball.next):
+            inside = PurePosixPath(member.name)
+            if member.isdir() or inside.name.startswith("."):
+                problem = ""
+            else:
                 problem = _problem(member, inside)
-                if problem:
-                    dropped.append((name, problem))
-                else:
-                    data = tarball.extractfile(member).read()
-                    yield Packed(name, data, member.mtime)
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+                if not problem:
+                    data = _call(full, tarball.extractfile(member).read)
+                    yield Packed(f"{path}/{member.name}", data, member.mtime)
+                    continue
+                dropped.append((f"{path}/{member.name}", problem))
+            _call(full, _pass_over, tarball, member)
+
+
+def _call(full, function, *args):
+    """Call tarfile; what it raises is the tarball's fault.
+
+    Of `tarfile`, of every decompressor, and of numbers in a header that are
+    none.
+    """
+    try:
+        return function(*args)
+    except Exception as error:
         raise InputError(
             f"{full}: broken off or damaged ({error}); download it again, "
             "or unpack what can be unpacked and delete it"
         ) from None
+
+
+def _pass_over(tarball, member):
+    """Read what is not wanted.
+
+    `tarfile` would do so by itself, and would not end for a while where a
+    header claims more than any tarball holds: here its end is an error.
+    """
+    # Those that have content: a link would be followed
+    if member.isreg() or member.type not in tarfile.SUPPORTED_TYPES:
+        content = tarball.extractfile(member)
+        while content.read(_CHUNK):
+            pass
 
 
 def _problem(member, inside):
