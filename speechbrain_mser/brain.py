@@ -11,10 +11,11 @@ from tqdm import tqdm
 
 from speechbrain_mser.checkpoints import RandomState
 from speechbrain_mser.dataio.batching import UtteranceBatch
-from speechbrain_mser.dataio.encoding import encode_batch
+from speechbrain_mser.dataio.encoding import NO_SCORE, encode_batch
 from speechbrain_mser.distributed import sum_over_ranks, union_over_ranks
 from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.finite import finite_rows
 from speechbrain_mser.lobes.alignment import CorpusAlignment
 from speechbrain_mser.lobes.standardize import FeatureStandardizer
 from speechbrain_mser.metrics import emotion_metrics
@@ -89,7 +90,7 @@ class EmotionBrain(Brain):
     # What is computed
 
     def compute_forward(self, batch, stage):
-        """Encode and connect a batch.
+        """Connect a batch that `is_encoded`.
 
         Returns
         -------
@@ -99,7 +100,7 @@ class EmotionBrain(Brain):
             ``[batch, hidden]``.
         """
         del stage
-        features, lens = self.encode(batch.to(self.device))
+        features, lens = batch.features
         if self.alignment is not None:
             features = self.alignment(features, batch.corpus)
         return self.modules.connector(features, lens)
@@ -110,14 +111,20 @@ class EmotionBrain(Brain):
         # In the encoder's own dtype: features must not depend on whether it
         # is training or the statistics' estimation that asks for them.
         with torch.autocast(torch.device(self.device).type, enabled=False):
-            return encode_batch(batch, self.modules.whisper, store)
+            return encode_batch(
+                batch, self.modules.whisper, store, on_bad=self._leave_out
+            )
 
     def compute_objectives(self, predictions, batch, stage):
         """Eq. 2 and 3: the contrastive loss plus lambda times the LLM's."""
         tokens, pooled = predictions
-        label_words = self.label_words
+        scores = None
+        if stage != Stage.TRAIN:
+            scores, pooled = self._score(tokens, pooled, batch)
+            if not len(batch):
+                return torch.zeros(())
         emotions = torch.tensor(
-            [label_words.index(word) for word in batch.emotion],
+            [self.label_words.index(word) for word in batch.emotion],
             device=tokens.device,
         )
         contrastive = self.hparams.contrastive_loss(
@@ -126,7 +133,7 @@ class EmotionBrain(Brain):
         if stage == Stage.TRAIN:
             cross_entropy = self.modules.llama(tokens, batch.emotion)
         else:
-            cross_entropy = self._predict(tokens, emotions, batch.emotion)
+            cross_entropy = self._predict(scores, emotions, batch.emotion)
         # In a mean each counts with what it is itself a mean over.
         n_tokens = self.raw("llama").count_tokens(batch.emotion)
         self._remember("contrastive", contrastive, len(batch))
@@ -134,20 +141,29 @@ class EmotionBrain(Brain):
         share = self._ce_share if stage == Stage.TRAIN else 1.0
         return contrastive + self.hparams.ce_weight * share * cross_entropy
 
-    def _predict(self, tokens, emotions, words):
+    def _score(self, tokens, pooled, batch):
+        """All candidates' scores; what is not finite is set aside by name."""
+        scores = self.raw("llama").score(tokens, self.label_words)
+        good = finite_rows(torch.cat([scores, pooled.to(scores)], dim=-1))
+        batch.set_aside(
+            {row: NO_SCORE for row, ok in enumerate(good) if not ok}
+        )
+        self.has_speech(batch)  # says which
+        good = torch.tensor(good, device=scores.device)
+        return scores[good], pooled[good]
+
+    def _predict(self, scores, emotions, words):
         """Note the predictions of a batch; its cross entropy comes with them.
 
         The scores of all candidates hold the right one's, so the LLM needs
         not be asked again for the loss.
         """
-        llama = self.raw("llama")
-        scores = llama.score(tokens, self.label_words)
         self.references += words
         self.predictions += [
             self.label_words[i] for i in scores.argmax(-1).tolist()
         ]
         right = scores.gather(1, emotions[:, None])
-        return -right.sum() / llama.count_tokens(words)
+        return -right.sum() / self.raw("llama").count_tokens(words)
 
     def _remember(self, name, value, weight):
         """Add to a stage's mean; on the device, without waiting for it."""
@@ -176,7 +192,7 @@ class EmotionBrain(Brain):
         tokens of all of them, which have to be counted first. An epoch's last
         step may have fewer.
         """
-        if self.has_speech(batch):
+        if self.is_encoded(batch):
             self._waiting.append(batch)
         else:
             self._refuse_where_distributed(batch)
@@ -228,11 +244,53 @@ class EmotionBrain(Brain):
         counts = sum_over_ranks(counts)
         return counts / counts.mean()
 
+    def check_loss_isfinite(self, loss):
+        """Stop at a loss that is no number.
+
+        SpeechBrain's warns three times, and by then has stepped: all weights
+        are NaN.
+
+        Raises
+        ------
+        InputError
+            It is NaN or infinite, though no utterance's features are.
+        """
+        if not torch.isfinite(loss):
+            raise InputError(
+                f"the loss is {float(loss)} in step {self.optimizer_step + 1}, "
+                "of features that are all finite: the training diverges; lower "
+                "lr, or set precision to fp32 or bf16; it can go on from its "
+                "last checkpoint"
+            )
+
     # Bad input
+
+    def is_encoded(self, batch):
+        """Encode what could be read of a batch; is there anything left?
+
+        Arguments
+        ---------
+        batch : UtteranceBatch
+            Any batch; gets ``features``, the encoder's and their lengths.
+
+        Returns
+        -------
+        bool
+            Whether the batch holds an utterance.
+
+        Raises
+        ------
+        InputError
+            An utterance is bad and ``on_bad_utterance`` is "stop".
+        """
+        if not self.has_speech(batch):
+            return False
+        batch.features = self.encode(batch.to(self.device))
+        return len(batch) > 0
 
     def evaluate_batch(self, batch, stage):
         """Evaluate what could be read of a batch."""
-        if self.has_speech(batch):
+        if self.is_encoded(batch):
             return super().evaluate_batch(batch, stage)
         self._refuse_where_distributed(batch)
         return torch.zeros(())
@@ -256,17 +314,20 @@ class EmotionBrain(Brain):
             An utterance is bad and ``on_bad_utterance`` is "stop".
         """
         for bad in batch.bad:
-            if bad.utterance not in self.bad_utterances:
-                self.bad_utterances[bad.utterance] = bad.reason
-                logger.warning(
-                    "utterance %s left out: %s", bad.utterance, bad.reason
-                )
-            if self.hparams.on_bad_utterance == "stop":
-                raise InputError(
-                    f"utterance {bad.utterance}: {bad.reason}; mend or remove "
-                    "it, or set on_bad_utterance: skip"
-                )
+            self._leave_out(bad)
         return len(batch) > 0
+
+    def _leave_out(self, bad):
+        if bad.utterance not in self.bad_utterances:
+            self.bad_utterances[bad.utterance] = bad.reason
+            logger.warning(
+                "utterance %s left out: %s", bad.utterance, bad.reason
+            )
+        if self.hparams.on_bad_utterance == "stop":
+            raise InputError(
+                f"utterance {bad.utterance}: {bad.reason}; mend or remove "
+                "it, or set on_bad_utterance: skip"
+            )
 
     def _refuse_where_distributed(self, batch):
         """Of a batch that could not be read at all."""
@@ -394,8 +455,8 @@ class EmotionBrain(Brain):
         )
         for index in progress:
             batch = UtteranceBatch([dataset[index]])
-            if self.has_speech(batch):
-                standardizer.update(*self.encode(batch.to(self.device)))
+            if self.is_encoded(batch):
+                standardizer.update(*batch.features)
         standardizer.finish()
 
     def on_stage_start(self, stage, epoch=None):
@@ -423,8 +484,10 @@ class EmotionBrain(Brain):
             stats = {}
         else:
             if not self.references:
+                first = next(iter(self.bad_utterances.items()))
                 raise InputError(
-                    "no utterance of the validation set can be read"
+                    "no utterance of the validation set can be read and "
+                    f"recognised (first: {': '.join(first)})"
                 )
             metrics = emotion_metrics(
                 self.references, self.predictions, self.label_words

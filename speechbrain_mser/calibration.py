@@ -97,6 +97,16 @@ class Calibration:
     log_prior: dict
     fitted_on: dict = field(default_factory=dict)
 
+    def __post_init__(self):
+        temperatures = (self.temperature, self.temperature_with_prior)
+        numbers = [*temperatures, *self.log_prior.values()]
+        if not np.isfinite(numbers).all() or min(temperatures) <= 0:
+            raise InputError(
+                f"temperatures {temperatures} and log-priors "
+                f"{self.log_prior} are no calibration: temperatures are above "
+                "0, and all are finite"
+            )
+
     def apply(self, log_probs, labels, mode):
         """Calibrate log-probabilities.
 
@@ -117,7 +127,7 @@ class Calibration:
         Raises
         ------
         InputError
-            An unknown mode.
+            An unknown mode, or a row that is no distribution.
         """
         check_mode(mode)
         if mode == "temperature":
@@ -126,7 +136,14 @@ class Calibration:
             liked = [self.log_prior.get(label, 0.0) for label in labels]
             log_probs = log_probs / self.temperature_with_prior
             log_probs = log_probs - log_probs.new_tensor(liked)
-        return log_probs.log_softmax(-1)
+        found = log_probs.log_softmax(-1)
+        bad = found.isnan().any(-1).nonzero().flatten().tolist()
+        if bad:
+            raise InputError(
+                f"log-probabilities of utterance {bad[0] + 1} of "
+                f"{len(found)} are not finite: there is nothing to calibrate"
+            )
+        return found
 
     def save(self, path):
         """Write it as JSON, atomically.
@@ -161,24 +178,25 @@ class Calibration:
         """
         found = read_json(path)
         try:
-            made = cls(
+            return cls(
                 float(found["temperature"]),
                 float(found["temperature_with_prior"]),
                 {word: float(x) for word, x in found["log_prior"].items()},
                 dict(found["fitted_on"]),
             )
-            temperatures = (made.temperature, made.temperature_with_prior)
-            numbers = [*temperatures, *made.log_prior.values()]
-            usable = np.isfinite(numbers).all() and min(temperatures) > 0
-        except (KeyError, TypeError, ValueError, AttributeError):
-            usable = False
-        if not usable:
+        # OverflowError: an integer of 400 digits
+        except (
+            KeyError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            OverflowError,
+        ):
             raise InputError(
                 f"{path}: expected temperature and temperature_with_prior "
                 "above 0, a log_prior of label to number, and fitted_on; run "
                 "calibrate.py again"
-            )
-        return made
+            ) from None
 
 
 def fit_calibration(log_probs, references, labels, **fitted_on):

@@ -6,9 +6,12 @@ from speechbrain.utils.fetching import FetchConfig
 
 from speechbrain_mser import calibration as calibrations
 from speechbrain_mser.dataio.audio import check_signal, load_audio
+from speechbrain_mser.dataio.encoding import NO_SCORE, NOT_FINITE
+from speechbrain_mser.dataio.limits import AudioError
 from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.fingerprints import weights_digest
+from speechbrain_mser.finite import finite_rows
 from speechbrain_mser.recognizer_folder import (
     SETTINGS_FILE,
     build_recognizer,
@@ -238,15 +241,36 @@ class EmotionRecognizer(Pretrained):
         """
         words = self.labels(labels)
         self._check_calibration(calibration)
-        with self.inference_ctx:
-            tokens, _ = self.mods.connector(
-                features.to(self.device), lens.to(self.device)
-            )
-        log_probs = self.mods.llama.score(tokens, words).log_softmax(-1)
+        _check_rows(finite_rows(features), NOT_FINITE)
+        log_probs = self.score_features(features, lens, words)
+        _check_rows((~log_probs.isnan().any(-1)).tolist(), NO_SCORE)
         if calibration != "none":
             found = self.load_calibration()
             log_probs = found.apply(log_probs, words, calibration)
         return [words[i] for i in log_probs.argmax(-1).tolist()], log_probs
+
+    @torch.no_grad()
+    def score_features(self, features, lens, labels=None):
+        """How probable each emotion is, from the encoder's features.
+
+        Arguments
+        ---------
+        features, lens, labels
+            As for `recognize_features`.
+
+        Returns
+        -------
+        torch.Tensor
+            ``[batch, n_labels]``, log-probabilities normalised over the
+            labels. NaN for an utterance of which the model's numbers are not
+            finite: it has no most probable emotion.
+        """
+        words = self.labels(labels)
+        with self.inference_ctx:
+            tokens, _ = self.mods.connector(
+                features.to(self.device), lens.to(self.device)
+            )
+        return self.mods.llama.score(tokens, words).log_softmax(-1)
 
     def recognize_file(self, path, labels=None, calibration="none"):
         """The most probable emotion of a recording.
@@ -387,7 +411,10 @@ class EmotionRecognizer(Pretrained):
         """The connector's tokens and embeddings of a batch."""
         features, lens = self._encode(wavs, wav_lens)
         with self.inference_ctx:
-            return self.mods.connector(features, lens)
+            tokens, embeddings = self.mods.connector(features, lens)
+        _check_rows(finite_rows(tokens), NO_SCORE)
+        _check_rows(finite_rows(embeddings), NO_SCORE)
+        return tokens, embeddings
 
     @torch.no_grad()
     def _encode(self, wavs, wav_lens):
@@ -397,9 +424,26 @@ class EmotionRecognizer(Pretrained):
         _check_batch(wavs, wav_lens)
         wavs = wavs.to(self.device).float()
         wav_lens = wav_lens.to(self.device).float()
-        for wav, length in zip(wavs, wav_lens, strict=True):
-            check_signal(wav[: round(float(length) * len(wav))].cpu())
-        return self.mods.whisper(wavs, wav_lens)
+        for row, (wav, length) in enumerate(zip(wavs, wav_lens, strict=True)):
+            try:
+                check_signal(wav[: round(float(length) * len(wav))].cpu())
+            except AudioError as error:
+                raise AudioError(
+                    f"{_which(row, wavs)}{error}", error.kind
+                ) from None
+        features, lens = self.mods.whisper(wavs, wav_lens)
+        _check_rows(finite_rows(features), NOT_FINITE)
+        return features, lens
+
+
+def _which(row, batch):
+    return "" if len(batch) == 1 else f"utterance {row + 1} of {len(batch)}: "
+
+
+def _check_rows(good, reason):
+    """Refuse a batch in which an utterance's numbers are not finite."""
+    if not all(good):
+        raise InputError(f"{_which(good.index(False), good)}{reason}")
 
 
 def _check_batch(wavs, wav_lens):

@@ -64,7 +64,7 @@ def extract(encoder, store, table, training, device):
         training["batch_size"],
         training["num_workers"],
     ):
-        encode_batch(batch.to(device), encoder, store)
+        encode_batch(batch.to(device), encoder, store, count_bad)
         counts["encoded"] += len(batch.rows["sig"])
         counts["stored before"] += len(batch.rows["stored"])
     return counts

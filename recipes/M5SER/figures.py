@@ -163,7 +163,11 @@ def embeddings(recognizer, table, feature_folder=None):
     # Neighbours of like length: little is computed for padding.
     ordered = table.sort_values(["duration", "ID"])
     for batch in read_batches(ordered, store, "embeddings", name_bad, 32):
-        encoded = encode_batch(batch.to(recognizer.device), encoder, store)
+        encoded = encode_batch(
+            batch.to(recognizer.device), encoder, store, name_bad
+        )
+        if not len(batch):
+            continue
         _, vectors = recognizer.mods.connector(*encoded)
         vectors = torch.nn.functional.normalize(vectors.float(), dim=-1)
         pooled |= zip(batch.id, vectors.cpu().numpy(), strict=True)

@@ -1,10 +1,12 @@
 """What evaluation and calibration share: a recogniser over many utterances."""
 
+from functools import partial
+
 import torch
 from speechbrain.utils.logger import get_logger
 
-from speechbrain_mser.dataio.batching import read_batches
-from speechbrain_mser.dataio.encoding import encode_batch, open_store
+from speechbrain_mser.dataio.batching import BadUtterance, read_batches
+from speechbrain_mser.dataio.encoding import NO_SCORE, encode_batch, open_store
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.inference import EmotionRecognizer
 from speechbrain_mser.lobes.alignment import CorpusAlignment
@@ -82,11 +84,7 @@ def features_of(recognizer, store, table, settings, name):
         An utterance could not be read and ``on_bad_utterance`` is "stop".
     """
 
-    def on_bad(bad):
-        if settings["on_bad_utterance"] == "stop":
-            raise InputError(f"{bad.utterance}: {bad.reason}")
-        logger.warning("%s left out: %s", bad.utterance, bad.reason)
-
+    on_bad = partial(_leave_out, settings)
     for batch in read_batches(
         # Neighbours of like length: little is computed for padding.
         table.sort_values(["duration", "ID"]),
@@ -97,7 +95,16 @@ def features_of(recognizer, store, table, settings, name):
         settings["num_workers"],
     ):
         batch = batch.to(recognizer.device)
-        yield batch, *encode_batch(batch, recognizer.mods.whisper, store)
+        found = encode_batch(batch, recognizer.mods.whisper, store, on_bad)
+        if len(batch):
+            yield batch, *found
+
+
+def _leave_out(settings, bad):
+    """Stop at an utterance that cannot be used, or go on without it."""
+    if settings["on_bad_utterance"] == "stop":
+        raise InputError(f"{bad.utterance}: {bad.reason}")
+    logger.warning("%s left out: %s", bad.utterance, bad.reason)
 
 
 def align_to_training(recognizer, store, table, settings, name):
@@ -169,10 +176,14 @@ def recognize(recognizer, store, table, labels, settings, name, alignment=None):
     ):
         if alignment is not None:
             features = alignment(features, batch.corpus)
-        _, log_probs = recognizer.recognize_features(features, lens, labels)
-        found.update(zip(batch.id, log_probs.cpu(), strict=True))
+        log_probs = recognizer.score_features(features, lens, labels).cpu()
+        for utterance, row in zip(batch.id, log_probs, strict=True):
+            if row.isnan().any():
+                _leave_out(settings, BadUtterance(utterance, NO_SCORE))
+            else:
+                found[utterance] = row
     if not found:
-        raise InputError(f"{name}: no utterance could be read")
+        raise InputError(f"{name}: no utterance could be read and recognised")
     table = table[table.ID.isin(found)].sort_values("ID")
     return table, torch.stack([found[utterance] for utterance in table.ID])
 

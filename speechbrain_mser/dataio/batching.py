@@ -91,9 +91,10 @@ class UtteranceBatch(PaddedBatch):
         bad = [e["sig"] for e in examples if isinstance(e["sig"], BadUtterance)]
         good = [e for e in examples if not isinstance(e["sig"], BadUtterance)]
         self._size = len(good)
+        self._columns = [name for name in examples[0] if name != "sig"]
         if good:
             super().__init__(
-                [{k: v for k, v in e.items() if k != "sig"} for e in good]
+                [{name: e[name] for name in self._columns} for e in good]
             )
             self._collate([e["sig"] for e in good])
         self.bad = bad
@@ -118,6 +119,40 @@ class UtteranceBatch(PaddedBatch):
         self.stored = (
             pad_together(list(stored.values()), -2) if stored else None
         )
+
+    def set_aside(self, reasons):
+        """Take utterances out of the batch, in place.
+
+        Arguments
+        ---------
+        reasons : dict
+            Position in the batch to what is wrong with the utterance; goes to
+            ``bad``.
+        """
+        if not reasons:
+            return
+        self.bad += [
+            BadUtterance(self.id[row], reason)
+            for row, reason in reasons.items()
+        ]
+        kept = [row for row in range(len(self)) if row not in reasons]
+        places = {row: place for place, row in enumerate(kept)}
+        for name in self._columns:
+            values = getattr(self, name)
+            if isinstance(values, torch.Tensor):
+                setattr(self, name, values[kept])
+            else:
+                setattr(self, name, [values[row] for row in kept])
+        if self.keys is not None:
+            self.keys = [self.keys[row] for row in kept]
+        for name, rows in self.rows.items():
+            at = [i for i, row in enumerate(rows) if row in places]
+            padded = getattr(self, name)
+            if padded is not None:
+                padded = PaddedData(padded.data[at], padded.lengths[at])
+                setattr(self, name, padded if at else None)
+            self.rows[name] = [places[rows[i]] for i in at]
+        self._size = len(kept)
 
     def __len__(self):
         return self._size

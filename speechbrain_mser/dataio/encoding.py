@@ -2,17 +2,30 @@
 
 import shutil
 
+import torch
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_mser.dataio.audio import DECODING
-from speechbrain_mser.dataio.batching import pad_together
+from speechbrain_mser.dataio.batching import pad_together, refuse_bad
 from speechbrain_mser.dataio.features import FeatureStore
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.finite import finite_rows
 
 logger = get_logger(__name__)
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
 FRAMES_PER_SECOND = 50
+
+# Of an utterance that could be read and not be encoded.
+NOT_FINITE = (
+    "the encoder's features are not finite; an encoder in float16 may need "
+    "frozen_dtype bfloat16 or float32"
+)
+# Of an utterance that could be encoded and not be recognised.
+NO_SCORE = (
+    "the model's numbers are not finite: its weights are damaged, or an LLM in "
+    "float16 needs frozen_dtype bfloat16 or float32"
+)
 
 
 def open_store(encoder, features, feature_folder, feature_dtype):
@@ -78,7 +91,7 @@ def log_size(store, encoder, durations):
     )
 
 
-def encode_batch(batch, encoder, store=None):
+def encode_batch(batch, encoder, store=None, on_bad=refuse_bad):
     """Features of a batch of utterances by a frozen encoder.
 
     With a store all features have been rounded to its dtype, so that it makes
@@ -93,23 +106,27 @@ def encode_batch(batch, encoder, store=None):
     store : FeatureStore, optional
         The one that the batch's dataset was made with; receives what it did
         not have.
+    on_bad : callable, optional
+        Called with the `BadUtterance` of each whose features are not finite;
+        they are set aside in the batch. By default the first is refused.
 
     Returns
     -------
     features : torch.Tensor
-        ``[batch, frames, dim]`` or ``[batch, layers, frames, dim]``, zero
-        beyond an utterance's length.
+        ``[batch, frames, dim]`` or ``[batch, layers, frames, dim]``, finite,
+        zero beyond an utterance's length. Of what is left of the batch, which
+        may be nothing.
     lens : torch.Tensor
         ``[batch]``, relative lengths in frames.
 
     Raises
     ------
     InputError
-        Features that cannot be stored: not finite, or too large for float16.
+        Features that cannot be stored, because they are too large for
+        float16; or ``on_bad``'s.
 
     Example
     -------
-    >>> import torch
     >>> from speechbrain_mser.dataio.batching import UtteranceBatch
     >>> encoder = lambda wavs, lens: (wavs[:, ::320, None], lens)
     >>> batch = UtteranceBatch([{"id": "a", "sig": torch.ones(640)}])
@@ -118,16 +135,16 @@ def encode_batch(batch, encoder, store=None):
     torch.Size([1, 2, 1])
     """
     if store is None:
-        return encoder(*batch.sig)
+        return _finite(batch, *encoder(*batch.sig), on_bad)
     for row in batch.rows["stored"]:
         # Copied or moved audio, recognised by its content.
         if not batch.keys[row].known:
             store.remember(batch.keys[row])
     if batch.sig is None:
         return batch.stored
+    encoded = _finite(batch, *encoder(*batch.sig), on_bad)
     own_frames = {}
-    encoded = _unpad(*encoder(*batch.sig))
-    for row, features in zip(batch.rows["sig"], encoded, strict=True):
+    for row, features in zip(batch.rows["sig"], _unpad(*encoded), strict=True):
         try:
             own_frames[row] = store.put(batch.keys[row], features)
         except InputError as error:
@@ -136,10 +153,29 @@ def encode_batch(batch, encoder, store=None):
         own_frames |= zip(
             batch.rows["stored"], _unpad(*batch.stored), strict=True
         )
-    device = batch.sig.data.device
+    if not own_frames:
+        return encoded
+    device = encoded[0].device
     ordered = [own_frames[row].to(device) for row in range(len(batch))]
     features, lens = pad_together(ordered, -2)
     return features, lens.to(device)
+
+
+def _finite(batch, features, lens, on_bad):
+    """The rows of encoded utterances that are numbers; the rest set aside."""
+    good = finite_rows(features)
+    if all(good):
+        return features, lens
+    rows = [
+        row
+        for row, is_good in zip(batch.rows["sig"], good, strict=True)
+        if not is_good
+    ]
+    batch.set_aside(dict.fromkeys(rows, NOT_FINITE))
+    for bad in batch.bad[-len(rows) :]:
+        on_bad(bad)
+    good = torch.tensor(good, device=features.device)
+    return features[good], lens[good]
 
 
 def _unpad(features, lens):

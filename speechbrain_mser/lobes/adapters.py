@@ -6,6 +6,7 @@ from safetensors.torch import load_file, save_file
 
 from speechbrain_mser.atomic import atomic_path
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.finite import refuse_not_finite
 
 TARGETS = ("q_proj", "v_proj")
 
@@ -77,7 +78,8 @@ def load_adapters(module, path, rank):
     Raises
     ------
     InputError
-        The file holds no adapters, or those of another LLM or rank.
+        The file holds no adapters, those of another LLM or rank, or values
+        that are not finite.
     """
     try:
         tensors = load_file(path)
@@ -95,6 +97,7 @@ def load_adapters(module, path, rank):
             f"{_shapes(found)}, lora_rank {rank} here needs "
             f"{_shapes(expected)}"
         )
+    refuse_not_finite(path, tensors)
     with torch.no_grad():
         for name, parameter in trained.items():
             parameter.copy_(tensors[name])

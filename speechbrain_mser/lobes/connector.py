@@ -22,6 +22,7 @@ from torch import nn
 
 from speechbrain_mser.atomic import atomic_path
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.finite import refuse_not_finite
 from speechbrain_mser.lobes.layer_mix import mix_layers
 from speechbrain_mser.lobes.standardize import FeatureStandardizer
 
@@ -263,7 +264,8 @@ class Connector(nn.Module):
         Raises
         ------
         InputError
-            No such file, not a safetensors file, or another connector's.
+            No such file, not a safetensors file, another connector's, or
+            values that are not finite.
         """
         try:
             with safe_open(path, framework="pt") as file:
@@ -275,6 +277,7 @@ class Connector(nn.Module):
             ) from None
         frozen_models = _read_described(path, described)
         _check_shapes(path, tensors, self.state_dict(), frozen_models)
+        refuse_not_finite(path, tensors)
         self.load_state_dict(tensors)
         self.frozen_models = frozen_models
 

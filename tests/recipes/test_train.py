@@ -502,7 +502,8 @@ def test_validation_takes_the_loss_from_the_scores(tiny_llama):
         predictions=[],
     )
     numbers = torch.tensor([words.index(word) for word in said])
-    found = EmotionBrain._predict(brain, tokens, numbers, said)
+    scores = llama.score(tokens, words)
+    found = EmotionBrain._predict(brain, scores, numbers, said)
     torch.testing.assert_close(found, llama.loss(tokens, said))
     assert brain.references == said
     best = llama.score(tokens, words).argmax(-1)
