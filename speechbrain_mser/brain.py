@@ -257,7 +257,7 @@ class EmotionBrain(Brain):
         """
         if not torch.isfinite(loss):
             raise InputError(
-                f"the loss is {float(loss)} in step {self.optimizer_step + 1}, "
+                f"the loss is {loss.item()} in step {self.optimizer_step + 1}, "
                 "of features that are all finite: the training diverges; lower "
                 "lr, or set precision to fp32 or bf16; it can go on from its "
                 "last checkpoint"

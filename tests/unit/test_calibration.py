@@ -296,3 +296,52 @@ def test_what_cannot_be_fitted_fails():
 def test_an_unknown_mode_fails():
     with pytest.raises(InputError, match="give none, temperature or temp"):
         Calibration(1.0, 1.0, {}).apply(torch.zeros(1, 3), LABELS, "platt")
+
+
+@pytest.mark.parametrize(
+    "value", ["NaN", "Infinity", "-1", "0", "1" + "0" * 400]
+)
+@pytest.mark.parametrize("name", ["temperature", "temperature_with_prior"])
+def test_a_file_whose_numbers_are_none_is_refused(tmp_path, name, value):
+    path = tmp_path / "calibration.json"
+    Calibration(2.0, 3.0, {"sad": 0.5}).save(path)
+    text = path.read_text()
+    before = {"temperature": "2.0", "temperature_with_prior": "3.0"}[name]
+    path.write_text(text.replace(before, value))
+    with pytest.raises(InputError, match=r"run calibrate\.py again"):
+        Calibration.load(path)
+    path.write_text(text.replace("0.5", "NaN"))
+    with pytest.raises(InputError, match=r"run calibrate\.py again"):
+        Calibration.load(path)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 0.0, -1.0])
+def test_no_calibration_is_made_of_numbers_that_are_none(value):
+    for numbers in ((value, 1.0), (1.0, value)):
+        with pytest.raises(InputError, match="are no calibration"):
+            Calibration(*numbers, {})
+    if not math.isfinite(value):
+        with pytest.raises(InputError, match="are no calibration"):
+            Calibration(1.0, 1.0, {"sad": value})
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "row", [[math.nan, 0.0], [-math.inf] * 2, [math.inf, 0]]
+)
+def test_what_is_no_distribution_is_not_calibrated(mode, row):
+    found = Calibration(2.0, 3.0, {"sad": 0.5})
+    log_probs = torch.tensor([[0.0, -1.0], row])
+    with pytest.raises(InputError, match="utterance 2 of 2 are not finite"):
+        found.apply(log_probs, ["sad", "angry"], mode)
+    # A word of probability 0 is one
+    kept = found.apply(torch.tensor([[0.0, -math.inf]]), ["sad", "angry"], mode)
+    assert kept.exp().tolist() == [[1.0, 0.0]]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_nothing_is_fitted_to_what_is_no_distribution(value):
+    log_probs, truth = simulate(0, n=50)
+    log_probs[7, 1] = value
+    with pytest.raises(InputError, match=r"utterance 8 are .* no distribution"):
+        fit_calibration(log_probs, truth, LABELS)

@@ -291,3 +291,58 @@ def test_features_that_are_not_finite_name_their_utterance(audio, tmp_path):
     batch = batch_of("bd", audio, store)
     with pytest.raises(InputError, match=r"utterance d: .* not finite"):
         encode_batch(batch, encode, store)
+
+
+@pytest.mark.parametrize("stored", ["none", "a", "ad", "abcd"])
+def test_what_is_not_finite_is_set_aside_and_changes_no_other(
+    audio, tmp_path, stored
+):
+    """Beside any that were stored before, and stored with them or not."""
+
+    def encode(wavs, lens):
+        return wavs.unfold(1, 320, 320), lens
+
+    def overflow(wavs, lens):
+        features, lens = encode(wavs, lens)
+        frames = (lens * wavs.shape[1]).round()
+        features[frames == LENGTHS["b"], 2, 3] = torch.nan
+        features[frames == LENGTHS["c"], 1, 0] = -torch.inf
+        return features, lens
+
+    expected = rows_of(*encode_batch(batch_of("ad", audio), encode))
+    store = None
+    if stored != "none":
+        store = FeatureStore(tmp_path, {}, dtype="float32")
+        encode_batch(
+            batch_of(set(stored) - {"b", "c"}, audio, store), encode, store
+        )
+    batch, bad = batch_of("abcd", audio, store), []
+    found = encode_batch(batch, overflow, store, bad.append)
+    assert (batch.id, len(batch), list(batch.emotion)) == (
+        ["a", "d"],
+        2,
+        ["happy"] * 2,
+    )
+    assert len(batch.duration) == 2
+    assert [one.utterance for one in bad] == ["b", "c"]
+    assert batch.bad == bad
+    assert "not finite" in bad[0].reason
+    for one, other in zip(rows_of(*found), expected, strict=True):
+        torch.testing.assert_close(one, other)
+    if store is not None:
+        again = batch_of("abcd", audio, store)
+        assert len(again.rows["stored"]) == 2  # and nothing of the others
+
+
+def test_a_batch_of_which_nothing_is_finite_is_empty(audio, tmp_path):
+    def overflow(wavs, lens):
+        return torch.full((len(wavs), 4, 8), torch.nan), lens
+
+    store = FeatureStore(tmp_path, {}, dtype="float32")
+    for where in (None, store):
+        batch, bad = batch_of("ab", audio, where), []
+        features, lens = encode_batch(batch, overflow, where, bad.append)
+        assert (len(batch), len(features), len(lens)) == (0, 0, 0)
+        assert [one.utterance for one in bad] == ["a", "b"]
+        with pytest.raises(InputError, match=r"utterance a: .*not finite"):
+            encode_batch(batch_of("ab", audio, where), overflow, where)
