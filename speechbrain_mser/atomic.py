@@ -1,5 +1,6 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, after a power cut too."""
 
+import errno
 import os
 import stat
 from contextlib import contextmanager
@@ -7,6 +8,7 @@ from pathlib import Path
 
 # How the names of unfinished files begin.
 PARTIAL = ".partial-"
+_NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EROFS)
 
 
 @contextmanager
@@ -45,7 +47,10 @@ def atomic_path(path):
         yield partial
         if stat.S_IMODE(partial.stat().st_mode) != mode:
             os.chmod(partial, mode)
+        # Else a power cut may leave the new name with nothing under it.
+        to_disk(partial)
         os.replace(partial, path)
+        to_disk(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -65,3 +70,31 @@ def _usual_mode(partial, path):
         error.filename = str(path)  # what the user knows
         raise
     return mode
+
+
+def to_disk(path):
+    """Wait until a file, or a folder's list of names, is on the disk.
+
+    Arguments
+    ---------
+    path : str or path-like
+        What was written, or the folder in which something got a name.
+
+    Raises
+    ------
+    OSError
+        It cannot be written there.
+
+    Example
+    -------
+    >>> to_disk(getfixture("tmp_path"))
+    """
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    except OSError as error:
+        # Some file systems know no fsync of folders.
+        if error.errno not in _NO_SYNC:
+            raise
+    finally:
+        os.close(opened)

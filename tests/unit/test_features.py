@@ -2,7 +2,6 @@
 
 import errno
 import logging
-import multiprocessing
 import os
 import pickle
 import random
@@ -19,6 +18,7 @@ from types import SimpleNamespace
 import lmdb
 import pytest
 import torch
+from processes import FORK, as_nobody, in_processes, start
 from torch.utils.data import DataLoader
 
 from speechbrain_mser.dataio import feature_files, features
@@ -30,8 +30,6 @@ from speechbrain_mser.dataio.manifest import read_manifest
 from speechbrain_mser.errors import InputError
 
 SETTINGS = {"encoder": "0123", "layers": [0, 2], "pad_to_30s": False}
-FORK = multiprocessing.get_context("fork")
-NOBODY = 65534
 
 
 def open_store(folder, mode="write", dtype="float32", **changes):
@@ -70,27 +68,6 @@ def missing(store, wav, numbers):
         for n, features in found.items()
         if features is None or not torch.equal(features, numbered(n))
     ]
-
-
-def start(function):
-    """Run a function in a forked process; give it and what it answers with."""
-    receive, send = FORK.Pipe(duplex=False)
-    process = FORK.Process(target=lambda: send.send(function()))
-    process.start()
-    send.close()
-    return process, receive
-
-
-def in_processes(*functions):
-    """What functions return that run at once, each in its own process."""
-    started = [start(function) for function in functions]
-    try:
-        found = [answer.recv() for _, answer in started]
-    finally:
-        for process, _ in started:
-            process.join(60)
-    assert [process.exitcode for process, _ in started] == [0] * len(started)
-    return found
 
 
 # What is stored
@@ -640,14 +617,6 @@ def shared_folder():
     for path in folder.glob("**/"):
         path.chmod(0o777)
     shutil.rmtree(folder)
-
-
-def as_nobody():
-    """Root may write anywhere: be somebody else, in a forked process."""
-    if os.getuid() == 0:
-        os.setgroups([])
-        os.setgid(NOBODY)
-        os.setuid(NOBODY)
 
 
 def test_a_folder_that_cannot_be_written_is_read(shared_folder):
