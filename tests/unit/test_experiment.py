@@ -1,0 +1,134 @@
+"""A training's folder: its settings, and who may use it."""
+
+import json
+import os
+import signal
+import socket
+
+import pytest
+from processes import FORK, in_processes
+
+from speechbrain_mser import experiment, folder_lock
+from speechbrain_mser.errors import InputError
+from speechbrain_mser.folder_lock import HOLDER, hold_folder
+
+ELSEWHERE = {"host": "elsewhere", "process": 1, "since": "yesterday"}
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"model: [", b"\xff\0", b"model: 1", b"[" * 5000, b"a: &a [*a"],
+    ids=["empty", "half", "bytes", "number", "brackets", "alias"],
+)
+def test_settings_that_cannot_be_read_are_said(tmp_path, content, caplog):
+    path = tmp_path / "hyperparams.yaml"
+    path.write_bytes(content)
+    assert experiment.read_settings_of(tmp_path) is None
+    assert f"{path} cannot be read" in caplog.text
+
+
+def test_missing_settings_are_said(tmp_path, caplog):
+    assert experiment.read_settings_of(tmp_path) is None
+    assert "No such file" in caplog.text
+
+
+def test_settings_are_whole_or_those_before(tmp_path, monkeypatch):
+    yaml = tmp_path / "a.yaml"
+    yaml.write_text("model:\n  width: 1\n")
+    experiment.write_settings(tmp_path, yaml, {})
+    before = (tmp_path / "hyperparams.yaml").read_bytes()
+    assert b"width: 1" in before
+
+    def fail(source, target):
+        target.write("model:")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiment.shutil, "copyfileobj", fail)
+    with pytest.raises(KeyboardInterrupt):
+        experiment.write_settings(tmp_path, yaml, {"model": {"width": 2}})
+    assert (tmp_path / "hyperparams.yaml").read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+# The lock
+
+
+def refused(folder):
+    """What is said to a second one."""
+    with pytest.raises(InputError) as error, hold_folder(folder):
+        pass
+    return str(error.value)
+
+
+def test_a_second_process_is_told_who_has_the_folder(tmp_path):
+    with hold_folder(tmp_path):
+        (said,) = in_processes(lambda: refused(tmp_path))
+    here = f"process {os.getpid()} on {socket.gethostname()}, since 20"
+    assert here in said
+    assert str(tmp_path) in said
+    with hold_folder(tmp_path):
+        pass
+    assert not (tmp_path / HOLDER).exists()
+
+
+@pytest.mark.parametrize("with_locks", [True, False])
+def test_who_was_killed_holds_nothing(tmp_path, monkeypatch, with_locks):
+    if not with_locks:
+        without_locks(monkeypatch)
+    began = FORK.Event()
+
+    def hold():
+        with hold_folder(tmp_path):
+            began.set()
+            signal.pause()
+
+    process = FORK.Process(target=hold)
+    process.start()
+    assert began.wait(60)
+    assert str(process.pid) in refused(tmp_path)
+    process.kill()
+    process.join()
+    assert json.loads((tmp_path / HOLDER).read_text())
+    with hold_folder(tmp_path):
+        holder = json.loads((tmp_path / HOLDER).read_text())
+    assert holder["process"] == os.getpid()
+
+
+def without_locks(monkeypatch):
+    """As on a file system that has none."""
+
+    class NoLock:
+        def __init__(self, *_, **__):
+            pass
+
+        def acquire(self, timeout):
+            raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(folder_lock, "FileLock", NoLock)
+
+
+def test_of_another_host_the_lock_decides(tmp_path):
+    (tmp_path / HOLDER).write_text(json.dumps(ELSEWHERE))
+    with hold_folder(tmp_path):
+        assert "elsewhere" not in (tmp_path / HOLDER).read_text()
+
+
+def test_without_locks_another_host_is_believed(tmp_path, monkeypatch):
+    without_locks(monkeypatch)
+    (tmp_path / HOLDER).write_text(json.dumps(ELSEWHERE))
+    said = refused(tmp_path)
+    assert "process 1 on elsewhere, since yesterday" in said
+    assert f"delete {HOLDER}" in said
+    (tmp_path / HOLDER).unlink()
+    with hold_folder(tmp_path):
+        assert str(os.getpid()) in refused(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff", b"{}"])
+def test_an_unreadable_holder_is_in_nobodys_way(tmp_path, content):
+    (tmp_path / HOLDER).write_bytes(content)
+    with hold_folder(tmp_path):
+        pass
