@@ -10,8 +10,9 @@ from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
 from speechbrain_mser.checkpoints import RandomState
-from speechbrain_mser.dataio.batching import UtteranceBatch
+from speechbrain_mser.dataio.batching import UtteranceBatch, collate
 from speechbrain_mser.dataio.encoding import NO_SCORE, encode_batch
+from speechbrain_mser.dataio.workers import named_failures, outlive_termination
 from speechbrain_mser.distributed import sum_over_ranks, union_over_ranks
 from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import InputError
@@ -19,6 +20,8 @@ from speechbrain_mser.finite import finite_rows
 from speechbrain_mser.lobes.alignment import CorpusAlignment
 from speechbrain_mser.lobes.standardize import FeatureStandardizer
 from speechbrain_mser.metrics import emotion_metrics
+from speechbrain_mser.termination import Terminated, deferred
+from speechbrain_mser.training_sums import TrainingSums
 
 logger = get_logger(__name__)
 
@@ -53,6 +56,9 @@ class EmotionBrain(Brain):
     frozen_models : str, optional
         What becomes of other frozen models than the connector was trained
         with: "strict" refuses them, "warn" goes on.
+    terminate_within : float, optional
+        Seconds after SIGTERM in which the step is to be finished and saved; 25
+        by default.
     feature_store : FeatureStore, optional
         The one that the datasets were made with.
     epoch_counter, train_logger : speechbrain objects
@@ -69,7 +75,9 @@ class EmotionBrain(Brain):
         super().__init__(*args, **kwargs)
         _check_precision(self.precision, self.modules)
         self.label_words = list(candidate_labels(self.hparams.label_words))
-        self.bad_utterances = {}
+        self.sums = TrainingSums()
+        self.bad_utterances = self.sums.bad
+        self._deferral = None
         self._train_set = None
         self._validates = True
         self._schedule = None
@@ -80,6 +88,9 @@ class EmotionBrain(Brain):
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable(
                 "random_state", RandomState(), optional_load=True
+            )
+            self.checkpointer.add_recoverable(
+                "sums", self.sums, optional_load=True
             )
 
     def raw(self, name):
@@ -290,6 +301,8 @@ class EmotionBrain(Brain):
 
     def evaluate_batch(self, batch, stage):
         """Evaluate what could be read of a batch."""
+        if stage == Stage.VALID:
+            self._end_if_asked()
         if self.is_encoded(batch):
             return super().evaluate_batch(batch, stage)
         self._refuse_where_distributed(batch)
@@ -344,13 +357,35 @@ class EmotionBrain(Brain):
         """Train, as `speechbrain.Brain.fit` does.
 
         Without a validation set the last epoch is what is kept, not the best.
+
+        Raises
+        ------
+        Terminated
+            SIGTERM came; the step was finished, and all is saved.
         """
         self._train_set, self._validates = train_set, valid_set is not None
-        return super().fit(epoch_counter, train_set, valid_set, **kwargs)
+        within = getattr(self.hparams, "terminate_within", 25)
+        with named_failures(), deferred(within) as self._deferral:
+            return super().fit(epoch_counter, train_set, valid_set, **kwargs)
+
+    def _end_if_asked(self):
+        """Save and end, if SIGTERM came to any of the processes."""
+        asked = self._deferral is not None and self._deferral.asked
+        if self.distributed_launch:
+            any_of_them = torch.tensor(int(asked), device=self.device)
+            torch.distributed.all_reduce(
+                any_of_them, torch.distributed.ReduceOp.MAX
+            )
+            asked = bool(any_of_them)
+        if asked:
+            if self.checkpointer is not None:
+                self._save_intra_epoch_ckpt()
+            raise Terminated
 
     def make_dataloader(self, dataset, stage, *args, **kwargs):
         """A loader of `UtteranceBatch`, and the length of the schedule."""
-        kwargs.setdefault("collate_fn", UtteranceBatch)
+        kwargs.setdefault("collate_fn", collate)
+        kwargs.setdefault("worker_init_fn", outlive_termination)
         # Without its own generator the loader draws a seed from torch's, and
         # a resumed epoch would go on with other random numbers.
         kwargs.setdefault("generator", torch.Generator())
@@ -454,6 +489,8 @@ class EmotionBrain(Brain):
             disable=self.noprogressbar or not if_main_process(),
         )
         for index in progress:
+            if self._deferral is not None and self._deferral.asked:
+                raise Terminated
             batch = UtteranceBatch([dataset[index]])
             if self.is_encoded(batch):
                 standardizer.update(*batch.features)
@@ -461,8 +498,10 @@ class EmotionBrain(Brain):
 
     def on_stage_start(self, stage, epoch=None):
         """Forget the last stage's sums."""
-        del stage, epoch
-        self.terms, self._waiting = {}, []
+        del epoch
+        is_training = stage == Stage.TRAIN
+        self._waiting = []
+        self.terms = self.sums.begin_epoch(self.device) if is_training else {}
         self.references, self.predictions, self.recent = [], [], {}
 
     def on_fit_batch_start(self, batch, should_step):
@@ -531,8 +570,10 @@ class EmotionBrain(Brain):
 
     def _should_save_intra_epoch_ckpt(self, *args):
         # Gradients that wait for their step are not part of a checkpoint.
-        between = self.step % self.grad_accumulation_factor != 0
-        return not between and super()._should_save_intra_epoch_ckpt(*args)
+        if self.step % self.grad_accumulation_factor != 0:
+            return False
+        self._end_if_asked()
+        return super()._should_save_intra_epoch_ckpt(*args)
 
 
 def _check_precision(precision, modules):

@@ -10,6 +10,8 @@ import errno
 import functools
 import sys
 
+from speechbrain_mser.termination import EXIT_CODE, Terminated, handled
+
 # What the file system refuses because of what the user asked for.
 _USERS = (
     FileExistsError,
@@ -18,8 +20,8 @@ _USERS = (
     NotADirectoryError,
     PermissionError,
 )
-# No space left, quota used up, mounted read-only
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+# No space left, quota used up, larger than allowed, mounted read-only
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 class InputError(ValueError):
@@ -30,7 +32,8 @@ def exits_on_input_error(main):
     """Decorate a script's ``main`` to turn `InputError` into exit code 2.
 
     A full disk or a read-only folder (`OSError` on writing) ends the same way.
-    An interrupt (Ctrl-C) ends with a line and exit code 130, as in shells.
+    An interrupt (Ctrl-C) ends with a line and exit code 130, as in shells,
+    SIGTERM with one and 143.
 
     Arguments
     ---------
@@ -57,13 +60,17 @@ def exits_on_input_error(main):
     @functools.wraps(main)
     def wrapper(*args, **kwargs):
         try:
-            return main(*args, **kwargs)
+            with handled():
+                return main(*args, **kwargs)
         except InputError as error:
             message = str(error)
         except KeyboardInterrupt:
             # What is done is kept, everywhere: nothing to explain in length.
             print("interrupted; run it again to go on", file=sys.stderr)
             sys.exit(130)
+        except Terminated:
+            print("terminated; run it again to go on", file=sys.stderr)
+            sys.exit(EXIT_CODE)
         except OSError as error:
             if not isinstance(error, _USERS) and error.errno not in _FULL:
                 raise

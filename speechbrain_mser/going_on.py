@@ -127,7 +127,17 @@ def refuse_other_data(folder, data):
     note = Path(folder, DATA)
     if not (any(Path(folder).glob("save/CKPT*")) and note.is_file()):
         return
-    before = json.loads(note.read_text(encoding="utf-8"))
+    try:
+        before = json.loads(note.read_text(encoding="utf-8"))
+        {before[name]["utterances"] for name in ("train", "valid")}
+        before["processes"]
+    except (ValueError, KeyError, TypeError):
+        logger.warning(
+            "%s cannot be read: whether the data are those that the training "
+            "was begun on is not known",
+            note,
+        )
+        return
     for name in ("train", "valid"):
         if before[name] != data[name]:
             counts = [each[name]["utterances"] for each in (before, data)]

@@ -16,7 +16,6 @@ from pathlib import Path
 import pandas as pd
 import speechbrain as sb
 from corpora import read_tables
-from ruamel.yaml import YAML
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_mser.brain import EmotionBrain
@@ -26,6 +25,8 @@ from speechbrain_mser.dataio.encoding import log_size, open_store
 from speechbrain_mser.distributed import ends_with_its_group, process_group
 from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import InputError, exits_on_input_error
+from speechbrain_mser.experiment import read_settings_of, write_settings
+from speechbrain_mser.folder_lock import hold_folder
 from speechbrain_mser.going_on import (
     describe_data,
     finished_epochs,
@@ -79,8 +80,9 @@ def check_settings(settings):
     folder = Path(settings["output_folder"])
     if not any(folder.glob("save/CKPT*")):
         return
-    before = YAML().load(folder / "hyperparams.yaml")
-    refuse_other_settings(folder, before, settings)
+    before = read_settings_of(folder)
+    if before is not None:
+        refuse_other_settings(folder, before, settings)
 
 
 def is_finished(settings, data):
@@ -173,6 +175,22 @@ def train(hparams_file, overrides, run_opts):
     data = describe_data(*tables)
     if is_finished(settings, data):
         return
+    with hold_folder(settings["output_folder"]):
+        train_on(tables, data, hparams_file, overrides, run_opts)
+
+
+def train_on(tables, data, hparams_file, overrides, run_opts):
+    """Train in an output folder that no other training uses.
+
+    Arguments
+    ---------
+    tables : list of pandas.DataFrame
+        To train on and, unless None, to validate on.
+    data : dict
+        What `describe_data` says of them.
+    hparams_file, overrides, run_opts
+        As for `train`.
+    """
     hparams = load_hparams(hparams_file, overrides)
     model, training = hparams["model"], hparams["training"]
     if hparams["pretrained"] is not None:
@@ -182,7 +200,9 @@ def train(hparams_file, overrides, run_opts):
     plain_settings(model, model_yaml)
 
     output_folder = hparams["output_folder"]
-    sb.create_experiment_directory(output_folder, hparams_file, overrides)
+    # Its own way of writing settings leaves half a file when it is killed.
+    sb.create_experiment_directory(output_folder)
+    write_settings(output_folder, hparams_file, overrides)
     write_data(output_folder, data)
     checkpointer = training["checkpointer"]
     checkpointer.add_recoverable("connector", model["connector"])

@@ -13,6 +13,11 @@ from tqdm import tqdm
 
 from speechbrain_mser.dataio.audio import AudioError, load_audio
 from speechbrain_mser.dataio.features import UtteranceKey
+from speechbrain_mser.dataio.workers import (
+    named_failures,
+    outlive_termination,
+    share,
+)
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.fingerprints import file_identity
 
@@ -176,6 +181,29 @@ class UtteranceBatch(PaddedBatch):
                     ]
                     setattr(self, name, PaddedData(*moved))
         return self
+
+
+def collate(examples):
+    """A batch, where a `DataLoader`'s worker can send it off.
+
+    Arguments
+    ---------
+    examples : list of dict
+        Items of `make_dataset`.
+
+    Returns
+    -------
+    UtteranceBatch
+        Made of them.
+
+    Raises
+    ------
+    RuntimeError
+        In a worker, if its shared memory is used up.
+    """
+    batch = UtteranceBatch(examples)
+    share(vars(batch).values())
+    return batch
 
 
 def pad_together(tensors, axis):
@@ -345,13 +373,15 @@ def read_batches(table, store, name, on_bad, batch_size, num_workers=0):
         make_dataset(table, store),
         batch_size=batch_size,
         num_workers=num_workers,
-        collate_fn=UtteranceBatch,
+        collate_fn=collate,
+        worker_init_fn=outlive_termination,
     )
-    for batch in tqdm(loader, name):
-        for bad in batch.bad:
-            on_bad(bad)
-        if len(batch):
-            yield batch
+    with named_failures():
+        for batch in tqdm(loader, name):
+            for bad in batch.bad:
+                on_bad(bad)
+            if len(batch):
+                yield batch
 
 
 def read_stored(utterance, wav, start, stop, store):

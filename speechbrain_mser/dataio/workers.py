@@ -1,0 +1,114 @@
+"""DataLoader's workers: how they end, and what is said when they fail."""
+
+import os
+import signal
+import threading
+from contextlib import contextmanager
+
+import torch
+from torch.utils.data import get_worker_info
+
+from speechbrain_mser.errors import InputError
+
+# What torch says of workers that found no room, or were killed.
+_NO_ROOM = ("shared memory", "Bus error", "unable to write to file")
+_KILLED = "killed by signal: Killed"
+
+
+def outlive_termination(worker):
+    """Let a worker go on when SIGTERM is sent to all processes of a job.
+
+    Slurm does that. The parent finishes its step with the worker's batches,
+    then ends it: from the parent SIGTERM counts. For ``worker_init_fn``.
+
+    Arguments
+    ---------
+    worker : int
+        Its number.
+    """
+    del worker
+    if not hasattr(signal, "sigwaitinfo"):
+        return
+    sigterm, parent = {signal.SIGTERM}, os.getppid()
+    signal.pthread_sigmask(signal.SIG_BLOCK, sigterm)
+
+    def wait():
+        while signal.sigwaitinfo(sigterm).si_pid != parent:
+            pass
+        os._exit(0)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def share(values):
+    """Move a batch's tensors to where the parent finds them.
+
+    A worker does that by itself, in a thread: where there is no room, the
+    batch is lost without a word and the parent waits for ever. Nothing is
+    done outside of a worker.
+
+    Arguments
+    ---------
+    values : iterable
+        Tensors, tuples of tensors, and others, which stay.
+
+    Raises
+    ------
+    RuntimeError
+        There is no room.
+    """
+    if get_worker_info() is None:
+        return
+    for value in values:
+        for part in value if isinstance(value, tuple) else (value,):
+            if isinstance(part, torch.Tensor):
+                part.share_memory_()
+
+
+@contextmanager
+def named_failures():
+    """Say what to set when workers find no room or are killed.
+
+    Raises
+    ------
+    InputError
+        Names ``num_workers``.
+
+    Example
+    -------
+    >>> with named_failures():
+    ...     raise RuntimeError(
+    ...         "DataLoader worker (pid 7) is killed by signal: Bus error. "
+    ...     )
+    Traceback (most recent call last):
+    ...
+    speechbrain_mser.errors.InputError: a worker ... set num_workers to 0 ...
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        said = str(error)
+        if "DataLoader worker" not in said:
+            raise
+        if any(words in said for words in _NO_ROOM):
+            raise InputError(
+                "a worker that reads batches found no room in shared memory "
+                f"({_room()}): set num_workers to 0, or give the machine more "
+                "(docker run --shm-size=1g; in Kubernetes an emptyDir of "
+                "medium Memory at /dev/shm)"
+            ) from error
+        if _KILLED in said:
+            raise InputError(
+                "a worker that reads batches was killed, as a rule for want "
+                "of memory: set num_workers to less, or to 0"
+            ) from error
+        raise
+
+
+def _room():
+    try:
+        found = os.statvfs("/dev/shm")
+    except OSError:
+        return "/dev/shm is not there"
+    size = found.f_blocks * found.f_frsize
+    return f"/dev/shm has {size / 1e6:.1f} MB in all"
