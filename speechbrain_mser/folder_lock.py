@@ -50,6 +50,7 @@ def hold_folder(folder):
     """
     lock, said = None, None
     folder = Path(folder)
+    made = not folder.exists()
     if if_main_process():
         try:
             lock = _take(folder)
@@ -63,9 +64,12 @@ def hold_folder(folder):
         yield
     finally:
         if if_main_process():
-            (folder / HOLDER).unlink(missing_ok=True)
+            for name in (HOLDER, LOCK):
+                (folder / name).unlink(missing_ok=True)
             if lock is not None:
                 lock.release()
+            if made and not any(folder.iterdir()):
+                folder.rmdir()
 
 
 def _take(folder):

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from speechbrain_mser.dataio.audio import AudioError, load_audio
+from speechbrain_mser.dataio.feature_records import DamagedFeaturesError
 from speechbrain_mser.dataio.features import UtteranceKey
 from speechbrain_mser.dataio.workers import (
     named_failures,
@@ -407,7 +408,16 @@ def read_stored(utterance, wav, start, stop, store):
         if isinstance(found, BadUtterance):
             return found
         return BadUtterance(utterance, f"{wav}: {error.strerror}")
-    features = store.get(key)
+    try:
+        features = store.get(key)
+    except DamagedFeaturesError as error:
+        logger.warning(
+            "utterance %s: its stored features are damaged (%s), it is "
+            "encoded again",
+            utterance,
+            error,
+        )
+        features = None
     if features is not None:
         return StoredUtterance(key, features=features)
     found = read_signal(utterance, wav, start, stop)

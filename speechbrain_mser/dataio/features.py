@@ -21,6 +21,7 @@ from speechbrain_mser.dataio.feature_files import (
 from speechbrain_mser.dataio.feature_records import (
     DTYPES,
     RECORD_VERSION,
+    DamagedFeaturesError,
     decode_record,
     encode_record,
 )
@@ -176,9 +177,15 @@ class FeatureStore:
         torch.Tensor or None
             ``[frames, dim]`` or ``[layers, frames, dim]``, in the store's
             dtype (float32 for "int8"); None if they are not there.
+
+        Raises
+        ------
+        DamagedFeaturesError
+            They are there, but not as they were written.
         """
+        name = key.features
         return self._find(
-            key.features, lambda record: decode_record(record, self.dtype)
+            name, lambda record: decode_record(name, record, self.dtype)
         )
 
     def put(self, key, features):
@@ -202,10 +209,11 @@ class FeatureStore:
         InputError
             Values that are not finite, or too large for float16.
         """
-        record = encode_record(features.detach().cpu(), self.dtype)
+        features = features.detach().cpu()
+        record = encode_record(key.features, features, self.dtype)
         if self.mode == "write":
             self._write({b"f" + key.file: key.content, key.features: record})
-        return decode_record(record, self.dtype)
+        return decode_record(key.features, record, self.dtype)
 
     def remember(self, key):
         """Store that a file has the content it has, to read it only once.
@@ -250,17 +258,25 @@ class FeatureStore:
 
     def _find(self, name, read=bytes):
         """What any writer's file has under a name, or None."""
-        looked_in = 0
+        looked_in, damaged = 0, None
         while True:
             for path in self._shards[looked_in:]:
                 with reading(path) as view:
                     value = view.get(name)
-                    if value is not None:
+                    if value is None:
+                        continue
+                    try:
                         return read(value)
+                    except DamagedFeaturesError as error:
+                        # Another writer may have made them again.
+                        damaged = f"{path}: {error}"
             looked_in = len(self._shards)
             self._look_for_shards()
-            if len(self._shards) == looked_in:
-                return None
+            if len(self._shards) > looked_in:
+                continue
+            if damaged is not None:
+                raise DamagedFeaturesError(damaged)
+            return None
 
     def _look_for_shards(self):
         """Add the files that other writers began since the last look."""

@@ -71,7 +71,16 @@ def test_a_second_process_is_told_who_has_the_folder(tmp_path):
     assert str(tmp_path) in said
     with hold_folder(tmp_path):
         pass
-    assert not (tmp_path / HOLDER).exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_in_which_nothing_was_made_is_not_left(tmp_path):
+    with hold_folder(tmp_path / "new"):
+        pass
+    assert not (tmp_path / "new").exists()
+    with hold_folder(tmp_path / "new"):
+        (tmp_path / "new" / "made").touch()
+    assert (tmp_path / "new" / "made").exists()
 
 
 @pytest.mark.parametrize("with_locks", [True, False])
