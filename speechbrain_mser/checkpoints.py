@@ -157,7 +157,7 @@ class AtomicCheckpointer(Checkpointer):
             try:
                 check_files(checkpoint.path, checkpoint.meta)
             except DamagedError as error:
-                damaged.append(f"{checkpoint.path.name}: {error}")
+                damaged.append(f"{checkpoint.path}: {error}")
                 self._warn(checkpoint.path, f"{error}: one before it serves")
             else:
                 return checkpoint, damaged

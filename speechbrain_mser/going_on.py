@@ -129,8 +129,7 @@ def refuse_other_data(folder, data):
         return
     try:
         before = json.loads(note.read_text(encoding="utf-8"))
-        {before[name]["utterances"] for name in ("train", "valid")}
-        before["processes"]
+        before = {name: before[name] for name in data}
     except (ValueError, KeyError, TypeError):
         logger.warning(
             "%s cannot be read: whether the data are those that the training "
