@@ -18,6 +18,8 @@ from speechbrain_mser.dataio.mpeg import skip_id3, split_mpeg
 _OGG_BEGINS = re.compile(rb"OggS\x00[\x02\x03\x06\x07]")
 # The first block of a FLAC file, which has one length
 _FLAC = b"fLaC\x00\x00\x00\x22"
+# WAV and AIFF, and how they write their size
+_CHUNKS = {b"RIFF": "little", b"FORM": "big"}
 
 
 def split_streams(file):
@@ -45,8 +47,10 @@ def split_streams(file):
             parts = _split_ogg(data)
         elif kind == b"fLaC":
             parts = _refuse_second(data, data.find(_FLAC, 8))
-        elif kind == b"RIFF":
-            parts = _refuse_second(data, _second_riff(data))
+        elif kind in _CHUNKS:
+            parts = _refuse_second(data, _second_chunk(data, _CHUNKS[kind]))
+        elif data[4:8] == b"ftyp":
+            parts = _refuse_second(data, _second_mp4(data))
         elif is_adts(data):
             parts = []
         else:
@@ -119,11 +123,26 @@ def _split_ogg(data):
     ]
 
 
-def _second_riff(data):
-    """Where another WAV file begins after the first, or -1."""
-    size = int.from_bytes(data[4:8], "little")
-    second = data.find(b"RIFF", 8 + size, 8 + size + 64)
-    return second if data[second + 8 : second + 12] == b"WAVE" else -1
+def _second_chunk(data, order):
+    """Where another file of the same kind begins after the first, or -1."""
+    end = 8 + int.from_bytes(data[4:8], order)
+    second = data.find(data[:4], end, end + 64)
+    return second if data[second + 8 : second + 12] == data[8:12] else -1
+
+
+def _second_mp4(data):
+    """Where another mp4 begins, by its boxes' sizes, or -1."""
+    position = 0
+    while position + 16 <= len(data):
+        size = int.from_bytes(data[position : position + 4], "big")
+        if position and data[position + 4 : position + 8] == b"ftyp":
+            return position
+        if size == 1:
+            size = int.from_bytes(data[position + 8 : position + 16], "big")
+        if size < 8:  # the last one, or damage
+            break
+        position += size
+    return -1
 
 
 def _refuse_second(data, second):

@@ -195,12 +195,30 @@ def test_a_chained_ogg_is_read_to_the_last(tmp_path, subtype):
     assert probe(same) == (pytest.approx(2.0, abs=0.01), "")
 
 
-@pytest.mark.parametrize("name", ["a.wav", "a.flac"])
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.aiff"])
 def test_joined_files_that_cannot_be_told_apart_are_refused(tmp_path, name):
     soundfile.write(tmp_path / name, noise(), 16000, "PCM_16")
     content = (tmp_path / name).read_bytes()
     path = put(tmp_path / name, content * 2)
     assert reason_of(path).startswith("several recordings one after the other")
+
+
+@pytest.mark.parametrize("movflags", ["faststart", "frag_keyframe+empty_moov"])
+def test_joined_films_are_refused(tmp_path, movflags):
+    """FFmpeg plays the first one."""
+    path = tmp_path / "a.m4a"
+    encode(path, "aac", [noise(1.0, 44100)], 44100, {"movflags": movflags})
+    put(path, path.read_bytes() * 2)
+    assert reason_of(path).startswith("several recordings one after the other")
+    assert probe(path)[1].startswith("unreadable: several recordings")
+
+
+def test_joined_webm_is_read_to_the_last(tmp_path):
+    path = encode(tmp_path / "a.webm", "libopus", [tone(1.0, 48000)], 48000)
+    put(path, path.read_bytes() * 2)
+    found = load_samples(path)
+    assert len(found) / 16000 == pytest.approx(2.0, abs=0.05)
+    assert probe(path) == (pytest.approx(len(found) / 16000, abs=0.01), "")
 
 
 # What only decoding tells
