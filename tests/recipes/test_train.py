@@ -14,7 +14,7 @@ import pytest
 import soundfile
 import torch
 from ruamel.yaml import YAML
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM, WhisperModel
 
 from speechbrain_mser.brain import EmotionBrain
@@ -142,6 +142,36 @@ def test_stage2_refuses_a_connector_of_other_models(
     assert run_script("train", STAGE2, flags=flags) == 2
     assert "queries" in capsys.readouterr().err
     assert not (tmp_path / "out" / "recognizer").exists()
+
+
+def test_stage2_knows_its_frozen_models_by_their_weights(
+    run_script, trained, tiny_flags, tmp_path, capsys
+):
+    here = tmp_path / "another-name"
+    shutil.copytree(tiny_flags["llama_hub"], here)
+    flags = {
+        **tiny_flags,
+        "output_folder": tmp_path / "out",
+        "pretrained": trained / "recognizer",
+        "llama_hub": here,
+    }
+    weights = here / "model.safetensors"
+    tensors = load_file(weights)
+    changed = {name: 1.01 * tensor for name, tensor in tensors.items()}
+    save_file(changed, weights, {"format": "pt"})
+    assert run_script("train", STAGE2, flags=flags) == 2
+    assert "other frozen models" in capsys.readouterr().err
+    save_file(tensors, weights, {"format": "pt"})
+    assert run_script("train", STAGE2, flags=flags) == 0
+    # Half way with these, the rest with others that are said to be the same
+    flags |= {"number_of_epochs": 2}
+    save_file(changed, weights, {"format": "pt"})
+    assert run_script("train", STAGE2, flags=flags) == 2
+    assert "frozen_models: warn" in capsys.readouterr().err
+    assert (
+        run_script("train", STAGE2, flags={**flags, "frozen_models": "warn"})
+        == 0
+    )
 
 
 class Interrupt(Exception):

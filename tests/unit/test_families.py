@@ -272,6 +272,23 @@ def test_words_are_scored_in_one_pass_as_long_as_a_window_holds_all(
     assert asked == passes
 
 
+@pytest.mark.parametrize(
+    ("family", "setting", "message"),
+    [
+        ("opt", {"activation_checkpointing": True}, "activation_checkpointing"),
+        ("phi3", {"lora_rank": 2}, "lora_rank"),
+    ],
+)
+def test_what_a_family_cannot_do_is_refused(
+    family, setting, message, tiny_llama, tmp_path
+):
+    if "lora_rank" in setting:
+        pytest.importorskip("peft")
+    save_tiny(family, tiny_llama, tmp_path)
+    with pytest.raises(InputError, match=message):
+        EmotionLLaMA(tmp_path, **setting)
+
+
 def test_every_other_family_is_refused_by_name():
     others = set(CONFIG_MAPPING.keys()) - AS_TREE - IN_TURN
     assert {"gpt2", "mamba", "gemma3n_text", "bert"} < others
