@@ -148,13 +148,15 @@ def _duration(file):
 
 def _open_soundfile(file):
     """The file, open, or why libsndfile is not to read it."""
-    with content(file) as data:
-        if is_adts(data):
-            return "AAC"
     try:
         sound = _call(soundfile.SoundFile, _rewound(file))
     except AudioError as error:
         return str(error)
+    if sound.format == "MP3":
+        with content(file) as data:
+            if is_adts(data):
+                sound.close()
+                return "AAC"
     # A streamed FLAC does not say its length, and libsndfile cannot find its
     # end; of MPEG's older layers it only guesses it.
     if sound.frames >= np.iinfo(np.int64).max or sound.subtype in (
