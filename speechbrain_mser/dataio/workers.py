@@ -87,7 +87,8 @@ def named_failures():
     try:
         yield
     except RuntimeError as error:
-        said = str(error)
+        # Torch tells of a worker's end in two errors, or in the first alone.
+        said = f"{error} {error.__cause__ or ''}"
         if "DataLoader worker" not in said:
             raise
         if any(words in said for words in _NO_ROOM):

@@ -1,9 +1,12 @@
 """How a script ends: on the user's fault with a message, on ours loudly."""
 
+import signal
 import subprocess
 import sys
 
 import pytest
+
+from speechbrain_mser.errors import exits_on_input_error
 
 SCRIPT = """
 import errno
@@ -71,19 +74,33 @@ def test_a_main_that_works_returns_what_it_returns():
     assert process.stderr == ""
 
 
-def test_an_interrupt_ends_without_a_traceback(tmp_path):
+@pytest.mark.parametrize(
+    ("sent", "code", "said"),
+    [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")],
+)
+def test_an_interrupt_ends_without_a_traceback(tmp_path, sent, code, said):
     script = tmp_path / "slow.py"
     script.write_text(
         "import os, signal\n"
         "from speechbrain_mser.errors import exits_on_input_error\n"
         "@exits_on_input_error\n"
         "def main():\n"
-        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        f"    os.kill(os.getpid(), signal.{sent})\n"
         "    signal.pause()\n"
         "main()\n"
     )
     run = subprocess.run(
         [sys.executable, script], capture_output=True, text=True, check=False
     )
-    assert run.returncode == 130
-    assert run.stderr == "interrupted; run it again to go on\n"
+    assert run.returncode == code
+    assert run.stderr == f"{said}; run it again to go on\n"
+
+
+def test_a_signals_handling_is_given_back():
+    before = signal.getsignal(signal.SIGTERM)
+    seen = []
+    exits_on_input_error(
+        lambda: seen.append(signal.getsignal(signal.SIGTERM))
+    )()
+    assert seen != [before]
+    assert signal.getsignal(signal.SIGTERM) == before
