@@ -4,6 +4,7 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -293,3 +294,79 @@ def test_half_written_settings_never_have_their_name(
         patch.setattr(speechbrain_mser.experiment.shutil, "copyfileobj", fail)
         assert run_script("train", STAGE1, flags=flags) == 2
     assert not re.search("hyperparams", " ".join(os.listdir(tmp_path)))
+
+
+# Two processes
+
+NEVER = ("optimizers_step", "", 0)
+TERMINATED = """
+import os, signal, sys
+from speechbrain_mser.brain import EmotionBrain
+
+name, rank, calls = {moment!r}
+original, count = getattr(EmotionBrain, name), 0
+
+def called(self, *args):
+    global count
+    count += 1
+    if count == calls and os.environ["RANK"] in rank:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return original(self, *args)
+
+setattr(EmotionBrain, name, called)
+sys.path.insert(0, ".")
+import train
+
+train.main()
+"""
+
+
+def train_in_two(flags, folder, moment, code):
+    """Train in two processes; ``moment`` says when which is sent SIGTERM."""
+    two = {"distributed_backend": "gloo", "device": "cpu"}
+    flags = {**flags, **two, "number_of_epochs": 1, "batch_size": 4}
+    _, _, *arguments = command(flags, folder)
+    script = TERMINATED.format(moment=moment)
+    with socket.socket() as found:
+        found.bind(("localhost", 0))
+        port = str(found.getsockname()[1])
+    world = {
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": port,
+    }
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, *arguments],
+            cwd=RECIPES,
+            env={**os.environ, **world, "RANK": rank, "LOCAL_RANK": rank},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in "01"
+    ]
+    try:
+        said = [each.communicate(timeout=600)[1] for each in processes]
+    finally:
+        for each in processes:
+            each.kill()
+    assert [each.returncode for each in processes] == [code, code], said
+    return result(folder) if code == 0 else None
+
+
+@pytest.fixture(scope="module")
+def whole_of_two(flags, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two")
+    return train_in_two(flags, folder, NEVER, 0)
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [("optimizers_step", "1", 2), ("_predict", "0", 1)],
+    ids=["one of them, in a step", "the other, in validation"],
+)
+def test_two_processes_end_together_and_go_on_as_if_nothing_had_been(
+    flags, whole_of_two, tmp_path, moment
+):
+    train_in_two(flags, tmp_path, moment, 143)
+    assert_same(train_in_two(flags, tmp_path, NEVER, 0), whole_of_two)
