@@ -383,6 +383,13 @@ def test_before_weights_were_noted_the_width_decides(name, caplog):
         bound_to(old).bind({"llm": model(width=9)})
 
 
+def test_two_unknown_weights_are_not_the_same(caplog):
+    old = {"llm": model(digest=None)}
+    with caplog.at_level(logging.WARNING):
+        bound_to(old).bind(old)
+    assert "does not say which weights" in caplog.text
+
+
 def test_a_mistyped_choice_is_named():
     with pytest.raises(InputError, match="frozen_models is 'warm', expected"):
         bound_to({}).bind({}, "warm")
