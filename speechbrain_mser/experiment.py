@@ -1,16 +1,13 @@
 """A training's output folder: the settings it was begun with."""
 
-import shutil
-from datetime import date
 from pathlib import Path
 
-from hyperpyyaml import resolve_references
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from speechbrain.utils.distributed import main_process_only
 from speechbrain.utils.logger import get_logger
 
-from speechbrain_mser.atomic import atomic_path
+from speechbrain_mser.hparams import record_settings
 
 SETTINGS = "hyperparams.yaml"
 
@@ -19,7 +16,7 @@ logger = get_logger(__name__)
 
 @main_process_only
 def write_settings(folder, hparams_file, overrides):
-    """Write ``hyperparams.yaml`` as SpeechBrain does, whole or not at all.
+    """Write ``hyperparams.yaml``, whole or not at all.
 
     Arguments
     ---------
@@ -38,16 +35,7 @@ def write_settings(folder, hparams_file, overrides):
     >>> read_settings_of(folder)["model"]["width"]
     2
     """
-    with open(hparams_file, encoding="utf-8") as file:
-        resolved = resolve_references(file, overrides)
-    with (
-        atomic_path(Path(folder, SETTINGS)) as partial,
-        open(partial, "w", encoding="utf-8") as file,
-    ):
-        print(f"# Generated {date.today()} from:", file=file)
-        print(f"# {Path(hparams_file).absolute()}", file=file)
-        print("# yamllint disable", file=file)
-        shutil.copyfileobj(resolved, file)
+    record_settings(Path(folder, SETTINGS), hparams_file, overrides)
 
 
 def read_settings_of(folder):

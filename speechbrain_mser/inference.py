@@ -8,6 +8,7 @@ from speechbrain_mser import calibration as calibrations
 from speechbrain_mser.dataio.audio import check_signal, load_audio
 from speechbrain_mser.dataio.encoding import NO_SCORE, NOT_FINITE
 from speechbrain_mser.dataio.limits import AudioError
+from speechbrain_mser.devices import with_device
 from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.fingerprints import weights_digest
@@ -124,6 +125,7 @@ class EmotionRecognizer(Pretrained):
             belong to other frozen models, or HyperPyYAML is not trusted.
         """
         del local_strategy
+        kwargs["run_opts"] = with_device(kwargs.get("run_opts"))
         fetch_config = fetch_config or FetchConfig()
         folder = find_folder(
             source,

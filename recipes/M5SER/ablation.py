@@ -21,13 +21,13 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from threading import Lock
 
-import speechbrain as sb
 from steps import HERE, Steps, as_flags, begin_with
 
 from speechbrain_mser.atomic import atomic_path
 from speechbrain_mser.errors import InputError, exits_on_input_error
 from speechbrain_mser.figures import plot_ablation
-from speechbrain_mser.hparams import place_overrides, read_settings
+from speechbrain_mser.flags import read_command_line
+from speechbrain_mser.hparams import read_settings
 from speechbrain_mser.markdown import markdown_table
 
 METRICS = ("WA", "UA", "WF1", "precision")
@@ -399,8 +399,7 @@ def table_csv(rows, seeds):
 @exits_on_input_error
 def main():
     """Run the ablation."""
-    hparams_file, run_opts, flags = sb.parse_arguments(sys.argv[1:])
-    overrides = place_overrides(hparams_file, flags)
+    hparams_file, run_opts, overrides = read_command_line(sys.argv[1:])
     # Plain values: what YAML's parser made of them keeps its comments.
     settings = json.loads(json.dumps(read_settings(hparams_file, overrides)))
     check_rows(settings)

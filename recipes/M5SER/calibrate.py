@@ -12,7 +12,6 @@ it. Only utterances whose split is "valid" are ever read.
 import sys
 from pathlib import Path
 
-import speechbrain as sb
 from corpora import read_corpora
 from recognition import load_recognizer, recognize
 
@@ -24,7 +23,8 @@ from speechbrain_mser.calibration import (
 )
 from speechbrain_mser.dataio.batching import select_utterances
 from speechbrain_mser.errors import InputError, exits_on_input_error
-from speechbrain_mser.hparams import place_overrides, read_settings
+from speechbrain_mser.flags import read_command_line
+from speechbrain_mser.hparams import read_settings
 from speechbrain_mser.reliability import plot_reliability
 from speechbrain_mser.report import calibration_table
 
@@ -72,8 +72,7 @@ def write_report(folder, compared, found):
 @exits_on_input_error
 def main():
     """Calibrate."""
-    hparams_file, run_opts, flags = sb.parse_arguments(sys.argv[1:])
-    overrides = place_overrides(hparams_file, flags)
+    hparams_file, run_opts, overrides = read_command_line(sys.argv[1:])
     settings = read_settings(hparams_file, overrides)
     table = read_validation(settings)
     source = Path(settings["recognizer"])

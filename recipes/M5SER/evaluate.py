@@ -17,7 +17,6 @@ import json
 import sys
 from pathlib import Path
 
-import speechbrain as sb
 from protocols import read_sets
 from recognition import check_adaptation, load_recognizers, recognize_sets
 from speechbrain.utils.logger import get_logger
@@ -26,7 +25,8 @@ from speechbrain_mser.atomic import atomic_path
 from speechbrain_mser.calibration import check_mode, compare_calibrations
 from speechbrain_mser.confusion_plot import plot_confusion
 from speechbrain_mser.errors import InputError, exits_on_input_error
-from speechbrain_mser.hparams import place_overrides, read_settings
+from speechbrain_mser.flags import read_command_line
+from speechbrain_mser.hparams import read_settings
 from speechbrain_mser.intervals import bootstrap_intervals, speakers_to_draw
 from speechbrain_mser.metrics import (
     calibration,
@@ -175,8 +175,7 @@ def write_results(folder, results, absent):
 @exits_on_input_error
 def main():
     """Evaluate."""
-    hparams_file, run_opts, flags = sb.parse_arguments(sys.argv[1:])
-    overrides = place_overrides(hparams_file, flags)
+    hparams_file, run_opts, overrides = read_command_line(sys.argv[1:])
     settings = read_settings(hparams_file, overrides)
     mode = settings["calibration"]
     check_mode(mode)

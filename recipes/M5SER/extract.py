@@ -11,20 +11,21 @@ array's; the parts need not know of one another. Interrupted, it goes on where
 it was.
 """
 
+import argparse
 import sys
 
 import pandas as pd
-import speechbrain as sb
 import torch
 from corpora import read_tables
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_mser.dataio.batching import read_batches
 from speechbrain_mser.dataio.encoding import encode_batch, log_size, open_store
+from speechbrain_mser.devices import find_device
 from speechbrain_mser.errors import exits_on_input_error
+from speechbrain_mser.flags import read_command_line
 from speechbrain_mser.hparams import (
     load_object,
-    place_overrides,
     read_settings,
 )
 from speechbrain_mser.parts import take_part
@@ -34,11 +35,10 @@ logger = get_logger(__name__)
 
 def find_part(arguments):
     """Which part, all by default, and the other arguments."""
-    if "--part" not in arguments:
-        return "1/1", arguments
-    place = arguments.index("--part")
-    part = (arguments[place + 1 : place + 2] or [""])[0]
-    return part, arguments[:place] + arguments[place + 2 :]
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--part", default="1/1", nargs="?", const="")
+    given, others = parser.parse_known_args(arguments)
+    return given.part, others
 
 
 @torch.inference_mode()
@@ -76,13 +76,12 @@ def main():
     part, arguments = find_part(sys.argv[1:])
     # Refused before anything is read
     take_part([], part, "--part")
-    hparams_file, run_opts, flags = sb.parse_arguments(arguments)
-    overrides = place_overrides(hparams_file, flags)
+    hparams_file, run_opts, overrides = read_command_line(arguments)
     settings = read_settings(hparams_file, overrides)
     table = pd.concat(read_tables(settings))
     # Neighbours of like length, and every part as long as the others.
     table = take_part(table.sort_values(["duration", "ID"]), part, "--part")
-    device = run_opts.get("device", "cpu")
+    device = find_device(run_opts.get("device"))
     encoder = load_object(hparams_file, overrides, "model", "whisper")
     encoder = encoder.to(device)
     training = settings["training"]

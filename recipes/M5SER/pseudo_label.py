@@ -16,7 +16,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import speechbrain as sb
 from corpora import prepare_manifests
 from recognition import check_adaptation, load_recognizers, recognize_sets
 
@@ -27,15 +26,15 @@ from speechbrain_mser.dataio.manifest import (
 )
 from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import exits_on_input_error
-from speechbrain_mser.hparams import place_overrides, read_settings
+from speechbrain_mser.flags import read_command_line
+from speechbrain_mser.hparams import read_settings
 from speechbrain_mser.pseudo_labels import check_keep, even_out, surest
 
 
 @exits_on_input_error
 def main():
     """Label a corpus."""
-    hparams_file, run_opts, flags = sb.parse_arguments(sys.argv[1:])
-    overrides = place_overrides(hparams_file, flags)
+    hparams_file, run_opts, overrides = read_command_line(sys.argv[1:])
     settings = read_settings(hparams_file, overrides)
     check_adaptation(settings)
     check_keep(settings["keep"])

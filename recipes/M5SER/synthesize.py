@@ -19,7 +19,6 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
-import speechbrain as sb
 from corpora import prepare_manifests
 from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
@@ -27,9 +26,9 @@ from tqdm import tqdm
 from speechbrain_mser.dataio.batching import select_utterances
 from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import InputError, exits_on_input_error
+from speechbrain_mser.flags import read_command_line
 from speechbrain_mser.hparams import (
     load_hparams,
-    place_overrides,
     read_settings,
 )
 from speechbrain_mser.parts import take_part
@@ -267,8 +266,7 @@ def make(plan, folder, described, settings, make_backend, execute):
 @exits_on_input_error
 def main():
     """Plan, and make what is not there."""
-    hparams_file, _, flags = sb.parse_arguments(sys.argv[1:])
-    overrides = place_overrides(hparams_file, flags)
+    hparams_file, _, overrides = read_command_line(sys.argv[1:])
     settings = read_settings(hparams_file, overrides)
     check_kinds(settings)
     only_tell = settings["dry_run"] or settings["status"]

@@ -26,6 +26,7 @@ from speechbrain_mser.distributed import ends_with_its_group, process_group
 from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import InputError, exits_on_input_error
 from speechbrain_mser.experiment import read_settings_of, write_settings
+from speechbrain_mser.flags import read_command_line
 from speechbrain_mser.folder_lock import hold_folder
 from speechbrain_mser.going_on import (
     describe_data,
@@ -37,7 +38,6 @@ from speechbrain_mser.going_on import (
 from speechbrain_mser.hparams import (
     included_files,
     load_hparams,
-    place_overrides,
     read_settings,
 )
 from speechbrain_mser.recognizer_folder import (
@@ -149,8 +149,7 @@ def with_options(hparams_file, overrides, run_opts):
 @exits_on_input_error
 def main():
     """Train one stage."""
-    hparams_file, run_opts, flags = sb.parse_arguments(sys.argv[1:])
-    overrides = place_overrides(hparams_file, flags)
+    hparams_file, run_opts, overrides = read_command_line(sys.argv[1:])
     with process_group(run_opts):
         train(hparams_file, overrides, run_opts)
 

@@ -15,6 +15,7 @@ from transformers.models.whisper.english_normalizer import BasicTextNormalizer
 
 from speechbrain_mser.dataio.audio import SAMPLE_RATE, AudioError, load_audio
 from speechbrain_mser.dataio.batching import pad_together
+from speechbrain_mser.devices import find_device
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.fingerprints import weights_digest
 from speechbrain_mser.inference import EmotionRecognizer
@@ -188,7 +189,7 @@ class WhisperScorer(Scorer):
                 f"{source} knows no languages; the scorers need a "
                 "multilingual Whisper, such as openai/whisper-small"
             )
-        self._model = model.eval().to(device)
+        self._model = model.eval().to(find_device(device))
 
     def settings(self):
         """As `Scorer.settings`."""

@@ -132,9 +132,9 @@ def test_no_utterance_of_the_languages(refuse):
     assert "xxx" in message and "deu, eng" in message
 
 
-def test_unknown_setting_lists_the_known_ones(refuse):
-    message = refuse(learning_rate=1)
-    assert "no setting 'learning_rate'" in message and "lr" in message
+def test_unknown_setting_gets_the_nearest_names(refuse):
+    message = refuse(label_word="[happy]")
+    assert "no setting 'label_word'; did you mean label_words" in message
 
 
 def test_repeated_labels(refuse):

@@ -135,16 +135,14 @@ class SeamlessM4T(Backend):
         self._model = self._extractor = None
 
     def _load(self):
-        import torch
         from safetensors import SafetensorError
         from transformers import AutoConfig, SeamlessM4TFeatureExtractor
 
+        from speechbrain_mser.devices import find_device
         from speechbrain_mser.lobes.hub import find_model, load_model
         from speechbrain_mser.synthesis.backends.m4t_model import SpeechToSpeech
 
-        device = self.device
-        if device == "auto":
-            device = "cuda:0" if torch.cuda.is_available() else "cpu"
+        device = find_device(self.device)
         if device == "cpu" and self.dtype != "float32":
             raise InputError(
                 f"m4t_dtype is {self.dtype} on a CPU; give float32, or a GPU "
