@@ -8,6 +8,7 @@ class of its own. The words are those that the LLM is asked to say.
 from difflib import get_close_matches
 
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.spelling import compose
 
 # The seven basic emotions of M5SER, in the paper's order (section III-A).
 CANONICAL = (
@@ -151,7 +152,7 @@ def candidate_labels(labels):
         return LABEL_SETS[labels]
     if labels is None or len(labels) == 0:
         raise InputError("no labels: give at least one emotion word")
-    words = tuple(str(label).strip() for label in labels)
+    words = tuple(compose(str(label).strip()) for label in labels)
     for position, word in enumerate(words):
         if not word:
             raise InputError(f"label {position + 1} of {len(words)} is empty")

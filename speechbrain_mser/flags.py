@@ -16,6 +16,7 @@ from speechbrain.utils.run_opts import HELP_TEXTS
 from speechbrain_mser.devices import with_device
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.hparams import find_settings, nearest, place_overrides
+from speechbrain_mser.spelling import find_spelling
 
 # A setting is a place or a model's source by the end of its name,
 PLACES = ("_folder", "_folders", "_root")
@@ -128,9 +129,8 @@ def read_value(name, text, default):
     value = _read_yaml(name, text)
     if isinstance(default, bool) and not isinstance(value, bool):
         raise InputError(f"{name} is {text!r}, expected True or False")
-    if isinstance(default, (int, float)) and not isinstance(
-        value, (int, float, list, type(None))
-    ):
+    numeric = isinstance(default, (int, float)) and name != "encoder_layers"
+    if numeric and not isinstance(value, (int, float, list, type(None))):
         raise InputError(f"{name} is {text!r}, expected a number")
     return value
 
@@ -227,8 +227,12 @@ def _restore(name, value, words, texts):
 
 
 def _expand(name, text):
-    """A path with the user's home for ~, which no shell saw after a =."""
+    """A path with the user's home for ~, which no shell saw after a =, and in
+    the disk's spelling."""
     place = name.endswith((*PLACES, *SOURCES)) or name in NAMED_SOURCES
-    if place and (text == "~" or text.startswith("~/")):
-        return os.path.expanduser(text)
-    return text
+    if not place:
+        return text
+    if text == "~" or text.startswith("~/"):
+        text = os.path.expanduser(text)
+    # Path() would take more from it than its accents
+    return text if text.isascii() else str(find_spelling(text))

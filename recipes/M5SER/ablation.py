@@ -11,7 +11,6 @@ metrics.json (all seeds; mean and standard deviation) and ablation.png and
 ablation.pdf.
 """
 
-import csv
 import io
 import json
 import os
@@ -24,6 +23,7 @@ from threading import Lock
 from steps import HERE, Steps, as_flags, begin_with
 
 from speechbrain_mser.atomic import atomic_path
+from speechbrain_mser.dataio.csv_files import write_csv
 from speechbrain_mser.errors import InputError, exits_on_input_error
 from speechbrain_mser.figures import plot_ablation
 from speechbrain_mser.flags import read_command_line
@@ -383,16 +383,16 @@ def table_csv(rows, seeds):
         With a header.
     """
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("group", "row", "set", "metric", "seed", "value"))
-    for row in rows:
-        for name, metrics in row["sets"].items():
-            for metric in METRICS:
-                values = metrics[metric]["values"]
-                for seed, value in zip(seeds, values, strict=True):
-                    writer.writerow(
-                        (row["group"], row["name"], name, metric, seed, value)
-                    )
+    cells = (
+        (row["group"], row["name"], name, metric, seed, value)
+        for row in rows
+        for name, metrics in row["sets"].items()
+        for metric in METRICS
+        for seed, value in zip(seeds, metrics[metric]["values"], strict=True)
+    )
+    write_csv(
+        text, ("group", "row", "set", "metric", "seed", "value"), cells, "\n"
+    )
     return text.getvalue()
 
 

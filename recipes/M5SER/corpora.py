@@ -11,6 +11,7 @@ from speechbrain_mser.dataio.batching import select_utterances
 from speechbrain_mser.dataio.manifest import read_manifests
 from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.spelling import find_spelling
 
 HERE = Path(__file__).parent
 
@@ -59,7 +60,7 @@ def prepare_manifests(
         )
     manifests = {}
     for name in [corpora] if isinstance(corpora, str) else corpora or []:
-        folder = Path(data_root) / corpus_folders.get(name, name)
+        folder = find_spelling(Path(data_root) / corpus_folders.get(name, name))
         options = dict((corpus_options or {}).get(name) or {})
         # One's own recordings may have a name of their own
         manifest = Path(manifest_folder) / f"{options.get('name', name)}.csv"

@@ -12,7 +12,6 @@ absent.json with those that are not there, and for each set
 calibrated (calibrate.py), <set>/reliability.png and .pdf.
 """
 
-import csv
 import json
 import sys
 from pathlib import Path
@@ -24,6 +23,7 @@ from speechbrain.utils.logger import get_logger
 from speechbrain_mser.atomic import atomic_path
 from speechbrain_mser.calibration import check_mode, compare_calibrations
 from speechbrain_mser.confusion_plot import plot_confusion
+from speechbrain_mser.dataio.csv_files import write_csv
 from speechbrain_mser.errors import InputError, exits_on_input_error
 from speechbrain_mser.flags import read_command_line
 from speechbrain_mser.hparams import read_settings
@@ -152,13 +152,13 @@ def write_predictions(path, table, predictions, log_probs, labels):
         atomic_path(path) as partial,
         open(partial, "w", newline="", encoding="utf-8") as file,
     ):
-        writer = csv.writer(file)
-        writer.writerow(["ID", "label", "prediction", *labels])
-        for name, label, said, probs in zip(
-            table.ID, table.emotion, predictions, log_probs.exp(), strict=True
-        ):
-            probs = [f"{p:.6f}" for p in probs.tolist()]
-            writer.writerow([name, label, said, *probs])
+        probs = ([f"{p:.6f}" for p in row] for row in log_probs.exp().tolist())
+        rows = zip(table.ID, table.emotion, predictions, probs, strict=True)
+        write_csv(
+            file,
+            ["ID", "label", "prediction", *labels],
+            ([name, label, said, *p] for name, label, said, p in rows),
+        )
 
 
 def write_results(folder, results, absent):

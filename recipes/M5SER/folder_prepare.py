@@ -25,7 +25,6 @@ import glob
 import hashlib
 import os
 import re
-import unicodedata
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -35,6 +34,7 @@ from speechbrain_mser.dataio.splits import ALL
 from speechbrain_mser.dataio.tables import read_table
 from speechbrain_mser.emotions import canonical
 from speechbrain_mser.errors import InputError, exits_on_input_error
+from speechbrain_mser.spelling import compose, find_spelling
 
 FOLDER = Corpus(
     name="folder",
@@ -109,7 +109,7 @@ def prepare_folder(
     >>> prepare_folder("mine", "manifests")  # doctest: +SKIP
     PosixPath('manifests/folder.csv')
     """
-    folder = Path(data_folder).expanduser()
+    folder = find_spelling(Path(data_folder).expanduser())
     _check_folder(folder)
     if not re.fullmatch("[a-z0-9][a-z0-9_-]*", name):
         raise InputError(
@@ -190,7 +190,9 @@ def _meaning(pair):
     label, sign, emotion = pair.partition("=")
     if not sign:
         raise InputError(f"emotions: {pair!r} is not of the form label=emotion")
-    return label.strip().lower(), emotion.strip() and canonical(emotion)
+    return compose(label).strip().lower(), emotion.strip() and canonical(
+        emotion
+    )
 
 
 def _find_table(folder, table):
@@ -199,7 +201,7 @@ def _find_table(folder, table):
         found = folder / TABLE
         return found if found.is_file() else None
     given = Path(table).expanduser()
-    for path in (given, folder / given):
+    for path in map(find_spelling, (given, folder / given)):
         if path.is_file():
             return path
     raise InputError(f"{table}: no such file, here or in {folder}")
@@ -212,6 +214,7 @@ def _companions(folder, table):
 
 
 def _emotion(label, meanings, where):
+    label = compose(label)
     if label.lower() in meanings:
         return meanings[label.lower()]
     try:
@@ -240,7 +243,7 @@ def _by_folder(paths, meanings):
 
 def _by_table(folder, paths, table, entries, meanings):
     # A name typed on one system may be composed otherwise than on another
-    there = {unicodedata.normalize("NFC", path): path for path in paths}
+    there = {compose(path): path for path in paths}
     rows, dropped = {}, []
     for entry in entries:
         given = entry["path"]
@@ -278,7 +281,7 @@ def _relative(folder, path):
         inside = [os.path.relpath(path, root) for root in roots]
         inside.append(os.path.relpath(os.path.realpath(path), roots[1]))
         path = min(inside, key=lambda relative: relative.startswith(".."))
-    return unicodedata.normalize("NFC", os.path.normpath(path))
+    return compose(os.path.normpath(path))
 
 
 def _absence(folder, path):

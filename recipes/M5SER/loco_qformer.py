@@ -28,6 +28,7 @@ from loco import (
 )
 from loco_baselines import LABELS
 
+from speechbrain_mser.dataio.tables import read_table
 from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import InputError, exits_on_input_error
 from speechbrain_mser.markdown import markdown_table
@@ -67,12 +68,19 @@ def together(folders, place, corpus):
                 f"there is no {path}: run loco.py in that folder first, with "
                 "the same --runs"
             )
-        tables.append(pandas.read_csv(path, index_col="ID").sort_index())
+        tables.append(_read_predictions(path))
         if not tables[-1].index.equals(tables[0].index):
             raise InputError(f"{path} has other utterances than the first one")
     total = sum(np.log(table[labels].clip(lower=LEAST)) for table in tables)
     said = np.array(labels)[total.to_numpy().argmax(1)].tolist()
     return emotion_metrics(tables[0].label.tolist(), said, labels)["UA"]
+
+
+def _read_predictions(path):
+    """What evaluate.py left, by ID; no ID is a number, nor is one missing."""
+    table = pandas.DataFrame(read_table(path, ["ID", "label"])).set_index("ID")
+    numbers = table.columns.drop(["label", "prediction"])
+    return table.astype(dict.fromkeys(numbers, float)).sort_index()
 
 
 def joint_report(folders, runs):

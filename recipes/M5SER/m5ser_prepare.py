@@ -41,6 +41,7 @@ from speechbrain_mser.dataio.manifest import DATA_ROOT, read_manifest
 from speechbrain_mser.dataio.preparation import Corpus, prepare_corpus
 from speechbrain_mser.dataio.tables import read_table
 from speechbrain_mser.errors import InputError, exits_on_input_error
+from speechbrain_mser.spelling import compose
 from speechbrain_mser.synthesis import filters
 from speechbrain_mser.synthesis.filters import (
     SCORE,
@@ -282,12 +283,13 @@ def _collect(folder, paths, sources, languages, texts):
     # An empty one is dropped before, with a reason of its own
     dropped = [
         (path, "lost: a finished shard has it; synthesize.py makes it again")
-        for path in sorted(set(texts or ()) - set(paths))
+        for path in sorted(set(texts or ()) - {*map(compose, paths)})
         if not (folder / path).is_file()
     ]
     for path in paths:
         # Example: fra/meld/meld_train_dia0_utt0.wav
-        parts = PurePosixPath(path).with_suffix("").parts
+        spelled = compose(path)
+        parts = PurePosixPath(spelled).with_suffix("").parts
         language, corpus, item = parts[0], parts[1:2], "/".join(parts[2:])
         if not item:
             dropped.append((path, "misplaced: not like fra/iemocap/ID.wav"))
@@ -301,7 +303,7 @@ def _collect(folder, paths, sources, languages, texts):
         if item not in table:
             dropped.append((path, f"no source: not in {corpus}.csv"))
             continue
-        if texts is not None and path not in texts:
+        if texts is not None and spelled not in texts:
             dropped.append((path, "no receipt: in no finished shard"))
             continue
         source = table[item]
@@ -314,7 +316,7 @@ def _collect(folder, paths, sources, languages, texts):
                 "speaker": source["speaker"]
                 and f"{corpus}_{source['speaker']}",
                 **{name: source[name] for name in FROM_SOURCE},
-                "text": texts[path] if texts else "",
+                "text": texts[spelled] if texts else "",
             }
         )
     return rows, dropped

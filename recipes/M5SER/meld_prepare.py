@@ -22,8 +22,6 @@ place. The splits share speakers: a result on MELD is not one of unseen voices.
 Usage: python meld_prepare.py --data_folder MELD.Raw --save_folder manifests
 """
 
-import csv
-import io
 import re
 import sys
 from collections import defaultdict
@@ -33,6 +31,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from speechbrain_mser.dataio.command_line import argument_parser
+from speechbrain_mser.dataio.csv_files import read_csv
 from speechbrain_mser.dataio.extraction import extract_each
 from speechbrain_mser.dataio.limits import CONTAINERS
 from speechbrain_mser.dataio.manifest import MANIFEST_FOLDER
@@ -283,32 +282,35 @@ def _read_table(path, content):
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = content.decode("cp1252", "replace")
-    rows = []
-    try:
-        lines = io.StringIO(_mend(text), newline="")
-        reader = csv.DictReader(lines, strict=True)
-        if not set(COLUMNS) <= set(reader.fieldnames or ()):
-            raise ValueError(f"the columns {', '.join(COLUMNS)} are needed")
-        for row in reader:
-            if None in row.values():
-                raise ValueError("too few fields")
-            canonical(row["Emotion"])
-            rows.append(
-                {
-                    "dialogue": int(row["Dialogue_ID"]),
-                    "utterance": int(row["Utterance_ID"]),
-                    "label": row["Emotion"].strip(),
-                    "speaker": row["Speaker"].strip(),
-                    "gender": "",
-                    "text": row["Utterance"],
-                }
-            )
-    except (csv.Error, ValueError) as error:
+    header, lines, rows = read_csv(path, _mend(text))
+    if not {*COLUMNS} <= {*header}:
+        raise InputError(f"{path}: the columns {', '.join(COLUMNS)} are needed")
+    return [
+        _utterance(f"{path}, line {line}", header, row)
+        for line, row in zip(lines, rows, strict=True)
+    ]
+
+
+def _utterance(where, header, cells):
+    """What a line of an annotation file says."""
+    if len(cells) < len(header):
         raise InputError(
-            f"{path}: row {len(rows) + 1} cannot be read ({error}); is the "
+            f"{where}: {len(cells)} fields for {len(header)} columns; is the "
             "file cut off?"
-        ) from None
-    return rows
+        )
+    row = dict(zip(header, cells, strict=False))
+    try:
+        canonical(row["Emotion"])
+        return {
+            "dialogue": int(row["Dialogue_ID"]),
+            "utterance": int(row["Utterance_ID"]),
+            "label": row["Emotion"].strip(),
+            "speaker": row["Speaker"].strip(),
+            "gender": "",
+            "text": row["Utterance"],
+        }
+    except ValueError as error:
+        raise InputError(f"{where}: cannot be read ({error})") from None
 
 
 def _mend(text):

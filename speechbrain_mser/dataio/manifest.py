@@ -6,7 +6,6 @@ so that a manifest can move between machines, or with ``$manifest_folder``
 where a preparation script made the audio (from films) beside its manifest.
 """
 
-import csv
 import os
 from pathlib import Path
 
@@ -14,8 +13,10 @@ import numpy as np
 import pandas
 
 from speechbrain_mser.atomic import atomic_path
+from speechbrain_mser.dataio.csv_files import read_csv, write_csv
 from speechbrain_mser.emotions import canonical
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.spelling import compose, find_spelling
 
 COLUMNS = (
     "ID",
@@ -74,9 +75,7 @@ def write_manifest(path, rows):
     """
     with atomic_path(path) as partial:
         with open(partial, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS, restval="")
-            writer.writeheader()
-            writer.writerows(map(_empty_nan, rows))
+            write_csv(file, COLUMNS, map(_cells, rows))
         try:
             read_manifest(partial)
         except ManifestError as error:
@@ -163,9 +162,21 @@ def _examples(items):
     return ", ".join(items[:SHOWN]) + more
 
 
-def _empty_nan(row):
+def _cells(row):
     """A row as read back (``start`` NaN) to a row as written (empty)."""
-    return {key: "" if value != value else value for key, value in row.items()}
+    unknown = sorted(set(row) - set(COLUMNS))
+    if unknown:
+        raise ValueError(f"a manifest has no column {', '.join(unknown)}")
+    cells = [row.get(name, "") for name in COLUMNS]
+    return [
+        _spell(name, "" if cell != cell else cell)
+        for name, cell in zip(COLUMNS, cells, strict=True)
+    ]
+
+
+def _spell(name, cell):
+    """A cell in the one spelling of its text; a path is spelled by the disk."""
+    return compose(cell) if isinstance(cell, str) and name != "wav" else cell
 
 
 def _read_table(path):
@@ -177,23 +188,17 @@ def _read_table(path):
         )
     # Not pandas.read_csv: it fills a short row up and takes the first column
     # of a long one for an index, and it does not say on which line a row is.
-    lines, rows = [], []
     try:
-        # utf-8-sig: a spreadsheet begins its files with a byte order mark.
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)
-            header = next(reader, None)
-            begins = reader.line_num + 1
-            for row in reader:
-                if row:  # not a blank line
-                    lines.append(begins)
-                    rows.append(row)
-                begins = reader.line_num + 1
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ManifestError(f"{path}: not a CSV file ({error})") from None
-    if header is None:
+        header, lines, rows = read_csv(path)
+    except InputError as error:
+        raise ManifestError(str(error)) from None
+    if not header:
         raise ManifestError(f"{path}: the file is empty")
     _check_shape(path, header, lines, rows)
+    rows = [
+        [_spell(name, cell) for name, cell in zip(header, row, strict=True)]
+        for row in rows
+    ]
     table = pandas.DataFrame(rows, index=lines, columns=header, dtype=str)
     return table.loc[:, list(COLUMNS)]
 
@@ -298,7 +303,7 @@ def _resolve(path, table, data_root):
         )
     if data_root is None:
         return wavs
-    root = Path(data_root)
+    root = find_spelling(data_root)
     if not root.is_dir():
         raise ManifestError(
             f"{path}: the data root {root} is not a folder; give the folder "
@@ -306,9 +311,11 @@ def _resolve(path, table, data_root):
         )
     roots = {DATA_ROOT: root, MANIFEST_FOLDER: path.parent}
 
+    listings = {}
+
     def resolve(wav):
         start, slash, rest = wav.partition("/")
-        return str(roots[start + slash] / rest)
+        return str(find_spelling(roots[start + slash] / rest, listings))
 
     resolved = wavs.map(resolve)
     gone = [wav for wav in resolved.unique() if not os.path.isfile(wav)]

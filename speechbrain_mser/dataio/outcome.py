@@ -8,15 +8,16 @@ import csv
 import hashlib
 import io
 import json
-import os
 import sys
 import tempfile
 from collections import Counter
 
 from speechbrain_mser.atomic import atomic_path
+from speechbrain_mser.dataio.csv_files import write_csv
 from speechbrain_mser.dataio.manifest import MANIFEST_FOLDER, write_manifest
 from speechbrain_mser.emotions import CANONICAL, FURTHER
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.spelling import find_spelling
 
 SPLITS = ("train", "valid", "test")
 
@@ -63,7 +64,7 @@ def write_outcome(outputs, rows, dropped, record):
     """
     manifest, dropped_path, record_path = outputs
     table = io.StringIO(newline="")
-    csv.writer(table).writerows([("item", "reason"), *sorted(dropped)])
+    write_csv(table, ("item", "reason"), sorted(dropped))
     try:
         # First, so that a failure on the way is not taken for complete
         record_path.unlink(missing_ok=True)
@@ -112,7 +113,9 @@ def audio_is_there(manifest):
     """
     with open(manifest, newline="", encoding="utf-8") as file:
         return all(
-            os.path.isfile(manifest.parent / wav.removeprefix(MANIFEST_FOLDER))
+            find_spelling(
+                manifest.parent / wav.removeprefix(MANIFEST_FOLDER)
+            ).is_file()
             for wav in (row["wav"] for row in csv.DictReader(file))
             if wav.startswith(MANIFEST_FOLDER)
         )

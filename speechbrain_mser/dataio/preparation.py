@@ -34,6 +34,7 @@ from speechbrain_mser.dataio.splits import (
 from speechbrain_mser.dataio.tables import read_table
 from speechbrain_mser.emotions import canonical
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.spelling import compose, find_spelling
 
 # Columns of a list of known-bad items
 _LISTED = ("item", "reason", "source")
@@ -181,7 +182,7 @@ def prepare_corpus(
         that cannot be written to.
     """
     data_folder = find_data_folder(data_folder, corpus.layout)
-    save_folder = Path(save_folder).expanduser()
+    save_folder = find_spelling(Path(save_folder).expanduser())
     outputs = [
         save_folder / f"{corpus.name}{ending}"
         for ending in (".csv", "_dropped.csv", ".json")
@@ -216,6 +217,15 @@ def _prepare(corpus, collect, refuse, data_folder, listing, outputs, record):
     """Collect, probe, split, write and report."""
     options = record["options"]
     rows, dropped = collect(data_folder, listing.audio)
+    rows = [
+        {
+            key: compose(value)
+            if isinstance(value, str) and key != "wav"
+            else value
+            for key, value in row.items()
+        }
+        for row in rows
+    ]
     dropped = [*listing.dropped, *dropped]
     probed = _probe(rows, data_folder, outputs[0].parent, options["decode"])
     _find_problems(rows, probed, refuse)
@@ -266,7 +276,8 @@ def _digest_of_code(script):
 
 
 def _names(speakers):
-    return [speakers] if isinstance(speakers, str) else [*map(str, speakers)]
+    speakers = [speakers] if isinstance(speakers, str) else speakers
+    return [compose(str(speaker)) for speaker in speakers]
 
 
 def _probe(rows, data_folder, manifest_folder, decode):

@@ -21,6 +21,7 @@ from speechbrain_mser.dataio.audio import load_samples
 from speechbrain_mser.dataio.decoding import duration
 from speechbrain_mser.dataio.limits import CONTAINERS, AudioError
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.spelling import find_spelling
 
 # What is taken for audio, by its extension.
 AUDIO = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", *CONTAINERS)
@@ -78,7 +79,7 @@ def find_data_folder(data_folder, layout):
     ...
     speechbrain_mser.errors.InputError: ... give .../RAVDESS
     """
-    folder = Path(data_folder).expanduser()
+    folder = find_spelling(Path(data_folder).expanduser())
     if not folder.is_dir():
         what = "a file, not a folder" if folder.exists() else "no such folder"
         raise InputError(

@@ -4,18 +4,19 @@ Read with the standard library: a label file has a few hundred thousand rows
 at most, and every cell is wanted as it stands (``N`` is no missing value).
 """
 
-import csv
 import json
 from pathlib import Path
 
+from speechbrain_mser.dataio.csv_files import read_csv
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.spelling import compose
 
 # A file that is no table may have anything for its first line.
 _SHOWN = 300
 
 
 def read_table(path, columns):
-    """Read a CSV file with a header.
+    """Read a CSV file with a header; accents are composed.
 
     Arguments
     ---------
@@ -32,8 +33,8 @@ def read_table(path, columns):
     Raises
     ------
     InputError
-        The file cannot be read as such, a column is missing, or a row has
-        more fields than there are columns.
+        The file cannot be read as such, a column is missing or there twice,
+        or a row has more fields than there are columns.
 
     Example
     -------
@@ -43,31 +44,23 @@ def read_table(path, columns):
     >>> read_table(path, ["EmoClass"])
     [{'FileName': 'a.wav', 'EmoClass': 'N'}]
     """
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True, skipinitialspace=True)
-            header = [name.strip() for name in next(reader, [])]
-            rows = [[cell.strip() for cell in row] for row in reader if row]
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path}: not a CSV file in UTF-8 (byte "
-            f"0x{error.object[error.start]:02x} at {error.start}); save it as "
-            "CSV UTF-8"
-        ) from None
-    except csv.Error as error:
-        raise InputError(f"{path}: not a CSV file ({error})") from None
+    header, lines, rows = read_csv(path, skipinitialspace=True)
+    header, *rows = (
+        [compose(cell.strip()) for cell in row] for row in (header, *rows)
+    )
     missing = [name for name in columns if name not in header]
     if missing:
         raise InputError(
             f"{path}: column {', '.join(missing)} is missing; found "
             f"{', '.join(header)[:_SHOWN] or 'an empty file'}"
         )
-    for row in rows:
+    twice = [name for name in header if name and header.count(name) > 1]
+    if twice:
+        raise InputError(f"{path}: column {twice[0]} is there twice")
+    for line, row in zip(lines, rows, strict=True):
         if any(row[len(header) :]):
             raise InputError(
-                f"{path}: a row has {len(row)} fields for {len(header)} "
+                f"{path}, line {line}: a row has {len(row)} fields for {len(header)} "
                 f"columns: {', '.join(row)[:_SHOWN]}; a comma within a field "
                 "needs quotes around it"
             )

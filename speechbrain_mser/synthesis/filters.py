@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from speechbrain_mser.dataio.tables import read_table
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.markdown import markdown_table
+from speechbrain_mser.spelling import compose
 
 # Kinds of reasons
 SHORT, SMALL, SCORE = "too short", "too small", "score"
@@ -231,7 +232,7 @@ class ScoreFilter:
             ``kind: detail``, empty when it is kept. One without a score is
             not: nobody knows whether the condition holds.
         """
-        scores = self._scores.get(audio, {})
+        scores = self._scores.get(compose(audio), {})
         for name, sign, limit in self._conditions:
             value = scores.get(name)
             if value is None:

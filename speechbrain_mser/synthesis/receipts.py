@@ -14,7 +14,6 @@ the audio of finished shards is still there is looked at when a run begins
 """
 
 import contextlib
-import csv
 import errno
 import hashlib
 import io
@@ -26,6 +25,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from speechbrain_mser.atomic import atomic_path
+from speechbrain_mser.dataio.csv_files import write_csv
 from speechbrain_mser.errors import InputError
 
 FOLDER_FILE = "synthesis.json"
@@ -302,9 +302,8 @@ def write_shard(folder, scratch, receipt, rows):
         They cannot be written.
     """
     table = io.StringIO(newline="")
-    writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    cells = ([row[name] for name in COLUMNS] for row in rows)
+    write_csv(table, COLUMNS, cells, "\n")
     # A translator may say anything, halves of surrogate pairs too
     data = table.getvalue().encode(errors="replace")
     name = receipt["shard"]

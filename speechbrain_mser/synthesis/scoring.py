@@ -8,13 +8,13 @@ What was scored before with the same scorers is not scored again, and a shard
 that was made anew is. A killed run loses a shard at most.
 """
 
-import csv
 import json
 from pathlib import Path
 
 from tqdm import tqdm
 
 from speechbrain_mser.atomic import atomic_path
+from speechbrain_mser.dataio.csv_files import write_csv
 from speechbrain_mser.dataio.tables import read_table
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.synthesis.finished import finished_shards, read_rows
@@ -132,13 +132,9 @@ def _write(path, header, rows):
         atomic_path(path) as partial,
         open(partial, "w", newline="", encoding="utf-8") as file,
     ):
-        writer = csv.DictWriter(file, header, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(map(_rounded, rows))
+        cells = ([row.get(name, "") for name in header] for row in rows)
+        write_csv(file, header, (map(_rounded, row) for row in cells), "\n")
 
 
-def _rounded(row):
-    return {
-        name: round(value, 6) if isinstance(value, float) else value
-        for name, value in row.items()
-    }
+def _rounded(value):
+    return round(value, 6) if isinstance(value, float) else value

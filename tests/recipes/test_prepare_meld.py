@@ -348,13 +348,13 @@ def test_clips_without_annotations_are_refused(release, tmp_path):
     [
         (b"<html>404</html>", "the columns Utterance, Speaker"),
         (b"", "the columns Utterance, Speaker"),
-        (b"\x00\xff\xfe\x00", "the columns Utterance, Speaker"),
-        (table(["1,Hey,Joey,joy,positive,one,0"]), "row 1 cannot be read"),
-        (table(DEV)[:-5], "row 3 cannot be read"),
-        (table([*DEV, "4,Hey,Joey"]), "row 4 cannot be read"),
+        (b"\x00\xff\xfe\x00", "it holds a zero byte"),
+        (table(["1,Hey,Joey,joy,positive,one,0"]), "line 2: 7 fields for 11"),
+        (table(DEV)[:-5], "line 4: "),
+        (table([*DEV, "4,Hey,Joey"]), "line 5: "),
         (
             table([f"1,Hey,Joey,hapy,positive,0,0,{TIMES}"]),
-            "row 1 cannot be read (unknown emotion 'hapy'; did you mean",
+            "line 2: cannot be read (unknown emotion 'hapy'; did you mean",
         ),
     ],
 )
@@ -364,7 +364,7 @@ def test_what_is_no_annotation_file_is_refused(
     (release / "dev_sent_emo.csv").write_bytes(content)
     with pytest.raises(InputError) as caught:
         prepare_meld(release, tmp_path / "out")
-    assert str(caught.value).startswith(f"{release / 'dev_sent_emo.csv'}: row")
+    assert str(caught.value).startswith(f"{release / 'dev_sent_emo.csv'}")
     assert message in str(caught.value)
     # Found before the work, and nothing is left
     assert [*(tmp_path / "out").iterdir()] == []
