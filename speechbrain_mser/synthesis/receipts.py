@@ -302,7 +302,7 @@ def write_shard(folder, scratch, receipt, rows):
         They cannot be written.
     """
     table = io.StringIO(newline="")
-    cells = ([row[name] for name in COLUMNS] for row in rows)
+    cells = ([row.get(name, "") for name in COLUMNS] for row in rows)
     write_csv(table, COLUMNS, cells, "\n")
     # A translator may say anything, halves of surrogate pairs too
     data = table.getvalue().encode(errors="replace")
