@@ -6,6 +6,8 @@ import stat
 from contextlib import contextmanager
 from pathlib import Path
 
+from speechbrain_mser.errors import InputError
+
 # How the names of unfinished files begin.
 PARTIAL = ".partial-"
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EROFS)
@@ -19,6 +21,11 @@ def atomic_path(path):
     ---------
     path : str or path-like
         The file to make or replace; its folder is made when missing.
+
+    Raises
+    ------
+    InputError
+        A file is in the place of its folder.
 
     Yields
     ------
@@ -39,7 +46,12 @@ def atomic_path(path):
     'whole'
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise InputError(
+            f"{path.parent}: a file is there or above, where a folder is needed"
+        ) from None
     # The suffix stays: writers such as matplotlib's go by it.
     partial = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
     try:

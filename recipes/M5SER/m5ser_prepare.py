@@ -42,7 +42,6 @@ from speechbrain_mser.dataio.preparation import Corpus, prepare_corpus
 from speechbrain_mser.dataio.tables import read_table
 from speechbrain_mser.errors import InputError, exits_on_input_error
 from speechbrain_mser.spelling import compose
-from speechbrain_mser.synthesis import filters
 from speechbrain_mser.synthesis.filters import (
     SCORE,
     SHORT,
@@ -168,7 +167,6 @@ def prepare_m5ser(
             name: hashlib.sha256(Path(path).read_bytes()).hexdigest()
             for name, path in {
                 **sources,
-                "filters.py": filters.__file__,
                 **({"scores": scores} if scores else {}),
             }.items()
         },

@@ -6,12 +6,12 @@ the files, reads their durations, drops what cannot be used with a reason,
 splits by speaker, writes, and reports.
 """
 
-import hashlib
 import os
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from speechbrain_mser.dataio.code_digest import code_digest
 from speechbrain_mser.dataio.limits import MAX_SECONDS, MIN_SECONDS
 from speechbrain_mser.dataio.manifest import DATA_ROOT, MANIFEST_FOLDER
 from speechbrain_mser.dataio.outcome import (
@@ -55,8 +55,8 @@ class Corpus:
     language : str
         ISO 639-3; a row may say otherwise.
     script : str or path-like
-        The script's own ``__file__``: when it is edited, the manifest is
-        written anew.
+        The script's own ``__file__``: when what it executes is edited, the
+        manifest is written anew, see `code_digest`.
     layout : str
         A pattern that its folder matches, e.g. ``Actor_[0-9][0-9]``, or
         several with ``|`` between them.
@@ -191,7 +191,7 @@ def prepare_corpus(
     made = [*outputs, save_folder / f"{corpus.name}_audio"]
     listing = list_files(data_folder, corpus.companions, skip=made)
     record = {
-        "code": _digest_of_code(corpus.script),
+        "code": code_digest(corpus.script),
         "fingerprint": listing.fingerprint,
         "exclusions": _exclusions(corpus.exclusions),
         "options": {
@@ -263,16 +263,6 @@ def _exclusions(path):
             "this project, beside the recipes"
         )
     return {row["item"]: row["reason"] for row in read_table(path, _LISTED)}
-
-
-def _digest_of_code(script):
-    """Of the script, and of whatever it may have called for its manifest."""
-    here = Path(__file__).parent
-    used = [here.parent / "emotions.py", *sorted(here.glob("*.py"))]
-    digest = hashlib.sha256()
-    for path in (script, *used):
-        digest.update(Path(path).read_bytes())
-    return digest.hexdigest()
 
 
 def _names(speakers):

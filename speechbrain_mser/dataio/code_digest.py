@@ -1,0 +1,90 @@
+"""What decides a manifest besides the corpus: the code that made it.
+
+A manifest is written anew when that code is another one. Not its text: comments
+and docstrings decide nothing, nor does a module that the script does not use.
+"""
+
+import ast
+import hashlib
+import sys
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent.parent
+# They say what is wrong and read options, which are recorded by themselves.
+_WITHOUT_EFFECT = ("errors.py", "command_line.py", "code_digest.py")
+
+
+def code_digest(script, package=PACKAGE):
+    """A digest of a script and of all of this package that it uses.
+
+    Arguments
+    ---------
+    script : str or path-like
+        A Python file.
+    package : str or path-like
+        The folder of this package.
+
+    Returns
+    -------
+    str
+        Of what is executed: the same after an edit of comments, docstrings or
+        layout.
+
+    Example
+    -------
+    >>> script = getfixture("tmp_path") / "a.py"
+    >>> _ = script.write_text("LABELS = {'W': 'angry'}")
+    >>> before = code_digest(script)
+    >>> _ = script.write_text("# Wut\\nLABELS = {'W': 'angry'}")
+    >>> code_digest(script) == before
+    True
+    >>> _ = script.write_text("LABELS = {'W': 'happy'}")
+    >>> code_digest(script) == before
+    False
+    """
+    script, package = Path(script), Path(package)
+    found, left = {}, [script]
+    while left:
+        path = left.pop()
+        if path in found or path.name in _WITHOUT_EFFECT:
+            continue
+        tree = ast.parse(path.read_bytes(), str(path))
+        found[path] = ast.unparse(_Bare().visit(tree))
+        left += _imported(tree, path.parent, package)
+    digest = hashlib.sha256()
+    # By name, not by place: the project may have moved.
+    for path in sorted(found, key=lambda path: (path.name, found[path])):
+        digest.update(f"{path.name}\n{found[path]}\n".encode())
+    return digest.hexdigest()
+
+
+class _Bare(ast.NodeTransformer):
+    """Takes the docstrings out."""
+
+    def visit(self, node):
+        self.generic_visit(node)
+        kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
+        if isinstance(node, kinds) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+        return node
+
+
+def _imported(tree, folder, package):
+    """The files that are imported from this package, or from beside a script."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    for name in sorted(names):
+        first, *parts = name.split(".")
+        if first == package.name:
+            path = package.joinpath(*parts)
+        elif first in sys.stdlib_module_names or parts:
+            continue
+        else:
+            path = folder / first
+        if path.with_suffix(".py").is_file():
+            yield path.with_suffix(".py")
