@@ -19,6 +19,11 @@ from speechbrain_mser.synthesis.backends.protocol import (
 from speechbrain_mser.synthesis.backends.worker import WorkerProcess
 
 SAMPLE_RATE = 16000
+# An answer that is larger, on the disk or decoded, is no utterance.
+MAX_BYTES = 2**30
+# Nor is a longer text one's transcript.
+MAX_CHARACTERS = 10_000
+SHOWN_CHARACTERS = 200
 # A worker that does not come up is started again (another program's memory
 # may be free by then), but not for ever.
 STARTS = 3
@@ -270,6 +275,16 @@ class ExternalBackend(Backend):
 
     def _write_request(self, folder, utterances, language):
         """Write the sources; the request that names them."""
+        try:
+            if folder.parent.is_symlink():
+                raise FileExistsError
+            # What a worker has put there before is none of ours.
+            folder.mkdir(parents=True)
+            (folder / "out").mkdir()
+        except FileExistsError:
+            raise WorkerFault("put something in our folder's place") from None
+        except OSError as error:
+            raise _no_place(folder, error) from None
         asked = []
         for number, utterance in enumerate(utterances):
             # The ID is the corpus's, and no name for a file of ours.
@@ -329,31 +344,68 @@ def read_result(result, folder):
     """
     if "error" in result:
         return Translation(
-            error=_in_a_line(result["error"]) or "no reason given"
+            error=_shown(_in_a_line(result["error"])) or "no reason given"
         )
-    # Links are followed first: a link in the folder may lead out of it.
-    name = result["audio"].replace("\0", "")
-    path = Path(os.path.realpath(os.path.join(folder, name)))
-    if not path.is_relative_to(os.path.realpath(folder)):
+    text = result.get("text", "")
+    if len(text) > MAX_CHARACTERS:
         return Translation(
-            error=f"the worker gave a file outside its folder: {path}"
+            error=f"the worker gave a text of {len(text)} characters, at most "
+            f"{MAX_CHARACTERS} are taken"
         )
-    # Reading a pipe would never end.
-    if not path.is_file():
-        return Translation(error=f"the worker wrote no file {path.name}")
+    name = result["audio"].replace("\0", "")
+    # Links are followed first: a link in the folder may lead out of it, and so
+    # may one in the place of the folder itself, or of one that holds it.
+    if any(map(os.path.islink, (folder, *list(folder.parents)[:2]))):
+        return Translation(
+            error=f"the worker put a link in the place of its folder: {folder}"
+        )
+    path = Path(os.path.realpath(os.path.join(folder, name)))
+    inside = os.path.realpath(folder)
+    if not path.is_relative_to(inside):
+        return Translation(
+            error=f"the worker gave a file outside its folder: {_shown(path)}"
+        )
+    # Reading a pipe would never end, nor would what is only said to be large.
+    if not os.path.isfile(path):
+        return Translation(
+            error=f"the worker wrote no file {_shown(path.name)}"
+        )
+    size = os.path.getsize(path)
+    if size > MAX_BYTES:
+        return Translation(error=f"the worker's audio has {size} bytes")
     try:
-        samples, rate = soundfile.read(path, dtype="float32")
+        samples, rate, problem = _read(path)
     except (soundfile.LibsndfileError, OSError) as error:
-        return Translation(error=f"the worker's audio cannot be read: {error}")
-    if samples.ndim != 1:
-        problem = f"has {samples.shape[1]} channels, mono is expected"
-    elif not len(samples):
-        problem = "is empty"
-    elif not np.isfinite(samples).all():
-        problem = "has samples that are NaN or infinite"
-    else:
-        return Translation(samples, rate, _in_a_line(result.get("text", "")))
-    return Translation(error=f"the worker's audio {problem}")
+        return Translation(
+            error=f"the worker's audio cannot be read: {_shown(error)}"
+        )
+    if problem:
+        return Translation(error=f"the worker's audio {problem}")
+    return Translation(samples, rate, _in_a_line(text))
+
+
+def _read(path):
+    """Samples, rate, and what is wrong with them."""
+    with soundfile.SoundFile(path) as file:
+        if file.channels != 1:
+            problem = f"has {file.channels} channels, mono is expected"
+            return None, 0, problem
+        if file.frames * np.float32().nbytes > MAX_BYTES:
+            return None, 0, f"promises {file.frames} samples"
+        samples = file.read(dtype="float32")
+        if not len(samples):
+            return None, 0, "is empty"
+        if not np.isfinite(samples).all():
+            return None, 0, "has samples that are NaN or infinite"
+        return samples, file.samplerate, ""
+
+
+def _shown(text):
+    """The beginning of what a worker may have made long."""
+    text = str(text)
+    if len(text) <= SHOWN_CHARACTERS:
+        return text
+    return f"{text[:SHOWN_CHARACTERS]}... ({len(text)} characters)"
 
 
 def _in_a_line(text):
@@ -365,13 +417,15 @@ def _write(path, samples):
     wav = io.BytesIO()
     soundfile.write(wav, samples, SAMPLE_RATE, format="WAV", subtype="FLOAT")
     try:
-        # Also where the worker writes.
-        (path.parent / "out").mkdir(parents=True, exist_ok=True)
         path.write_bytes(wav.getvalue())
     except OSError as error:
-        raise InputError(
-            f"{path}: {error.strerror}; temporary files go where TMPDIR says"
-        ) from None
+        raise _no_place(path, error) from None
+
+
+def _no_place(path, error):
+    return InputError(
+        f"{path}: {error.strerror}; temporary files go where TMPDIR says"
+    )
 
 
 def _quoted(tail):

@@ -10,6 +10,7 @@ needs the standard library alone, so that it starts at once.
 import array
 import json
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -113,10 +114,73 @@ LIES = {
     "where": lambda result: [
         {**result, "text": json.dumps([os.getcwd(), dict(os.environ)])}
     ],
+    "link for folder": lambda result: [
+        take_the_place(Path(result["audio"]).parent)
+        or {**result, "audio": Path(os.environ["OUTSIDE"]).name}
+    ],
+    "link for all": lambda result: [
+        take_the_place(Path(result["audio"]).parents[2])
+        or {**result, "audio": Path(os.environ["OUTSIDE"]).name}
+    ],
+    "next request": lambda result: [
+        take_the_next(Path(result["audio"]).parents[1]) or result
+    ],
+    "long name": lambda result: [{**result, "audio": "x" * 5000 + ".wav"}],
+    "deep name": lambda result: [{**result, "audio": "x/" * 5000 + ".wav"}],
+    "long error": lambda result: [{"id": result["id"], "error": "e" * 10**6}],
+    "long text": lambda result: [{**result, "text": "t" * 10**6}],
+    "have a daemon": lambda result: [{**result, "text": daemonise()}],
     "have children": lambda result: [
         {**result, "text": str(subprocess.Popen(["sleep", "3600"]).pid)}
     ],
 }
+
+
+def take_the_place(folder):
+    """Put a link to where the secret is in the place of a folder."""
+    shutil.rmtree(folder)
+    folder.symlink_to(Path(os.environ["OUTSIDE"]).parent)
+
+
+def take_the_next(folder):
+    """Put a link in the place of the next request's folder."""
+    (folder.parent / str(int(folder.name) + 1)).symlink_to("/tmp")
+
+
+def daemonise():
+    """A grandchild in a session of its own, whose parent is gone."""
+    script = (
+        "import os, subprocess; "
+        "print(subprocess.Popen(['sleep', '3600'], stdout=-3, stderr=-3, "
+        "start_new_session=True).pid)"
+    )
+    command = [sys.executable, "-I", "-S", "-c", script]
+    made = subprocess.run(
+        command, capture_output=True, text=True, start_new_session=True
+    )
+    return made.stdout.strip()
+
+
+def make_sparse(path, samples, size=2**32):
+    """A file that says that it is large, and takes no space."""
+    write(path, samples)
+    os.truncate(path, size)
+
+
+def promise(path, samples):
+    """A gigabyte on the disk, of samples of one byte: four when decoded."""
+    form = struct.pack("<HHIIHH", 1, 1, 16000, 16000, 1, 8)
+    size = 2**30 - 44
+    path.write_bytes(
+        b"RIFF"
+        + struct.pack("<I", 36 + size)
+        + b"WAVEfmt \x10\0\0\0"
+        + form
+        + b"data"
+        + struct.pack("<I", size)
+    )
+    os.truncate(path, 2**30)
+
 
 # What is written in place of half the source
 FILES = {
@@ -127,6 +191,8 @@ FILES = {
     "stereo": lambda path, samples: write(path, samples, channels=2),
     "nan": lambda path, samples: write(path, array.array("f", [float("nan")])),
     "empty": lambda path, samples: write(path, array.array("f")),
+    "sparse": make_sparse,
+    "promise": promise,
 }
 
 

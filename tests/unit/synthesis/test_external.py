@@ -151,6 +151,12 @@ def test_one_alone_has_a_second_chance_too(fake):
         ("stereo", "2 channels"),
         ("nan", "NaN or infinite"),
         ("empty", "is empty"),
+        ("long name", "wrote no file xxxx"),
+        ("deep name", "wrote no file"),
+        ("long error", "eeee"),
+        ("long text", "a text of 1000000 characters"),
+        ("sparse", "has 4294967296 bytes"),
+        ("promise", "promises 1073741780 samples"),
     ],
 )
 def test_audio_that_cannot_be_used_is_one_failure(fake, text, reason):
@@ -160,8 +166,47 @@ def test_audio_that_cannot_be_used_is_one_failure(fake, text, reason):
     assert first.text == last.text == "HELLO"
     assert bad.samples is None
     assert reason in bad.error
+    # It goes into a row.
+    assert len(bad.error) < 500
     assert len(backend.starts) == 1
     assert soundfile.info(os.environ["OUTSIDE"]).frames == 800
+
+
+def test_a_link_in_the_place_of_its_folder_is_not_followed(fake):
+    backend = fake()
+    (found,) = backend.translate([utterance("a", "link for folder")], "fra")
+    assert found.samples is None
+    assert "a link in the place of its folder" in found.error
+    (found,) = backend.translate([utterance("a")], "fra")
+    assert found.text == "HELLO"
+    assert len(backend.starts) == 1
+
+
+def test_a_link_in_the_place_of_all_its_folders_leads_nowhere(fake, tmp_path):
+    backend = fake()
+    before = sorted(path.name for path in tmp_path.iterdir())
+    alone, after = (
+        backend.translate([utterance("a", text)], "fra")[0]
+        for text in ("link for all", "hello")
+    )
+    assert alone.samples is None and "a link in the place" in alone.error
+    # Nothing is written through the link: the worker is started anew.
+    assert after.text == "HELLO"
+    assert len(backend.starts) == 2
+    backend.close()
+    kept = sorted(path.name for path in tmp_path.iterdir())
+    assert kept == sorted({*before, "starts.txt"})
+
+
+def test_a_link_in_the_place_of_the_next_request_is_not_followed(fake):
+    backend = fake()
+    first, second = (
+        backend.translate([utterance("a", text)], "fra")[0]
+        for text in ("next request", "hello")
+    )
+    assert first.samples is not None
+    assert second.text == "HELLO"
+    assert len(backend.starts) == 2
 
 
 def test_a_path_may_be_relative_to_the_folder(fake):
@@ -338,6 +383,23 @@ def test_nothing_of_it_is_left_after_closing(fake):
     assert not exists(guard)
     # An orphan by then, which is not ours to bury.
     assert not exists(child) or " Z " in Path(f"/proc/{child}/stat").read_text()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux adopts orphans")
+@pytest.mark.parametrize("how", ["closed", "killed"])
+def test_a_child_that_left_its_session_does_not_outlive_it(fake, how):
+    backend = fake()
+    found = backend.translate(
+        [utterance("a", "have a daemon"), utterance("b", "process")], "fra"
+    )
+    daemon, itself = (int(translation.text) for translation in found)
+    assert exists(daemon)
+    assert os.getsid(daemon) == daemon != os.getsid(itself)
+    if how == "killed":
+        os.kill(itself, 9)
+        backend._worker._process.wait()
+    backend.close()
+    assert not exists(daemon)
 
 
 DRIVER = """
