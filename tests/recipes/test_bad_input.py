@@ -244,7 +244,7 @@ def test_evaluate_with_a_wrong_recognizer(run_script, tiny_corpus, capsys):
         ("[{name: a, labels: paper4}]", "corpus"),
         ("[{name: .., corpus: tiny, labels: paper4}]", ".."),
         ("{name: a, corpus: tiny, labels: paper4}", "mapping"),
-        ("[tiny]", "a set is described as"),
+        ("[tinny]", "a set is described as"),
         ("[]", "nothing to evaluate"),
         (
             "[{name: a, corpus: tiny, labels: paper4, languages: xxx}]",
