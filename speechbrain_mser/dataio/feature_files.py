@@ -14,6 +14,8 @@ Arrow IPC file           2.22              7.4 to 8.9
 h5py                     0.18              3.8 to 5.8
 ======================== ================= ======================
 
+All without the records' checksums, which take 0.13 ms more for each.
+
 HDF5 (SpeechBrain's cache) allows a single writer and no reader beside it, and
 a kill can leave the whole file unreadable. Arrow's file has its index at the
 end, so a kill loses all of it; a file for each utterance is a million files.
