@@ -115,6 +115,40 @@ def canonical(label):
     raise InputError(f"unknown emotion {str(label).strip()!r}{hint}")
 
 
+def check_emotion_words(emotion_words, labels):
+    """Refuse to say two labels with the same word.
+
+    Arguments
+    ---------
+    emotion_words : dict
+        Label to the word that is said for it, where that is another one.
+    labels : list of str
+        The candidates.
+
+    Raises
+    ------
+    InputError
+        Two labels could not be told apart.
+
+    Example
+    -------
+    >>> check_emotion_words({"fear": "scared"}, ["fear", "sad"])
+    >>> check_emotion_words({"fear": "scared"}, ["fear", "scared"])
+    Traceback (most recent call last):
+    ...
+    InputError: labels 'fear' and 'scared' are both said with 'scared'; ...
+    """
+    said = {}
+    for label in labels:
+        word = emotion_words.get(label, label).strip()
+        other = said.setdefault(word, label)
+        if other != label:
+            raise InputError(
+                f"labels {other!r} and {label!r} are both said with {word!r}; "
+                "give only one of them, or another word (emotion_words)"
+            )
+
+
 def candidate_labels(labels):
     """The candidate words of a recognition, from a set's name or a list.
 

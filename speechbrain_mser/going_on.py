@@ -96,8 +96,10 @@ def _flat(settings):
     for name, value in settings.items():
         if name in ("model", "training"):
             flat |= _flat(value)
+        elif name == "emotion_words":
+            flat[name] = dict(value or {})
         elif not (
-            isinstance(value, dict)
+            isinstance(value, dict)  # an object
             or name in FREE
             or name.startswith("__")
             or name.endswith("_hub")

@@ -391,12 +391,16 @@ class EmotionRecognizer(Pretrained):
         Returns
         -------
         dict
-            "connector", the digest of its weights, and "prompt".
+            "connector", the digest of its weights, "prompt", and
+            "emotion_words" where labels are said with other words.
         """
-        return {
+        described = {
             "connector": weights_digest(self.mods.connector),
             "prompt": self.mods.llama.prompt,
         }
+        if self.mods.llama.emotion_words:
+            described["emotion_words"] = self.mods.llama.emotion_words
+        return described
 
     def _check_calibration(self, calibration):
         calibrations.check_mode(calibration)

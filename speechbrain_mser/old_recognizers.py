@@ -27,6 +27,7 @@ llama: !new:speechbrain_mser.lobes.llama.EmotionLLaMA
   dtype: !ref <frozen_dtype>
   load_in_4bit: !ref <load_in_4bit>
   lora_rank: !ref <lora_rank>
+  emotion_words: !ref <emotion_words>
   activation_checkpointing: !ref <activation_checkpointing>
 connector: !apply:speechbrain_mser.lobes.build_connector
   connector_type: !ref <connector_type>
@@ -58,7 +59,12 @@ pretrainer: !new:speechbrain_mser.checkpoints.SafetensorsPretrainer
     llama: !ref <lora_rank>
 """
 # Arguments that came later, each with the setting that stands for it.
-_LATER = {"layer_join", "mean_over_time", "activation_checkpointing"}
+_LATER = {
+    "layer_join",
+    "mean_over_time",
+    "activation_checkpointing",
+    "emotion_words",
+}
 # In a trained Q-Former's place of BERT stands its shape.
 SHAPE = {
     "n_layers": "qformer_layers",

@@ -25,6 +25,7 @@ from speechbrain_mser.old_recognizers import (
 )
 from speechbrain_mser.recognizer_settings import (
     DIGESTS,
+    FOUND,
     SETTINGS,
     check_settings,
     has_tags,
@@ -287,6 +288,7 @@ def build_recognizer(folder, settings, pretrained_folder):
         dtype=settings["frozen_dtype"],
         load_in_4bit=settings["load_in_4bit"],
         lora_rank=settings["lora_rank"],
+        emotion_words=settings["emotion_words"],
         activation_checkpointing=settings["activation_checkpointing"],
     )
     connector = build_connector(
@@ -352,7 +354,7 @@ def plain_settings(model, model_yaml):
         return None
     settings = {
         name: _from_anywhere(name, model[name])
-        for name in SETTINGS
+        for name in SETTINGS | FOUND
         if name in model
     }
     settings |= {
@@ -446,7 +448,8 @@ def _hyperpyyaml_text(model_yaml, model, connector):
     yaml.width = 1000  # one setting, one line
     tree = yaml.load(Path(model_yaml))
     for name, value in model.items():
-        if isinstance(value, (str, int, float, list, type(None))):
+        plain = isinstance(value, (str, int, float, list, type(None)))
+        if plain or name == "emotion_words":
             tree[name] = _from_anywhere(name, value)
     # All of the connector's parameters are in its file: nothing is taken
     # from BERT again, only its shape has to be said.

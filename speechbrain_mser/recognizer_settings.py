@@ -120,6 +120,18 @@ def _are_labels(value):
     return True
 
 
+def _are_words(value):
+    return (
+        isinstance(value, list)
+        and len(value) <= 2000
+        and all(isinstance(word, str) and len(word) <= 200 for word in value)
+    )
+
+
+def _are_said(value):
+    return isinstance(value, dict) and _are_words([*value, *value.values()])
+
+
 # The sizes are far above any model's, and low enough for a stranger's numbers
 # to end with a message.
 SETTINGS = {
@@ -137,6 +149,11 @@ SETTINGS = {
     "pad_to_30s": _yes_or_no(),
     "prompt": _text(20_000),
     "label_words": Setting("a list of words, or a set's name", _are_labels),
+    "emotion_words": Setting(
+        "a mapping of labels to the words that are said for them",
+        _are_said,
+        {},
+    ),
     "connector_type": _one_of(("qformer", "linear")),
     "n_queries": _whole(1, 65_536),
     "query_dim": _whole(1, 65_536),
@@ -156,6 +173,11 @@ SETTINGS = {
 OWN = {
     "pretrained_folder": _text(4000, default="pretrained_models"),
     "frozen_models": _one_of(ON_MISMATCH, default="strict"),
+}
+# What training found out.
+FOUND = {
+    # Of the label words, those that no utterance had.
+    "untrained_words": Setting("a list of words", _are_words, []),
 }
 # Digests of the files beside; older folders have none.
 _DIGEST = _or_null(
@@ -198,7 +220,7 @@ def check_settings(settings, where):
     ...
     speechbrain_mser.errors.InputError: hyperparams.yaml: no setting 'device' ...
     """
-    return _check(settings, SETTINGS | DIGESTS, where)
+    return _check(settings, SETTINGS | FOUND | DIGESTS, where)
 
 
 def _check(settings, known, where):
@@ -272,7 +294,7 @@ def override_settings(settings, overrides):
             raise _unknown(name, "overrides")
     own = {name: changed.pop(name) for name in OWN if name in changed}
     return (
-        _check({**settings, **changed}, SETTINGS | DIGESTS, "overrides"),
+        check_settings({**settings, **changed}, "overrides"),
         _check(own, OWN, "overrides"),
     )
 
@@ -378,7 +400,7 @@ def parse_settings(text, where):
     Returns
     -------
     dict
-        Name to value, all of `SETTINGS` and `DIGESTS`.
+        Name to value, all of `SETTINGS`, `FOUND` and `DIGESTS`.
 
     Raises
     ------
@@ -434,6 +456,8 @@ def _plain(value):
     """Python's own types: some parsers' numbers remember how they looked."""
     if isinstance(value, list):
         return [_plain(part) for part in value]
+    if isinstance(value, dict):
+        return {_plain(name): _plain(part) for name, part in value.items()}
     for kind in (bool, int, float, str):
         if isinstance(value, kind):
             return kind(value)

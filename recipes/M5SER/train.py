@@ -23,7 +23,7 @@ from speechbrain_mser.dataio.batching import make_dataset
 from speechbrain_mser.dataio.counts import count_table, untrained_labels
 from speechbrain_mser.dataio.encoding import log_size, open_store
 from speechbrain_mser.distributed import ends_with_its_group, process_group
-from speechbrain_mser.emotions import candidate_labels
+from speechbrain_mser.emotions import candidate_labels, check_emotion_words
 from speechbrain_mser.errors import InputError, exits_on_input_error
 from speechbrain_mser.experiment import read_settings_of, write_settings
 from speechbrain_mser.flags import read_command_line
@@ -77,12 +77,39 @@ def check_settings(settings):
         value = training[name]
         if not isinstance(value, int) or value < 1:
             raise InputError(f"{name} is {value!r}, expected 1 or more")
+    check_words(settings["model"])
     folder = Path(settings["output_folder"])
     if not any(folder.glob("save/CKPT*")):
         return
     before = read_settings_of(folder)
     if before is not None:
         refuse_other_settings(folder, before, settings)
+
+
+def check_words(model):
+    """Refuse words for labels that there are not, and what is no word.
+
+    Raises
+    ------
+    InputError
+        Such a setting.
+    """
+    labels, words = (
+        candidate_labels(model["label_words"]),
+        model["emotion_words"],
+    )
+    for label, word in (words or {}).items():
+        if label not in labels:
+            raise InputError(
+                f"emotion_words: {label!r} is not among label_words, "
+                f"{', '.join(labels)}"
+            )
+        if not isinstance(word, str) or not word.strip():
+            raise InputError(
+                f"emotion_words: {label!r} is said with {word!r}, expected a "
+                "word"
+            )
+    check_emotion_words(words or {}, labels)
 
 
 def is_finished(settings, data):
@@ -219,7 +246,10 @@ def train_on(tables, data, hparams_file, overrides, run_opts):
         training["feature_folder"],
         training["feature_dtype"],
     )
-    log_counts(tables[0], candidate_labels(model["label_words"]))
+    labels = candidate_labels(model["label_words"])
+    log_counts(tables[0], labels)
+    # Exported too: evaluation marks them.
+    model["untrained_words"] = untrained_labels(tables[0], labels)
     log_size(store, model["whisper"], pd.concat(tables).duration)
     train_set, valid_set = (
         None if table is None else make_dataset(table, store)

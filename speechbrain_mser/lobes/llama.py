@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import GenerationConfig
 
 from speechbrain_mser.distributed import sum_over_ranks
-from speechbrain_mser.emotions import candidate_labels
+from speechbrain_mser.emotions import candidate_labels, check_emotion_words
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.lobes.adapters import (
     add_adapters,
@@ -66,6 +66,9 @@ class EmotionLLaMA(DataOnly, LLaMA):
     lora_rank : int
         Above 0, train low-rank adapters of this rank in the attention's
         query and value projections, with peft. The paper trains none.
+    emotion_words : dict, optional
+        Label to the word that is said for it, where that is another one: fear
+        to "scared", or to "Angst". Labels stay what they are everywhere else.
     activation_checkpointing : bool
         Keep only the input of every layer for the backward pass of the
         `loss`, and compute a layer again when its gradient is due: much less
@@ -104,6 +107,7 @@ class EmotionLLaMA(DataOnly, LLaMA):
         load_in_4bit=False,
         lora_rank=0,
         activation_checkpointing=False,
+        emotion_words=None,
     ):
         self.source = source = str(source)
         folder = find_model(
@@ -127,6 +131,7 @@ class EmotionLLaMA(DataOnly, LLaMA):
         # Greedy decoding is ours; theirs may ask for code from the hub.
         self.model.generation_config = GenerationConfig()
         self.prompt = prompt
+        self.emotion_words = dict(emotion_words or {})
         self.load_tokenizer(source=str(folder))
         self.hidden_size = self.model.config.hidden_size
         self._require_end_token()
@@ -282,10 +287,9 @@ class EmotionLLaMA(DataOnly, LLaMA):
             under the LLM. Not normalised over the candidates; softmax does
             that.
         """
-        candidates = tuple(
-            tuple(self.word_tokens(word))
-            for word in candidate_labels(label_words)
-        )
+        labels = candidate_labels(label_words)
+        check_emotion_words(self.emotion_words, labels)
+        candidates = tuple(tuple(self.word_tokens(word)) for word in labels)
         prefix = self._prefix(audio)
         length = prefix.shape[1]
         tree = candidate_tree(candidates, length, prefix.device, prefix.dtype)
@@ -349,7 +353,7 @@ class EmotionLLaMA(DataOnly, LLaMA):
         Arguments
         ---------
         word : str
-            Any word or short phrase.
+            Any word or short phrase, or a label that is said with another.
 
         Returns
         -------
@@ -361,6 +365,7 @@ class EmotionLLaMA(DataOnly, LLaMA):
         InputError
             The word becomes no token, or unknown tokens alone.
         """
+        word = self.emotion_words.get(word, word)
         place = self.prompt, word
         if place not in self._tokens_of:
             self._tokens_of[place] = self._tokenize(word)

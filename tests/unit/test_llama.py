@@ -777,3 +777,21 @@ def test_what_are_no_adapters_is_refused(folder, tmp_path):
             path.write_bytes(content)
         with pytest.raises(InputError, match="not adapters"):
             adapted.load(path)
+
+
+def test_a_label_may_be_said_with_another_word(tiny_llama):
+    plain = EmotionLLaMA(tiny_llama)
+    words = {"fear": "scared", "happy": "fröhlich"}
+    other = EmotionLLaMA(tiny_llama, emotion_words=words)
+    audio = torch.randn(3, 4, plain.hidden_size)
+    labels, said = ["fear", "sad", "happy"], ["scared", "sad", "fröhlich"]
+    assert plain.word_tokens("fear") != plain.word_tokens("scared")
+    assert torch.equal(other.loss(audio, labels), plain.loss(audio, said))
+    assert torch.equal(other.score(audio, labels), plain.score(audio, said))
+    assert other.count_tokens(labels) == plain.count_tokens(said)
+    # what is no label is itself
+    assert torch.equal(
+        other.score(audio, ["jealous"]), plain.score(audio, ["jealous"])
+    )
+    with pytest.raises(InputError, match="'fear' and 'scared' are both said"):
+        other.score(audio, ["fear", "sad", "scared"])

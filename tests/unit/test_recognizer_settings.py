@@ -36,6 +36,8 @@ GOOD = {
     "pad_to_30s": False,
     "prompt": "Which emotion?",
     "label_words": ["happy", "sad"],
+    "emotion_words": {"sad": "down", "off": "1e-5"},
+    "untrained_words": ["happy"],
     "connector_type": "qformer",
     "n_queries": 3,
     "query_dim": 16,
@@ -49,6 +51,12 @@ GOOD = {
     "standardize": False,
     "connector_digest": "0123456789abcdef" * 2,
     "llama_digest": None,
+}
+OLD_GOOD = {
+    **GOOD,
+    "emotion_words": {},
+    "untrained_words": [],
+    "connector_digest": None,
 }
 # As trainings wrote it before settings were plain.
 OLD = (Path(__file__).parent / "old_hyperparams.txt").read_text("utf-8")
@@ -92,7 +100,7 @@ def test_every_setting_of_the_model_is_one_of_a_recogniser():
     plain = {
         name: value
         for name, value in YAML().load(text).items()
-        if not isinstance(value, dict)
+        if not isinstance(value, dict) or name == "emotion_words"
     }
     assert plain.keys() == SETTINGS.keys() | OWN.keys()
     for name, setting in OWN.items():
@@ -113,6 +121,8 @@ def test_every_setting_of_the_model_is_one_of_a_recogniser():
 def test_a_value_that_does_not_fit_is_refused(name, value):
     if name == "encoder_layers" and value == -1:
         return  # the last one
+    if name == "emotion_words" and value == {}:
+        return  # all are said as they are
     with pytest.raises(InputError, match=name) as error:
         check_settings({**GOOD, name: value}, "x")
     assert len(str(error.value)) < 1000
@@ -129,6 +139,10 @@ def test_a_value_that_does_not_fit_is_refused(name, value):
         ("encoder_layers", "last"),
         ("encoder_layers", True),
         ("label_words", "paper5"),
+        ("emotion_words", {"sad": "x" * 201}),
+        ("emotion_words", {"sad": ["down"]}),
+        ("untrained_words", "sad"),
+        ("untrained_words", [["sad"]]),
         ("label_words", {"happy": 1}),
         ("frozen_dtype", "int8"),
         ("connector_type", "linear\n"),
@@ -151,7 +165,8 @@ def test_an_unknown_setting_is_refused(name):
 def test_a_missing_setting_is_named_and_later_ones_have_a_default():
     for name, setting in SETTINGS.items():
         fewer = {k: v for k, v in GOOD.items() if k != name}
-        if name in ("layer_join", "mean_over_time", "activation_checkpointing"):
+        later = ("layer_join", "mean_over_time", "activation_checkpointing")
+        if name in (*later, "emotion_words"):
             assert check_settings(fewer, "x")[name] == setting.default
         else:
             with pytest.raises(InputError, match=f"{name} is missing"):
@@ -223,9 +238,8 @@ def test_a_pipe_a_folder_and_a_large_file_are_refused(tmp_path):
 
 
 def test_settings_of_an_older_training_are_taken_out_of_its_text():
-    expected = {**GOOD, "connector_digest": None}
     assert has_tags(OLD, "x")
-    assert convert_settings(OLD, "x") == expected
+    assert convert_settings(OLD, "x") == OLD_GOOD
 
 
 def test_the_first_trainings_had_fewer_settings():
@@ -242,7 +256,7 @@ def test_the_first_trainings_had_fewer_settings():
         )
     ]
     found = convert_settings("\n".join(lines), "x")
-    assert found == {**GOOD, "connector_digest": None}
+    assert found == OLD_GOOD
 
 
 def test_an_older_linear_connector_has_no_shape():

@@ -1,0 +1,127 @@
+"""Emotions that the LLM says with another word are still those emotions."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from speechbrain_mser.errors import InputError
+from speechbrain_mser.inference import EmotionRecognizer
+
+HPARAMS = Path(__file__).resolve().parents[2] / "recipes/M5SER/hparams"
+STAGE1, EVALUATE = HPARAMS / "stage1.yaml", HPARAMS / "evaluate.yaml"
+LABELS = ["neutral", "happy", "sad", "angry"]
+SAID = ["neutral", "joyful", "sad", "wütend"]
+
+
+@pytest.fixture
+def flags(tiny_flags, tmp_path):
+    return {
+        **tiny_flags,
+        "output_folder": tmp_path / "trained",
+        "languages": "[deu]",
+        "emotion_words": "{happy: joyful, angry: wütend}",
+    }
+
+
+def test_a_recognizer_answers_with_the_emotions(
+    run_script, flags, tiny_corpus, tmp_path
+):
+    assert run_script("train", STAGE1, flags=flags) == 0
+    recognizer = EmotionRecognizer.from_hparams(
+        flags["output_folder"] / "recognizer"
+    )
+    wavs = torch.randn(2, 8000) / 10
+    answers, log_probs = recognizer.recognize_batch(wavs)
+    assert set(answers) <= set(LABELS)
+    # The numbers are those of the words.
+    with torch.no_grad():
+        tokens, _ = recognizer.mods.connector(
+            *recognizer.mods.whisper(wavs, torch.ones(2))
+        )
+    llama = recognizer.mods.llama
+    assert llama.emotion_words == {"happy": "joyful", "angry": "wütend"}
+    llama.emotion_words = {}
+    expected = llama.score(tokens, SAID).log_softmax(-1)
+    torch.testing.assert_close(log_probs, expected)
+
+    # so evaluation is about emotions
+    evaluation = {
+        "recognizer": flags["output_folder"] / "recognizer",
+        "output_folder": tmp_path / "evaluation",
+        "sets": "[tiny]",
+        "resamples": 0,
+        **{
+            name: flags[name]
+            for name in ("data_root", "manifest_folder", "skip_prep")
+        },
+    }
+    assert run_script("evaluate", EVALUATE, flags=evaluation) == 0
+    text = tmp_path / "evaluation" / "tiny" / "predictions.csv"
+    header, *rows = text.read_text(encoding="utf-8").splitlines()
+    assert header.split(",") == ["ID", "label", "prediction", *LABELS]
+    assert {row.split(",")[2] for row in rows} <= set(LABELS)
+
+
+def test_training_is_on_the_words(run_script, flags, tmp_path):
+    # With a learning rate of zero both trainings end where they began, and
+    # what is logged differs by the words alone.
+    logs = []
+    for words in ("{}", flags["emotion_words"]):
+        folder = tmp_path / str(len(logs))
+        changed = {"output_folder": folder, "emotion_words": words, "lr": 0.0}
+        assert run_script("train", STAGE1, flags={**flags, **changed}) == 0
+        line = (folder / "train_log.txt").read_text()
+        logs.append(
+            dict(part.split(": ") for part in line.split(" - ")[1].split(", "))
+        )
+    one, other = logs
+    assert one["train contrastive"] == other["train contrastive"]
+    assert one["train ce"] != other["train ce"]
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("{hapy: joyful}", "'hapy' is not among label_words, neutral, happy"),
+        ("{happy: sad}", "'happy' and 'sad' are both said with 'sad'"),
+        ("{happy: ''}", "'happy' is said with '', expected a word"),
+        ("{happy: 3}", "'happy' is said with 3, expected a word"),
+    ],
+)
+def test_words_that_cannot_be_are_refused(
+    run_script, flags, words, reason, capsys
+):
+    changed = {**flags, "emotion_words": words}
+    assert run_script("train", STAGE1, flags=changed) == 2
+    assert reason in capsys.readouterr().err
+    assert not flags["output_folder"].exists()
+
+
+def test_a_training_does_not_go_on_with_other_words(run_script, flags, capsys):
+    assert run_script("train", STAGE1, flags=flags) == 0
+    changed = {"emotion_words": "{happy: joyful}", "number_of_epochs": 2}
+    assert run_script("train", STAGE1, flags={**flags, **changed}) == 2
+    assert "holds a training with emotion_words {" in capsys.readouterr().err
+
+
+def test_two_labels_that_are_said_alike_cannot_be_asked_for(run_script, flags):
+    assert run_script("train", STAGE1, flags=flags) == 0
+    recognizer = EmotionRecognizer.from_hparams(
+        flags["output_folder"] / "recognizer"
+    )
+    with pytest.raises(InputError, match="'happy' and 'joyful' are both said"):
+        recognizer.recognize_batch(
+            torch.randn(1, 8000) / 10, labels=["happy", "joyful"]
+        )
+
+
+def test_a_label_without_training_utterances_is_zero_shot(
+    run_script, flags, tmp_path
+):
+    flags |= {"label_words": "[happy, fear, sad]", "emotion_words": "{}"}
+    assert run_script("train", STAGE1, flags=flags) == 0
+    recognizer = EmotionRecognizer.from_hparams(
+        flags["output_folder"] / "recognizer"
+    )
+    assert recognizer.trained_words() == {"happy", "sad"}
