@@ -555,17 +555,25 @@ class EmotionBrain(Brain):
 
     def _save_and_export(self, ua, epoch):
         """Keep the last and the best checkpoint; export a new best one."""
-        best = self.checkpointer.find_checkpoint(max_key="UA")
+        # In each checkpoint: the best one may be damaged, its export is not.
+        known = [
+            checkpoint.meta.get("best_UA", checkpoint.meta["UA"])
+            for checkpoint in self.checkpointer.list_checkpoints()
+            if "UA" in checkpoint.meta
+        ]
+        best = max([ua, *known])
         export = getattr(self.hparams, "export", None)
         # Of equals the checkpointer keeps the later one, so that is exported.
-        is_best = best is None or ua >= best.meta["UA"]
+        is_best = ua >= best
         # Exported first: a kill in between repeats the epoch, and exports it
         # again; the other way round the best one would never be exported.
         if export is not None and is_best and if_main_process():
             llama = self.raw("llama")
             export(self.raw("connector"), llama if llama.lora_rank else None)
         self.checkpointer.save_and_keep_only(
-            meta={"UA": ua, "epoch": epoch}, max_keys=["UA"], importance_keys=[]
+            meta={"UA": ua, "best_UA": best, "epoch": epoch},
+            max_keys=["UA"],
+            importance_keys=[],
         )
 
     def _should_save_intra_epoch_ckpt(self, *args):

@@ -14,6 +14,7 @@ import torch
 from miniature import RECIPES
 from safetensors.torch import load_file
 
+from speechbrain_mser import brain
 from speechbrain_mser.brain import EmotionBrain
 from speechbrain_mser.folder_lock import hold_folder
 
@@ -263,6 +264,34 @@ def test_a_kill_between_row_and_checkpoint_leaves_one_row(
         file.write("epoch: 2, lr: 1.0")
     assert run_script("train", STAGE1, flags=flags) == 0
     assert_same(result(tmp_path), whole)
+
+
+# The best epoch
+
+
+def test_the_best_epoch_stays_the_best_when_its_checkpoint_is_damaged(
+    run_script, flags, tmp_path, monkeypatch
+):
+    accuracies = iter([0.9, 0.1, 0.2])
+    measured = brain.emotion_metrics
+
+    def measure(*args):
+        return {**measured(*args), "UA": next(accuracies)}
+
+    monkeypatch.setattr(brain, "emotion_metrics", measure)
+    flags = {**flags, "output_folder": tmp_path}
+    assert run_script("train", STAGE1, flags=flags) == 0
+    exported = tmp_path / "recognizer" / "connector.safetensors"
+    before = exported.read_bytes()
+    (best,) = (
+        meta
+        for meta in tmp_path.glob("save/CKPT*/CKPT.yaml")
+        if "\nUA: 0.9\n" in meta.read_text()
+    )
+    best.write_bytes(b"")
+    flags["number_of_epochs"] = 3
+    assert run_script("train", STAGE1, flags=flags) == 0
+    assert exported.read_bytes() == before
 
 
 # Settings
