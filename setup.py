@@ -36,6 +36,7 @@ setup(
         "torch>=2.13.0",
         "torchaudio>=2.11.0",
         "transformers>=5.23.0",
+        "huggingface-hub>=2.4",
         "hyperpyyaml>=1.2.3",
         "sentencepiece>=0.2.3",
         "pandas>=3.1",

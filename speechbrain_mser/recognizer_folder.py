@@ -16,6 +16,7 @@ from speechbrain_mser.atomic import PARTIAL, atomic_path
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.fingerprints import file_digest
 from speechbrain_mser.lobes import build_connector
+from speechbrain_mser.lobes.hub import is_folder
 from speechbrain_mser.lobes.llama import EmotionLLaMA
 from speechbrain_mser.lobes.whisper import WhisperEncoder
 from speechbrain_mser.old_recognizers import (
@@ -79,7 +80,7 @@ def find_folder(
         There is no such folder, here or on the hub.
     """
     source = str(source)
-    if Path(source).is_dir():
+    if is_folder(source):
         return Path(source)
     if Path(source).is_absolute() or source.startswith("."):
         raise InputError(f"there is no folder {source}")

@@ -8,6 +8,7 @@ table among other tables; here that is an error.
 """
 
 import os
+import stat
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def find_model(source, save_path, role, setting, files=("config.json",)):
     """
     what = f"{role} ({setting})"
     folder = Path(source)
-    if not os.path.isdir(source):  # nor a name too long for a file
+    if not is_folder(source):
         if folder.is_absolute() or str(source).startswith("."):
             raise InputError(f"{what}: there is no folder {source}")
         caches = (save_path or constants.HF_HUB_CACHE, constants.HF_HUB_CACHE)
@@ -89,6 +90,37 @@ def find_model(source, save_path, role, setting, files=("config.json",)):
     check_weights(folder, what)
     refuse_code(folder, what)
     return folder
+
+
+def is_folder(name):
+    """Whether a name from a user or a stranger is that of a folder.
+
+    Arguments
+    ---------
+    name : str or path-like
+        Any, also one that is too long for a file's.
+
+    Returns
+    -------
+    bool
+        It is there.
+
+    Raises
+    ------
+    InputError
+        Whether it is there, this user may not know.
+
+    Example
+    -------
+    >>> is_folder("openai/whisper-base"), is_folder("/")
+    (False, True)
+    """
+    try:
+        return stat.S_ISDIR(os.stat(name).st_mode)
+    except PermissionError as error:
+        raise InputError(f"{name}: {error.strerror}") from None
+    except (OSError, ValueError):
+        return False
 
 
 def _kept(source, cache, files):
