@@ -437,7 +437,8 @@ def settings_text(settings):
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False
     yaml.width = 1000
-    yaml.allow_unicode = True
+    # Escaped, some line breaks and blanks are lost otherwise.
+    yaml.allow_unicode = False
     text = io.StringIO()
     text.write("# A trained recogniser: EmotionRecognizer.from_hparams reads\n")
     text.write("# these plain values, and the files beside them.\n")

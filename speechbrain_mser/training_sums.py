@@ -14,6 +14,8 @@ from speechbrain.utils.checkpoints import (
 )
 from speechbrain.utils.distributed import get_rank
 
+from speechbrain_mser.atomic import atomic_path
+
 
 @functools.partial(register_checkpoint_hooks, save_on_main_only=False)
 class TrainingSums:
@@ -79,7 +81,8 @@ class TrainingSums:
             for name, (total, _) in self.terms.items()
         }
         described = {"sums": json.dumps(said)}
-        save_file(totals, self._own(path), described)
+        with atomic_path(self._own(path)) as partial:
+            save_file(totals, partial, described)
 
     @mark_as_loader
     def load(self, path, end_of_epoch):

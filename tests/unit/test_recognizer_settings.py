@@ -66,7 +66,17 @@ TEXTS = [
     *("<whisper_hub>", "<llama.model>", "<n_queries>**9**9**9", "$x", "(1,2)"),
     *("!new:os.system", "!!python/name:os.system", "9**9**9**9", "&a", "*a"),
     *("# not a comment", "a: b", "- a", "'\"", "\\", "  a\n\n b \n", "a\tb"),
-    *("\ufeff", "\x00\x1b\x85\u2028", "\U0001f600", "<<", "=", "%TAG", "---"),
+    *(
+        "\x85",
+        "\u2028",
+        "\ufeff",
+        "\x00\x1b\x85\u2028",
+        "\U0001f600",
+        "<<",
+        "=",
+        "%TAG",
+        "---",
+    ),
 ]
 
 
