@@ -38,7 +38,7 @@ def test_missing_settings_are_said(tmp_path, caplog):
 
 def test_settings_are_whole_or_those_before(tmp_path):
     yaml = tmp_path / "a.yaml"
-    yaml.write_text(f"model:\n  width: {'1' * 9000}\n")
+    yaml.write_text(f"model:\n  width: {'x' * 9000}\n")
     experiment.write_settings(tmp_path, yaml, {"model": {"width": 2}})
     before = (tmp_path / "hyperparams.yaml").read_bytes()
     assert b"width: 2" in before
