@@ -154,7 +154,9 @@ def read_csv(path, content=None, skipinitialspace=False):
 
 def _decode(path, content):
     if content.startswith(_UTF16):
-        raise InputError(f"{path}: in UTF-16; save it as CSV UTF-8")
+        raise InputError(
+            f"{path}: not a CSV file in UTF-8 but in UTF-16; save it as CSV UTF-8"
+        )
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

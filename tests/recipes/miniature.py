@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from speechbrain_mser.dataio.csv_files import unguard
+
 RECIPES = Path(__file__).parents[2] / "recipes/M5SER"
 
 
@@ -20,9 +22,9 @@ def write_noise(path, seconds=0.3, rate=16000, channels=1, subtype=None):
 
 
 def read_csv(path):
-    """The rows, the header's first."""
+    """The rows, the header's first; without guards against spreadsheets."""
     with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.reader(file))
+        return [list(map(unguard, row)) for row in csv.reader(file)]
 
 
 def read_dropped(save_folder):
