@@ -94,8 +94,8 @@ def convert_settings(text, where):
     InputError
         It describes other objects than those that we build.
     """
-    tree = _read(text, where)
     expected = YAML().load(_OBJECTS)
+    tree = _read(text, expected, where)
     connector = tree.get("connector")
     settings = {
         name: value for name, value in tree.items() if name not in expected
@@ -140,7 +140,7 @@ def describes_ours(text):
     return True
 
 
-def _read(text, where):
+def _read(text, objects, where):
     """The tree with its tags as names; a round trip builds nothing."""
     try:
         tree = YAML().load(text)
@@ -154,7 +154,7 @@ def _read(text, where):
     for name, value in tree.items():
         if not isinstance(name, str):
             raise InputError(f"{where}: a setting's name is not text")
-        if name not in YAML().load(_OBJECTS):
+        if name not in objects:
             _refuse_tags(value, where)
     return tree
 
@@ -192,6 +192,6 @@ def _tag(node):
 
 def _foreign(what, where):
     return InputError(
-        f"{where} uses {what}, which may run code from outside this package; "
+        f"{where} uses {what[:80]}, which may run code from outside this package; "
         "read the file, and pass trusted=True if you wrote it"
     )
