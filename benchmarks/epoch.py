@@ -72,8 +72,7 @@ class TimedBrain(EmotionBrain):
         """Stop it."""
         if stage == Stage.TRAIN:
             self.hparams.seconds.append(time.perf_counter() - self.began)
-            total, count = self.terms["loss"]
-            self.hparams.losses.append(float(total) / count)
+            self.hparams.losses.append(self._means(self.terms)["loss"])
 
 
 def train(models, table, words, epochs, pad_to_30s=False, store=None):
