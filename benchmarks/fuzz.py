@@ -85,7 +85,8 @@ class Worker:
         except EOFError:
             self.process.join()
             fault = f"the process ended with {self.process.exitcode}"
-        self.stop()
+        self.process.kill()
+        self._forget()
         return "fault", fault
 
     def _start(self):
@@ -99,12 +100,15 @@ class Worker:
         self.connection.recv()  # ready
 
     def stop(self):
-        """End the process."""
+        """Have the process end."""
         if self.process is not None:
-            self.process.kill()
-            self.process.join()
-            self.connection.close()
-            self.process = None
+            self.connection.send(None)
+            self._forget()
+
+    def _forget(self):
+        self.process.join()
+        self.connection.close()
+        self.process = None
 
 
 def run_kind(kind, numbers, shared, scratch, jobs):
