@@ -59,7 +59,7 @@ bench-gpu: install ## Real shapes on a GPU; without one it says so
 	$(BIN)/python benchmarks/gpu.py
 
 test: install ## All tests, offline
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --dist loadfile
 
 lint: install ## Check the style of code and YAML
 	$(BIN)/ruff check .

@@ -77,6 +77,7 @@ setup(
             "pyarrow>=26.0",
             "psutil>=7.0",
             "pytest>=9.0",
+            "pytest-xdist>=3.8",
             "ray>=2.60",
             "ruff>=0.17",
             "yamllint>=1.38",

@@ -128,6 +128,7 @@ class _Random:
         self.model = self.auto_class.from_config(
             self.config, dtype=torch.bfloat16
         )
+        self.digest = None  # of weights that are in no file
 
 
 class _RandomWhisper(_Random, WhisperEncoder):

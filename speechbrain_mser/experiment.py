@@ -1,15 +1,21 @@
-"""A training's output folder: the settings it was begun with."""
+"""A training's output folder: what it was begun with."""
 
+import subprocess
+import sys
+from importlib.metadata import distributions
 from pathlib import Path
 
+import torch
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from speechbrain.utils.distributed import main_process_only
 from speechbrain.utils.logger import get_logger
 
+from speechbrain_mser.atomic import atomic_path
 from speechbrain_mser.hparams import record_settings
 
 SETTINGS = "hyperparams.yaml"
+ENVIRONMENT = "env.log"
 
 logger = get_logger(__name__)
 
@@ -36,6 +42,55 @@ def write_settings(folder, hparams_file, overrides):
     2
     """
     record_settings(Path(folder, SETTINGS), hparams_file, overrides)
+
+
+@main_process_only
+def write_environment(folder):
+    """Write ``env.log``: Python, packages, revision and CUDA.
+
+    SpeechBrain's asks the first ``pip`` of the path, which is another
+    Python's where an environment is used without being activated.
+
+    Arguments
+    ---------
+    folder : str or path-like
+        The output folder.
+
+    Example
+    -------
+    >>> write_environment(getfixture("tmp_path"))
+    >>> text = (getfixture("tmp_path") / "env.log").read_text()
+    >>> f"torch=={torch.__version__.partition('+')[0]}" in text
+    True
+    """
+    packages = {f"{each.name}=={each.version}" for each in distributions()}
+    parts = {
+        "Python": sys.version,
+        "Packages": "\n".join(sorted(packages, key=str.lower)),
+        "Revision": _revision(),
+        "CUDA": str(torch.version.cuda or torch.version.hip),
+    }
+    with atomic_path(Path(folder, ENVIRONMENT)) as partial:
+        partial.write_text(
+            "\n\n".join(f"{name}:\n{said}" for name, said in parts.items())
+            + "\n",
+            encoding="utf-8",
+        )
+
+
+def _revision():
+    """The commit of this code, where it is a checkout and git is there."""
+    try:
+        said = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=Path(__file__).parent,
+        ).stdout.strip()
+    except OSError:
+        said = ""
+    return said or "not known"
 
 
 def read_settings_of(folder):

@@ -68,7 +68,7 @@ def together(folders, place, corpus):
                 f"there is no {path}: run loco.py in that folder first, with "
                 "the same --runs"
             )
-        tables.append(_read_predictions(path))
+        tables.append(_read_predictions(path, labels))
         if not tables[-1].index.equals(tables[0].index):
             raise InputError(f"{path} has other utterances than the first one")
     total = sum(np.log(table[labels].clip(lower=LEAST)) for table in tables)
@@ -76,11 +76,11 @@ def together(folders, place, corpus):
     return emotion_metrics(tables[0].label.tolist(), said, labels)["UA"]
 
 
-def _read_predictions(path):
+def _read_predictions(path, labels):
     """What evaluate.py left, by ID; no ID is a number, nor is one missing."""
-    table = pandas.DataFrame(read_table(path, ["ID", "label"])).set_index("ID")
-    numbers = table.columns.drop(["label", "prediction"])
-    return table.astype(dict.fromkeys(numbers, float)).sort_index()
+    rows = read_table(path, ["ID", "label", *labels])
+    table = pandas.DataFrame(rows).set_index("ID").sort_index()
+    return table.astype(dict.fromkeys(labels, float))
 
 
 def joint_report(folders, runs):

@@ -25,7 +25,11 @@ from speechbrain_mser.dataio.encoding import log_size, open_store
 from speechbrain_mser.distributed import ends_with_its_group, process_group
 from speechbrain_mser.emotions import candidate_labels, check_emotion_words
 from speechbrain_mser.errors import InputError, exits_on_input_error
-from speechbrain_mser.experiment import read_settings_of, write_settings
+from speechbrain_mser.experiment import (
+    read_settings_of,
+    write_environment,
+    write_settings,
+)
 from speechbrain_mser.flags import read_command_line
 from speechbrain_mser.folder_lock import hold_folder
 from speechbrain_mser.going_on import (
@@ -227,7 +231,8 @@ def train_on(tables, data, hparams_file, overrides, run_opts):
 
     output_folder = hparams["output_folder"]
     # Its own way of writing settings leaves half a file when it is killed.
-    sb.create_experiment_directory(output_folder)
+    sb.create_experiment_directory(output_folder, save_env_desc=False)
+    write_environment(output_folder)
     write_settings(output_folder, hparams_file, overrides)
     write_data(output_folder, data)
     checkpointer = training["checkpointer"]

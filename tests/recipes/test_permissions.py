@@ -136,5 +136,5 @@ def test_permission_denied_is_said_as_such(open_folder):
         ("folder", "locked/folder"),
     ):
         message = messages[messages.index(f"{name} 2") - 1]
-        assert "Permission denied" in message
+        assert "permission denied" in message.lower()
         assert named in message

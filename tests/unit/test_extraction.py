@@ -220,7 +220,7 @@ def test_a_target_stays_inside_its_folder(films, out, target):
 def test_a_folder_that_cannot_be_written_is_no_fault_of_the_film(films, out):
     write_film(films / "a.mp4", [tone(440)], "mono")
     out.write_text("a file in the place of the folder")
-    with pytest.raises(InputError, match=f"{out}: cannot be written to"):
+    with pytest.raises(InputError, match=f"{out}/x: a file is there or above"):
         extract_audio(films, [("a.mp4", "x/a.flac")], out)
 
 

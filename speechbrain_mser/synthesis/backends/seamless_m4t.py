@@ -168,8 +168,6 @@ class SeamlessM4T(Backend):
                 folder,
                 "SeamlessM4T (m4t_hub)",
                 dtype=self.dtype,
-                # A pickle could run code.
-                use_safetensors=True,
             )
         except (OSError, SafetensorError) as error:
             raise InputError(

@@ -167,7 +167,7 @@ def test_a_folders_broken_file_is_named(tmp_path, text):
 
 def test_a_folder_below_a_file_is_refused(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="cannot be written to"):
+    with pytest.raises(InputError, match="a file is there or above"):
         begin_folder(tmp_path / "file/out", PLAN, SETTINGS)
 
 
