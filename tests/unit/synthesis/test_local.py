@@ -28,16 +28,23 @@ def made_by(plan, work, n_workers=1, most=None, **options):
     return {outcome.shard: outcome for outcome in found}
 
 
-def children():
-    """Processes that this one has started and that still run."""
-    return [
+def running():
+    """All processes that this one has started and that still run."""
+    return {
         process
         for process in psutil.Process().children(recursive=True)
         if process.status() != psutil.STATUS_ZOMBIE
-    ]
+    }
 
 
-def test_any_number_of_processes_makes_what_one_makes_here(begin):
+@pytest.fixture
+def children():
+    """Those that the test has started: other tests may have left some."""
+    before = running()
+    return lambda: running() - before
+
+
+def test_any_number_of_processes_makes_what_one_makes_here(begin, children):
     plan, here = begin(folder="here")
     for name in plan.shards.name:
         here.make(plan.shard(name))
@@ -46,7 +53,7 @@ def test_any_number_of_processes_makes_what_one_makes_here(begin):
     assert all(o.receipt["made"] and not o.error for o in found.values())
     assert audio(there) == audio(here)
     assert len(audio(here)) == 12 + len(plan.shards)
-    assert children() == []
+    assert not children()
 
 
 def test_a_shard_whose_process_is_killed_is_made_by_another(
@@ -63,7 +70,7 @@ def test_a_shard_whose_process_is_killed_is_made_by_another(
 
 
 def test_a_shard_that_always_kills_is_given_up_and_the_others_made(
-    begin, mischief, notes
+    begin, mischief, notes, children
 ):
     plan, work = begin(mischief("Dies", only="toy_08"))
     found = made_by(plan, work, max_attempts=2)
@@ -71,7 +78,7 @@ def test_a_shard_that_always_kills_is_given_up_and_the_others_made(
     assert bad.error == "its process ended (exit code 77)"
     assert "toy_08" in [task.ID for task in plan.shard(bad.shard).tasks]
     assert sum("toy_08" in note for note in notes()) == 2
-    assert children() == []
+    assert not children()
 
 
 def test_an_error_in_the_translator_comes_back_with_its_traceback(
@@ -83,12 +90,12 @@ def test_an_error_in_the_translator_comes_back_with_its_traceback(
         assert "mischief_backends.py" in outcome.error
 
 
-def test_missing_weights_stop_the_run_at_once(begin, mischief, notes):
+def test_missing_weights_stop_the_run_at_once(begin, mischief, notes, children):
     plan, work = begin(mischief("WithoutWeights"))
     with pytest.raises(InputError, match="no weights in /models"):
         made_by(plan, work, max_attempts=3)
     assert notes() == ["open"]
-    assert children() == []
+    assert not children()
 
 
 def test_a_translator_that_cannot_be_sent_is_an_error_not_a_hang(
@@ -102,7 +109,9 @@ def test_a_translator_that_cannot_be_sent_is_an_error_not_a_hang(
         assert "No module named 'nowhere'" in outcome.error
 
 
-def test_a_run_that_is_left_ends_its_processes(begin, mischief, notes):
+def test_a_run_that_is_left_ends_its_processes(
+    begin, mischief, notes, children
+):
     plan, work = begin(mischief("Slow"), batch_size=1)
     shards = map(plan.shard, plan.shards.name)
     outcomes = run_local(work, shards, 2)
@@ -110,7 +119,7 @@ def test_a_run_that_is_left_ends_its_processes(begin, mischief, notes):
     assert first.receipt
     assert children()
     outcomes.close()
-    assert children() == []
+    assert not children()
 
 
 def test_translators_are_closed_at_the_end(begin, mischief, notes):
