@@ -26,6 +26,7 @@ from speechbrain_mser.dataio.manifest import (
 )
 from speechbrain_mser.dataio.probing import probe
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.fingerprints import file_digest
 from speechbrain_mser.inference import EmotionRecognizer
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes" / "M5SER"
@@ -434,7 +435,7 @@ class Recognizers:
         path = draw.choice(sorted(p for p in source.iterdir() if p.is_file()))
         way = draw.randrange(5)
         if way == 0 and path.suffix == ".yaml":
-            lines = path.read_text("utf-8").splitlines()
+            lines = path.read_text("utf-8", "replace").splitlines() or [""]
             number = draw.randrange(len(lines))
             name, colon, _ = lines[number].partition(":")
             if draw.random() < 0.2:
@@ -448,14 +449,29 @@ class Recognizers:
             planted.write_text(f"open({MARK!r}, 'w')\n")
         elif way == 3 and path.suffix == ".safetensors":
             path.write_bytes(self._with_nan(draw, path.read_bytes()))
+            if draw.random() < 0.7:
+                self._say_digest(source, path)
         else:
             path.write_bytes(damage_bytes(draw, path.read_bytes()))
+
+    @staticmethod
+    def _say_digest(source, weights):
+        """Have the settings go with other weights, as their maker would."""
+        path = source / "hyperparams.yaml"
+        if path.exists():
+            name = f"{weights.stem}_digest"
+            lines = path.read_text("utf-8", "replace").splitlines()
+            digest = file_digest(weights).hex()
+            said = [f"{name}: {digest}" if name in x else x for x in lines]
+            path.write_text("\n".join(said), "utf-8")
 
     @staticmethod
     def _with_nan(draw, content):
         """Weights of which one is no number."""
         content = bytearray(content)
         start = 8 + int.from_bytes(content[:8], "little")
+        if start + 4 > len(content):  # damaged before
+            return bytes(content)
         place = start + 4 * draw.randrange((len(content) - start) // 4)
         content[place : place + 4] = np.float32(
             draw.choice((math.nan, math.inf, -math.inf))

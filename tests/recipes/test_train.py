@@ -236,7 +236,7 @@ def test_a_training_that_was_killed_goes_on_as_if_it_had_not_been(
 ):
     flags = {
         **tiny_flags,
-        "number_of_epochs": 5,
+        "number_of_epochs": 3,
         "batch_size": 4,
         "lr": 1e-3,
         "ckpt_interval_steps": 1,
