@@ -43,6 +43,8 @@ COUNTS = {
 }
 # Seconds; loading the libraries is not part of a case.
 LIMIT = 20.0
+# Cases of one process: each training in it leaves TensorBoard's thread.
+MOST_CASES = 50
 # A seed's cases, whatever their number, are not another seed's.
 APART = 1_000_000
 
@@ -71,12 +73,15 @@ class Worker:
 
     def __init__(self, kind, shared, scratch):
         self.made_of = kind, shared, scratch
-        self.process = None
+        self.process, self.cases = None, 0
 
     def run(self, number):
         """One case: "used" or "refused" or "fault", and what was said."""
+        if self.cases == MOST_CASES:
+            self.stop()
         if self.process is None:
             self._start()
+        self.cases += 1
         self.connection.send(number)
         try:
             if self.connection.poll(LIMIT):
@@ -108,7 +113,7 @@ class Worker:
     def _forget(self):
         self.process.join()
         self.connection.close()
-        self.process = None
+        self.process, self.cases = None, 0
 
 
 def run_kind(kind, numbers, shared, scratch, jobs):
