@@ -13,7 +13,11 @@ from speechbrain_mser.checkpoints import RandomState
 from speechbrain_mser.dataio.batching import UtteranceBatch, collate
 from speechbrain_mser.dataio.encoding import NO_SCORE, encode_batch
 from speechbrain_mser.dataio.workers import named_failures, outlive_termination
-from speechbrain_mser.distributed import sum_over_ranks, union_over_ranks
+from speechbrain_mser.distributed import (
+    sum_over_ranks,
+    union_over_ranks,
+    world_size,
+)
 from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.finite import finite_rows
@@ -482,7 +486,7 @@ class EmotionBrain(Brain):
         wanted = min(self.hparams.statistics_utterances, len(dataset))
         chosen = [i * len(dataset) // wanted for i in range(wanted)]
         if self.distributed_launch:
-            chosen = chosen[get_rank() :: torch.distributed.get_world_size()]
+            chosen = chosen[get_rank() :: world_size()]
         progress = tqdm(
             chosen,
             "feature statistics",

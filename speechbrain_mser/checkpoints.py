@@ -3,7 +3,6 @@
 import functools
 import shutil
 import time
-from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
@@ -22,7 +21,6 @@ from speechbrain.utils.checkpoints import (
 from speechbrain.utils.distributed import (
     ddp_barrier,
     ddp_broadcast,
-    get_rank,
     if_main_process,
 )
 from speechbrain.utils.logger import get_logger
@@ -35,6 +33,7 @@ from speechbrain_mser.checkpoint_seal import (
     read_seal,
     seal,
 )
+from speechbrain_mser.distributed import rank_file
 from speechbrain_mser.errors import InputError
 
 logger = get_logger(__name__)
@@ -287,7 +286,7 @@ class RandomState:
         if torch.cuda.is_available():
             for number, state in enumerate(torch.cuda.get_rng_state_all()):
                 states[f"cuda:{number}"] = state
-        with atomic_path(self._own(path)) as partial:
+        with atomic_path(rank_file(path)) as partial:
             save_file(states, partial)
 
     @mark_as_loader
@@ -295,18 +294,12 @@ class RandomState:
         """Restore what `save` wrote, for the devices that are here."""
         del end_of_epoch
         # With another number of processes than before, the first one's.
-        own = self._own(path)
+        own = rank_file(path)
         for device, state in load_file(own if own.exists() else path).items():
             if device == "cpu":
                 torch.set_rng_state(state)
             elif int(device[5:]) < torch.cuda.device_count():
                 torch.cuda.set_rng_state(state, device)
-
-    @staticmethod
-    def _own(path):
-        """One file per process; the first one's has the plain name."""
-        rank = get_rank() or 0
-        return Path(f"{path}.rank{rank}" if rank else path)
 
 
 class SafetensorsPretrainer(Pretrainer):

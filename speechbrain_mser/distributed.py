@@ -11,9 +11,10 @@ import os
 import sys
 import threading
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
-from speechbrain.utils.distributed import ddp_init_group
+from speechbrain.utils.distributed import ddp_init_group, get_rank
 
 # Whether this process has been in a group, which may have been left since.
 _joined = threading.Event()
@@ -116,6 +117,28 @@ def world_size():
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_world_size()
     return 1
+
+
+def rank_file(path):
+    """A file of each process's own; the first one's has the plain name.
+
+    Arguments
+    ---------
+    path : str or path-like
+        The plain name.
+
+    Returns
+    -------
+    pathlib.Path
+        This process's.
+
+    Example
+    -------
+    >>> rank_file("state.ckpt").name
+    'state.ckpt'
+    """
+    rank = get_rank() or 0
+    return Path(f"{path}.rank{rank}" if rank else path)
 
 
 def sum_over_ranks(values):

@@ -2,7 +2,6 @@
 
 import functools
 import json
-from pathlib import Path
 
 import torch
 from safetensors import safe_open
@@ -12,9 +11,9 @@ from speechbrain.utils.checkpoints import (
     mark_as_saver,
     register_checkpoint_hooks,
 )
-from speechbrain.utils.distributed import get_rank
 
 from speechbrain_mser.atomic import atomic_path
+from speechbrain_mser.distributed import rank_file
 
 
 @functools.partial(register_checkpoint_hooks, save_on_main_only=False)
@@ -81,13 +80,13 @@ class TrainingSums:
             for name, (total, _) in self.terms.items()
         }
         described = {"sums": json.dumps(said)}
-        with atomic_path(self._own(path)) as partial:
+        with atomic_path(rank_file(path)) as partial:
             save_file(totals, partial, described)
 
     @mark_as_loader
     def load(self, path, end_of_epoch):
         """Read what `save` wrote; sums are an epoch's, and end with it."""
-        own = self._own(path)
+        own = rank_file(path)
         if not own.exists():
             return
         with safe_open(own, framework="pt") as file:
@@ -98,9 +97,3 @@ class TrainingSums:
             }
         self.bad.update(said["bad"])
         self._resumed = not end_of_epoch
-
-    @staticmethod
-    def _own(path):
-        """One file per process; the first one's has the plain name."""
-        rank = get_rank() or 0
-        return Path(f"{path}.rank{rank}" if rank else path)

@@ -13,6 +13,7 @@ from speechbrain_mser.dataio.dealing import (
     share_out,
     take_turns,
 )
+from speechbrain_mser.distributed import world_size
 from speechbrain_mser.errors import InputError
 
 logger = get_logger(__name__)
@@ -365,15 +366,12 @@ def _codes(words):
     return pandas.factorize(np.asarray(words, dtype=object), sort=True)
 
 
-def _process(rank, world_size):
+def _process(rank, world):
     """This process and how many there are, from torch where not given."""
-    distributed = torch.distributed
-    running = distributed.is_available() and distributed.is_initialized()
+    running = world_size()
     if rank is None:
-        rank = distributed.get_rank() if running else 0
-    if world_size is None:
-        world_size = distributed.get_world_size() if running else 1
-    return rank, world_size
+        rank = torch.distributed.get_rank() if running > 1 else 0
+    return rank, running if world is None else world
 
 
 def _check(durations, emotions, languages):
