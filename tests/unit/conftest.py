@@ -1,6 +1,21 @@
-"""What the tests of this folder share: `recorded_training`."""
+"""What the tests of this folder share: helpers beside it, and a fixture."""
 
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture
+def shared_folder():
+    """A folder that other users may enter, unlike pytest's."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o777)
+    yield folder
+    for path in folder.glob("**/"):
+        path.chmod(0o777)
+    shutil.rmtree(folder)

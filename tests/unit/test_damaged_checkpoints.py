@@ -3,10 +3,7 @@
 import os
 import random
 import resource
-import shutil
 import signal
-import tempfile
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -245,17 +242,6 @@ def test_a_full_disk_is_said_and_the_checkpoint_before_serves(tmp_path, large):
     assert "too large" in said or "disk is full" in said
     assert len(list(tmp_path.iterdir())) == 2
     assert recovered(tmp_path) == 2
-
-
-@pytest.fixture
-def shared_folder():
-    """A folder that other users may enter, unlike pytest's."""
-    folder = Path(tempfile.mkdtemp())
-    folder.chmod(0o777)
-    yield folder
-    for path in folder.glob("**/"):
-        path.chmod(0o777)
-    shutil.rmtree(folder)
 
 
 def test_a_folder_without_permission_is_said(shared_folder):

@@ -9,10 +9,8 @@ import resource
 import shutil
 import signal
 import struct
-import tempfile
 import threading
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import lmdb
@@ -606,17 +604,6 @@ def test_a_store_sent_to_a_worker_only_reads(folder, wav):
     assert missing(sent, wav, [0, 1]) == [1]
     put_numbered(store, wav, [1])
     assert missing(sent, wav, [0, 1]) == []
-
-
-@pytest.fixture
-def shared_folder():
-    """A folder that other users may enter, unlike pytest's."""
-    folder = Path(tempfile.mkdtemp())
-    folder.chmod(0o777)
-    yield folder
-    for path in folder.glob("**/"):
-        path.chmod(0o777)
-    shutil.rmtree(folder)
 
 
 def test_a_folder_that_cannot_be_written_is_read(shared_folder):
