@@ -46,6 +46,7 @@ setup(
         "scipy>=1.17",
         "safetensors>=0.8.0",
         "lmdb>=3.0",
+        "xxhash>=4.1",
         "filelock>=4.2",
         "numpy>=2.4",
         "ruamel.yaml>=0.18.17",
