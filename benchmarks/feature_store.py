@@ -28,9 +28,9 @@ import torch
 from report import RESULTS, Row, in_turns, median_ratio, report
 from tqdm import tqdm
 
-from speechbrain_mser.dataio.feature_files import MAP_SIZE
-from speechbrain_mser.dataio.feature_records import HEADER
-from speechbrain_mser.dataio.features import FeatureStore
+from speechbrain_mser.features.records import HEADER
+from speechbrain_mser.features.store import FeatureStore
+from speechbrain_mser.features.store_files import MAP_SIZE
 
 # 4 s of speech
 SHAPES = {

@@ -32,7 +32,7 @@ from pathlib import Path
 from report import RESULTS, environment
 from tqdm import tqdm
 
-from speechbrain_mser.atomic import atomic_path
+from speechbrain_mser.files.atomic import atomic_path
 
 # Kind of input to how many of them.
 COUNTS = {

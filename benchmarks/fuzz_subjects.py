@@ -24,10 +24,11 @@ from speechbrain_mser.dataio.manifest import (
     read_manifest,
     write_manifest,
 )
-from speechbrain_mser.dataio.probing import probe
 from speechbrain_mser.errors import InputError
-from speechbrain_mser.fingerprints import file_digest
+from speechbrain_mser.files.fingerprints import file_digest
 from speechbrain_mser.inference import EmotionRecognizer
+from speechbrain_mser.preparation.audio_listing import probe
+from speechbrain_mser.settings.project_files import HPARAMS
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes" / "M5SER"
 WORDS = ["neutral", "happy", "sad", "angry"]
@@ -154,7 +155,7 @@ def command(folder, output):
         "ckpt_interval_steps": 2,
         "lr": 1e-3,
     }
-    argv = [str(RECIPES / "hparams" / "stage1.yaml")]
+    argv = [str(HPARAMS / "stage1.yaml")]
     for name, value in flags.items():
         argv += [f"--{name}", str(value)]
     return argv

@@ -42,9 +42,12 @@ from speechbrain_mser.dataio.batching import (
     UtteranceBatch,
     make_dataset,
 )
-from speechbrain_mser.dataio.encoding import FRAMES_PER_SECOND, open_store
-from speechbrain_mser.dataio.features import FeatureStore, UtteranceKey
+from speechbrain_mser.dataio.cached_encoding import (
+    FRAMES_PER_SECOND,
+    open_store,
+)
 from speechbrain_mser.emotions import CANONICAL
+from speechbrain_mser.features.store import FeatureStore, UtteranceKey
 from speechbrain_mser.inference import EmotionRecognizer
 from speechbrain_mser.lobes.whisper import (
     FRAMES_PER_PASS_ELSEWHERE,

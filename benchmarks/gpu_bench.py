@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from random_models import SHAPES, random_llama, random_whisper
 from report import Row, environment, in_turns, median_ratio, table
 
-from speechbrain_mser.atomic import atomic_path
+from speechbrain_mser.files.atomic import atomic_path
 from speechbrain_mser.lobes import build_connector
 
 WARM_UP = 3

@@ -19,8 +19,8 @@ import torch
 from material import emotional_llama, whisper_base
 from report import RESULTS, ROOT, environment, in_turns
 
-from speechbrain_mser.atomic import atomic_path
 from speechbrain_mser.emotions import CANONICAL
+from speechbrain_mser.files.atomic import atomic_path
 from speechbrain_mser.lobes.llama import EmotionLLaMA
 from speechbrain_mser.lobes.qformer import EmotionQFormer
 from speechbrain_mser.lobes.whisper import SAMPLE_RATE, WhisperEncoder

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 import transformers
 
-from speechbrain_mser.atomic import atomic_path
+from speechbrain_mser.files.atomic import atomic_path
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results" / "benchmarks"

@@ -9,10 +9,12 @@ from speechbrain.utils.distributed import get_rank, if_main_process
 from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
-from speechbrain_mser.checkpoints import RandomState
 from speechbrain_mser.dataio.batching import UtteranceBatch, collate
-from speechbrain_mser.dataio.encoding import NO_SCORE, encode_batch
-from speechbrain_mser.dataio.workers import named_failures, outlive_termination
+from speechbrain_mser.dataio.cached_encoding import NO_SCORE, encode_batch
+from speechbrain_mser.dataio.loader_workers import (
+    named_failures,
+    outlive_termination,
+)
 from speechbrain_mser.distributed import (
     sum_over_ranks,
     union_over_ranks,
@@ -20,12 +22,13 @@ from speechbrain_mser.distributed import (
 )
 from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.evaluation.metrics import emotion_metrics
 from speechbrain_mser.finite import finite_rows
 from speechbrain_mser.lobes.alignment import CorpusAlignment
 from speechbrain_mser.lobes.standardize import FeatureStandardizer
-from speechbrain_mser.metrics import emotion_metrics
 from speechbrain_mser.termination import Terminated, deferred
-from speechbrain_mser.training_sums import TrainingSums
+from speechbrain_mser.training.checkpoints import RandomState
+from speechbrain_mser.training.epoch_sums import TrainingSums
 
 logger = get_logger(__name__)
 

@@ -40,7 +40,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = ROOT / "recipes" / "M5SER"
-sys.path.insert(0, str(RECIPES))
+sys.path[:0] = [str(RECIPES), str(RECIPES / "experiments")]
 
 EMOTIONS = ("neutral", "happy", "sad", "angry")
 RATE = 16000

@@ -23,17 +23,17 @@ Usage: python aesdd_prepare.py --data_folder AESDD --save_folder manifests
 """
 
 import re
-from pathlib import Path
 
-from speechbrain_mser.dataio.command_line import argument_parser
-from speechbrain_mser.dataio.preparation import (
+from speechbrain_mser.errors import exits_on_input_error
+from speechbrain_mser.preparation.command_line import argument_parser
+from speechbrain_mser.preparation.corpus import (
     Corpus,
     NotAnUtterance,
     by_name,
     prepare_corpus,
 )
-from speechbrain_mser.dataio.splits import ALL
-from speechbrain_mser.errors import exits_on_input_error
+from speechbrain_mser.preparation.splits import ALL
+from speechbrain_mser.settings.project_files import MANIFESTS
 
 EMOTIONS = {
     "a": "anger",
@@ -45,7 +45,6 @@ EMOTIONS = {
 SPEAKERS = ("1", "2", "3", "4", "5", "6")
 
 # Not through the link beside this file: a checkout may be without links.
-MANIFESTS = Path(__file__).resolve().parents[2] / "manifests"
 
 FOLDER = "Acted Emotional Speech Dynamic Database/"
 FILES = "anger/a[0-9][0-9] ([0-9]*"

@@ -15,18 +15,18 @@ from pathlib import Path
 from corpora import read_corpora
 from recognition import load_recognizer, recognize
 
-from speechbrain_mser.atomic import atomic_path
-from speechbrain_mser.calibration import (
+from speechbrain_mser.dataio.batching import select_utterances
+from speechbrain_mser.errors import InputError, exits_on_input_error
+from speechbrain_mser.evaluation.calibration import (
     FILE,
     compare_calibrations,
     fit_calibration,
 )
-from speechbrain_mser.dataio.batching import select_utterances
-from speechbrain_mser.errors import InputError, exits_on_input_error
-from speechbrain_mser.flags import read_command_line
-from speechbrain_mser.hparams import read_settings
-from speechbrain_mser.reliability import plot_reliability
-from speechbrain_mser.report import calibration_table
+from speechbrain_mser.evaluation.reliability import plot_reliability
+from speechbrain_mser.evaluation.report import calibration_table
+from speechbrain_mser.files.atomic import atomic_path
+from speechbrain_mser.settings.flags import read_command_line
+from speechbrain_mser.settings.hparams import read_settings
 
 # Not a setting: nothing else may be fitted on.
 SPLIT = "valid"

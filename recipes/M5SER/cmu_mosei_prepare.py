@@ -36,11 +36,12 @@ import sys
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from speechbrain_mser.dataio.command_line import argument_parser
-from speechbrain_mser.dataio.preparation import Corpus, prepare_corpus
-from speechbrain_mser.dataio.tables import read_table, read_text
 from speechbrain_mser.emotions import ALIASES, canonical
 from speechbrain_mser.errors import InputError, exits_on_input_error
+from speechbrain_mser.files.tables import read_table, read_text
+from speechbrain_mser.preparation.command_line import argument_parser
+from speechbrain_mser.preparation.corpus import Corpus, prepare_corpus
+from speechbrain_mser.settings.project_files import MANIFESTS
 
 # The columns of the label file, after sentiment
 DIMENSIONS = (
@@ -59,7 +60,6 @@ BEYOND = 0.5
 SEGMENTS, VIDEOS = 23259, 3293
 
 # Not through the link beside this file: a checkout may be without links.
-MANIFESTS = Path(__file__).resolve().parents[2] / "manifests"
 # standard_train_fold, standard_valid_fold and standard_test_fold of the
 # corpus's own software (cmu_mosei_std_folds.py)
 FOLDS = MANIFESTS / "splits/cmu_mosei.csv"

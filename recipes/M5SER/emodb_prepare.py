@@ -21,14 +21,14 @@ Usage: python emodb_prepare.py --data_folder EmoDB --save_folder manifests
 
 import re
 
-from speechbrain_mser.dataio.command_line import argument_parser
-from speechbrain_mser.dataio.preparation import (
+from speechbrain_mser.errors import exits_on_input_error
+from speechbrain_mser.preparation.command_line import argument_parser
+from speechbrain_mser.preparation.corpus import (
     Corpus,
     NotAnUtterance,
     by_name,
     prepare_corpus,
 )
-from speechbrain_mser.errors import exits_on_input_error
 
 EMOTIONS = {
     "W": "anger",  # Wut

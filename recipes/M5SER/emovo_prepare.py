@@ -17,14 +17,14 @@ Usage: python emovo_prepare.py --data_folder EMOVO --save_folder manifests
 
 import re
 
-from speechbrain_mser.dataio.command_line import argument_parser
-from speechbrain_mser.dataio.preparation import (
+from speechbrain_mser.errors import exits_on_input_error
+from speechbrain_mser.preparation.command_line import argument_parser
+from speechbrain_mser.preparation.corpus import (
     Corpus,
     NotAnUtterance,
     by_name,
     prepare_corpus,
 )
-from speechbrain_mser.errors import exits_on_input_error
 
 EMOTIONS = {
     "dis": "disgust",  # disgusto

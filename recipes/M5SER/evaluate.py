@@ -20,21 +20,27 @@ from protocols import read_sets
 from recognition import check_adaptation, load_recognizers, recognize_sets
 from speechbrain.utils.logger import get_logger
 
-from speechbrain_mser.atomic import atomic_path
-from speechbrain_mser.calibration import check_mode, compare_calibrations
-from speechbrain_mser.confusion_plot import plot_confusion
-from speechbrain_mser.dataio.csv_files import write_csv
 from speechbrain_mser.errors import InputError, exits_on_input_error
-from speechbrain_mser.flags import read_command_line
-from speechbrain_mser.hparams import read_settings
-from speechbrain_mser.intervals import bootstrap_intervals, speakers_to_draw
-from speechbrain_mser.metrics import (
+from speechbrain_mser.evaluation.calibration import (
+    check_mode,
+    compare_calibrations,
+)
+from speechbrain_mser.evaluation.confusion_plot import plot_confusion
+from speechbrain_mser.evaluation.intervals import (
+    bootstrap_intervals,
+    speakers_to_draw,
+)
+from speechbrain_mser.evaluation.metrics import (
     calibration,
     confusion_matrix,
     emotion_metrics,
 )
-from speechbrain_mser.reliability import plot_reliability
-from speechbrain_mser.report import evaluation_report, read_published
+from speechbrain_mser.evaluation.reliability import plot_reliability
+from speechbrain_mser.evaluation.report import evaluation_report, read_published
+from speechbrain_mser.files.atomic import atomic_path
+from speechbrain_mser.files.csv_files import write_csv
+from speechbrain_mser.settings.flags import read_command_line
+from speechbrain_mser.settings.hparams import read_settings
 
 logger = get_logger(__name__)
 

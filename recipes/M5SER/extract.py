@@ -20,15 +20,19 @@ from corpora import read_tables
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_mser.dataio.batching import read_batches
-from speechbrain_mser.dataio.encoding import encode_batch, log_size, open_store
+from speechbrain_mser.dataio.cached_encoding import (
+    encode_batch,
+    log_size,
+    open_store,
+)
 from speechbrain_mser.devices import find_device
 from speechbrain_mser.errors import exits_on_input_error
-from speechbrain_mser.flags import read_command_line
-from speechbrain_mser.hparams import (
+from speechbrain_mser.job_array import take_part
+from speechbrain_mser.settings.flags import read_command_line
+from speechbrain_mser.settings.hparams import (
     load_object,
     read_settings,
 )
-from speechbrain_mser.parts import take_part
 
 logger = get_logger(__name__)
 

@@ -28,12 +28,12 @@ import re
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from speechbrain_mser.dataio.command_line import argument_parser
-from speechbrain_mser.dataio.preparation import Corpus, prepare_corpus
-from speechbrain_mser.dataio.splits import ALL
-from speechbrain_mser.dataio.tables import read_table
 from speechbrain_mser.emotions import canonical
 from speechbrain_mser.errors import InputError, exits_on_input_error
+from speechbrain_mser.files.tables import read_table
+from speechbrain_mser.preparation.command_line import argument_parser
+from speechbrain_mser.preparation.corpus import Corpus, prepare_corpus
+from speechbrain_mser.preparation.splits import ALL
 from speechbrain_mser.spelling import compose, find_spelling
 
 FOLDER = Corpus(

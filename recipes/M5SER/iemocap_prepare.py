@@ -31,9 +31,9 @@ import re
 from functools import partial
 from pathlib import PurePosixPath
 
-from speechbrain_mser.dataio.command_line import argument_parser
-from speechbrain_mser.dataio.preparation import Corpus, prepare_corpus
 from speechbrain_mser.errors import InputError, exits_on_input_error
+from speechbrain_mser.preparation.command_line import argument_parser
+from speechbrain_mser.preparation.corpus import Corpus, prepare_corpus
 
 COUNTS = {
     "neu": 1708,

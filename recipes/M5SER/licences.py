@@ -26,7 +26,7 @@ CORPORA = {
     "ravdess": ("CC BY-NC-SA 4.0", "https://zenodo.org/records/1188976"),
     "espeak": (
         "this project's sentences (Apache-2.0), spoken by eSpeak NG",
-        "recipes/M5SER/espeak_corpus.yaml",
+        "recipes/M5SER/experiments/espeak_corpus.yaml",
     ),
 }
 

@@ -23,13 +23,13 @@ from figures import draw_distributions, draw_spectrograms
 from licences import inherited
 from m5ser_prepare import SCORES, prepare_m5ser
 
-from speechbrain_mser.atomic import atomic_path
-from speechbrain_mser.dataio.command_line import sources_parser
 from speechbrain_mser.dataio.manifest import read_manifest, read_manifests
-from speechbrain_mser.dataio.tables import read_json, read_table
 from speechbrain_mser.errors import InputError, exits_on_input_error
+from speechbrain_mser.files.atomic import atomic_path
+from speechbrain_mser.files.tables import read_json, read_table
+from speechbrain_mser.preparation.command_line import sources_parser
 from speechbrain_mser.synthesis.card import dataset_card
-from speechbrain_mser.synthesis.finished import (
+from speechbrain_mser.synthesis.shard_check import (
     describe_shards,
     was_synthesized,
 )

@@ -35,12 +35,12 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from speechbrain_mser.atomic import atomic_path
-from speechbrain_mser.dataio.command_line import argument_parser
 from speechbrain_mser.dataio.manifest import DATA_ROOT, read_manifest
-from speechbrain_mser.dataio.preparation import Corpus, prepare_corpus
-from speechbrain_mser.dataio.tables import read_table
 from speechbrain_mser.errors import InputError, exits_on_input_error
+from speechbrain_mser.files.atomic import atomic_path
+from speechbrain_mser.files.tables import read_table
+from speechbrain_mser.preparation.command_line import argument_parser
+from speechbrain_mser.preparation.corpus import Corpus, prepare_corpus
 from speechbrain_mser.spelling import compose
 from speechbrain_mser.synthesis.filters import (
     SCORE,
@@ -51,12 +51,12 @@ from speechbrain_mser.synthesis.filters import (
     filters_toll,
     toll_table,
 )
-from speechbrain_mser.synthesis.finished import (
+from speechbrain_mser.synthesis.receipts import FOLDER_FILE
+from speechbrain_mser.synthesis.shard_check import (
     finished_shards,
     read_rows,
     was_synthesized,
 )
-from speechbrain_mser.synthesis.receipts import FOLDER_FILE
 
 LANGUAGES = ("fra", "deu", "ita", "cmn", "spa")
 

@@ -13,9 +13,9 @@ which language it hears, WER and CER against the translator's own text. With
 unless m5ser_prepare.py is told so. Interrupted, it goes on where it was.
 """
 
-from speechbrain_mser.dataio.command_line import sources_parser
 from speechbrain_mser.dataio.manifest import read_manifests
 from speechbrain_mser.errors import exits_on_input_error
+from speechbrain_mser.preparation.command_line import sources_parser
 from speechbrain_mser.synthesis.scorers import (
     Clipping,
     DurationRatio,

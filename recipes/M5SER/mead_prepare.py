@@ -29,17 +29,17 @@ import re
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from speechbrain_mser.dataio.command_line import argument_parser
-from speechbrain_mser.dataio.extraction import extract_each
-from speechbrain_mser.dataio.limits import CONTAINERS
+from speechbrain_mser.dataio.audio_limits import CONTAINERS
 from speechbrain_mser.dataio.manifest import MANIFEST_FOLDER
-from speechbrain_mser.dataio.preparation import (
+from speechbrain_mser.errors import exits_on_input_error
+from speechbrain_mser.preparation.audio_extraction import extract_each
+from speechbrain_mser.preparation.command_line import argument_parser
+from speechbrain_mser.preparation.corpus import (
     Corpus,
     NotAnUtterance,
     prepare_corpus,
 )
-from speechbrain_mser.dataio.tarballs import read_tarball
-from speechbrain_mser.errors import exits_on_input_error
+from speechbrain_mser.preparation.tarballs import read_tarball
 
 GENDERS = {"M": "male", "W": "female"}
 # fmt: off

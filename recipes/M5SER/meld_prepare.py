@@ -30,16 +30,17 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from speechbrain_mser.dataio.command_line import argument_parser
-from speechbrain_mser.dataio.csv_files import read_csv
-from speechbrain_mser.dataio.extraction import extract_each
-from speechbrain_mser.dataio.limits import CONTAINERS
+from speechbrain_mser.dataio.audio_limits import CONTAINERS
 from speechbrain_mser.dataio.manifest import MANIFEST_FOLDER
-from speechbrain_mser.dataio.preparation import Corpus, prepare_corpus
-from speechbrain_mser.dataio.probing import find_files
-from speechbrain_mser.dataio.tarballs import read_tarball
 from speechbrain_mser.emotions import canonical
 from speechbrain_mser.errors import InputError, exits_on_input_error
+from speechbrain_mser.files.csv_files import read_csv
+from speechbrain_mser.preparation.audio_extraction import extract_each
+from speechbrain_mser.preparation.audio_listing import find_files
+from speechbrain_mser.preparation.command_line import argument_parser
+from speechbrain_mser.preparation.corpus import Corpus, prepare_corpus
+from speechbrain_mser.preparation.tarballs import read_tarball
+from speechbrain_mser.settings.project_files import MANIFESTS
 
 # The folder of films to the split, as the release names both
 FOLDERS = {
@@ -51,7 +52,6 @@ SPLITS = {"train": "train", "dev": "valid", "test": "test"}
 COLUMNS = ("Utterance", "Speaker", "Emotion", "Dialogue_ID", "Utterance_ID")
 
 # Not through the link beside this file: a checkout may be without links.
-MANIFESTS = Path(__file__).resolve().parents[2] / "manifests"
 
 MELD = Corpus(
     name="meld",

@@ -28,11 +28,11 @@ from collections import Counter
 from functools import partial
 from pathlib import PurePosixPath
 
-from speechbrain_mser.dataio.command_line import argument_parser
-from speechbrain_mser.dataio.preparation import Corpus, prepare_corpus
-from speechbrain_mser.dataio.probing import find_files
-from speechbrain_mser.dataio.tables import read_json, read_table, read_text
 from speechbrain_mser.errors import InputError, exits_on_input_error
+from speechbrain_mser.files.tables import read_json, read_table, read_text
+from speechbrain_mser.preparation.audio_listing import find_files
+from speechbrain_mser.preparation.command_line import argument_parser
+from speechbrain_mser.preparation.corpus import Corpus, prepare_corpus
 
 EMOTIONS = {
     "A": "angry",

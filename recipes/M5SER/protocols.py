@@ -50,7 +50,7 @@ class EvaluationSet:
     labels : list of str
         The candidates.
     ua_over : str
-        As for `speechbrain_mser.metrics.emotion_metrics`.
+        As for `speechbrain_mser.evaluation.metrics.emotion_metrics`.
     protocol : str or None
         The protocol's name, if it is one.
     note : str

@@ -26,9 +26,13 @@ from speechbrain_mser.dataio.manifest import (
 )
 from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import exits_on_input_error
-from speechbrain_mser.flags import read_command_line
-from speechbrain_mser.hparams import read_settings
-from speechbrain_mser.pseudo_labels import check_keep, even_out, surest
+from speechbrain_mser.inference.pseudo_labels import (
+    check_keep,
+    even_out,
+    surest,
+)
+from speechbrain_mser.settings.flags import read_command_line
+from speechbrain_mser.settings.hparams import read_settings
 
 
 @exits_on_input_error

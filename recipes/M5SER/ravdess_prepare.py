@@ -23,16 +23,16 @@ Usage: python ravdess_prepare.py --data_folder RAVDESS --save_folder manifests
 """
 
 import re
-from pathlib import Path
 
-from speechbrain_mser.dataio.command_line import argument_parser
-from speechbrain_mser.dataio.preparation import (
+from speechbrain_mser.errors import exits_on_input_error
+from speechbrain_mser.preparation.command_line import argument_parser
+from speechbrain_mser.preparation.corpus import (
     Corpus,
     NotAnUtterance,
     by_name,
     prepare_corpus,
 )
-from speechbrain_mser.errors import exits_on_input_error
+from speechbrain_mser.settings.project_files import MANIFESTS
 
 EMOTIONS = {
     "01": "neutral",
@@ -51,7 +51,6 @@ STATEMENTS = {
 ACTORS = tuple(f"{number:02d}" for number in range(1, 25))
 
 # Not through the link beside this file: a checkout may be without links.
-MANIFESTS = Path(__file__).resolve().parents[2] / "manifests"
 
 RAVDESS = Corpus(
     name="ravdess",

@@ -6,12 +6,16 @@ import torch
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_mser.dataio.batching import BadUtterance, read_batches
-from speechbrain_mser.dataio.encoding import NO_SCORE, encode_batch, open_store
+from speechbrain_mser.dataio.cached_encoding import (
+    NO_SCORE,
+    encode_batch,
+    open_store,
+)
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.inference import EmotionRecognizer
+from speechbrain_mser.inference.settings import OWN
 from speechbrain_mser.lobes.alignment import CorpusAlignment
 from speechbrain_mser.lobes.standardize import FeatureStandardizer
-from speechbrain_mser.recognizer_settings import OWN
 
 logger = get_logger(__name__)
 

@@ -41,13 +41,13 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from speechbrain_mser.dataio.command_line import argument_parser
-from speechbrain_mser.dataio.extraction import Packed, extract_audio
 from speechbrain_mser.dataio.manifest import MANIFEST_FOLDER
-from speechbrain_mser.dataio.parquet import check_parquet, read_parquet
-from speechbrain_mser.dataio.preparation import Corpus, prepare_corpus
-from speechbrain_mser.dataio.probing import find_files
 from speechbrain_mser.errors import InputError, exits_on_input_error
+from speechbrain_mser.preparation.audio_extraction import Packed, extract_audio
+from speechbrain_mser.preparation.audio_listing import find_files
+from speechbrain_mser.preparation.command_line import argument_parser
+from speechbrain_mser.preparation.corpus import Corpus, prepare_corpus
+from speechbrain_mser.preparation.parquet import check_parquet, read_parquet
 
 RESD = Corpus(
     name="resd",

@@ -40,16 +40,19 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from speechbrain_mser.dataio.command_line import argument_parser
-from speechbrain_mser.dataio.preparation import (
+from speechbrain_mser.errors import InputError, exits_on_input_error
+from speechbrain_mser.preparation.audio_listing import (
+    find_data_folder,
+    find_files,
+)
+from speechbrain_mser.preparation.command_line import argument_parser
+from speechbrain_mser.preparation.corpus import (
     Corpus,
     NotAnUtterance,
     by_name,
     prepare_corpus,
 )
-from speechbrain_mser.dataio.probing import find_data_folder, find_files
-from speechbrain_mser.dataio.splits import ALL
-from speechbrain_mser.errors import InputError, exits_on_input_error
+from speechbrain_mser.preparation.splits import ALL
 
 EMOTIONS = {
     "A": "anger",

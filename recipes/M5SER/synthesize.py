@@ -26,14 +26,13 @@ from tqdm import tqdm
 from speechbrain_mser.dataio.batching import select_utterances
 from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import InputError, exits_on_input_error
-from speechbrain_mser.flags import read_command_line
-from speechbrain_mser.hparams import (
+from speechbrain_mser.job_array import take_part
+from speechbrain_mser.settings.flags import read_command_line
+from speechbrain_mser.settings.hparams import (
     load_hparams,
     read_settings,
 )
-from speechbrain_mser.parts import take_part
 from speechbrain_mser.synthesis.executors.local import run_local
-from speechbrain_mser.synthesis.finished import damaged_shards
 from speechbrain_mser.synthesis.plan import (
     Plan,
     read_sources,
@@ -50,6 +49,7 @@ from speechbrain_mser.synthesis.receipts import (
     read_receipts,
 )
 from speechbrain_mser.synthesis.shard import ShardWork, check_languages
+from speechbrain_mser.synthesis.shard_check import damaged_shards
 
 logger = get_logger(__name__)
 

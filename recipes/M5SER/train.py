@@ -20,37 +20,37 @@ from speechbrain.utils.logger import get_logger
 
 from speechbrain_mser.brain import EmotionBrain
 from speechbrain_mser.dataio.batching import make_dataset
-from speechbrain_mser.dataio.counts import count_table, untrained_labels
-from speechbrain_mser.dataio.encoding import log_size, open_store
+from speechbrain_mser.dataio.cached_encoding import log_size, open_store
+from speechbrain_mser.dataio.emotion_counts import count_table, untrained_labels
 from speechbrain_mser.distributed import ends_with_its_group, process_group
 from speechbrain_mser.emotions import candidate_labels, check_emotion_words
 from speechbrain_mser.errors import InputError, exits_on_input_error
-from speechbrain_mser.experiment import (
-    read_settings_of,
-    write_environment,
-    write_settings,
-)
-from speechbrain_mser.flags import read_command_line
-from speechbrain_mser.folder_lock import hold_folder
-from speechbrain_mser.going_on import (
-    describe_data,
-    finished_epochs,
-    refuse_other_data,
-    refuse_other_settings,
-    write_data,
-)
-from speechbrain_mser.hparams import (
-    included_files,
-    load_hparams,
-    read_settings,
-)
-from speechbrain_mser.recognizer_folder import (
+from speechbrain_mser.files.folder_lock import hold_folder
+from speechbrain_mser.inference.folder import (
     SETTINGS_FILE,
     export_recognizer,
     find_folder,
     load_parts,
     plain_settings,
     read_digests,
+)
+from speechbrain_mser.settings.flags import read_command_line
+from speechbrain_mser.settings.hparams import (
+    included_files,
+    load_hparams,
+    read_settings,
+)
+from speechbrain_mser.training.output_folder import (
+    read_settings_of,
+    write_environment,
+    write_settings,
+)
+from speechbrain_mser.training.resuming import (
+    describe_data,
+    finished_epochs,
+    refuse_other_data,
+    refuse_other_settings,
+    write_data,
 )
 
 logger = get_logger(__name__)

@@ -21,15 +21,15 @@ Usage: python urdu_prepare.py --data_folder URDU-Dataset --save_folder manifests
 
 import re
 
-from speechbrain_mser.dataio.command_line import argument_parser
-from speechbrain_mser.dataio.preparation import (
+from speechbrain_mser.errors import exits_on_input_error
+from speechbrain_mser.preparation.command_line import argument_parser
+from speechbrain_mser.preparation.corpus import (
     Corpus,
     NotAnUtterance,
     by_name,
     prepare_corpus,
 )
-from speechbrain_mser.dataio.splits import ALL
-from speechbrain_mser.errors import exits_on_input_error
+from speechbrain_mser.preparation.splits import ALL
 
 EMOTIONS = {"A": "Angry", "H": "Happy", "N": "Neutral", "S": "Sad"}
 GENDERS = {"M": "male", "F": "female"}

@@ -10,13 +10,13 @@ import os
 import numpy as np
 import soxr
 
-from speechbrain_mser.dataio.decoding import decode
-from speechbrain_mser.dataio.limits import (
+from speechbrain_mser.dataio.audio_limits import (
     MIN_SECONDS,
     AudioError,
     check_range,
     check_size,
 )
+from speechbrain_mser.dataio.decoding import decode
 
 SAMPLE_RATE = 16000
 # What decides which samples a file has; features that were computed with

@@ -12,15 +12,15 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from speechbrain_mser.dataio.audio import AudioError, load_audio
-from speechbrain_mser.dataio.feature_records import DamagedFeaturesError
-from speechbrain_mser.dataio.features import UtteranceKey
-from speechbrain_mser.dataio.workers import (
+from speechbrain_mser.dataio.loader_workers import (
     named_failures,
     outlive_termination,
     share,
 )
 from speechbrain_mser.errors import InputError
-from speechbrain_mser.fingerprints import file_identity
+from speechbrain_mser.features.records import DamagedFeaturesError
+from speechbrain_mser.features.store import UtteranceKey
+from speechbrain_mser.files.fingerprints import file_identity
 
 logger = get_logger(__name__)
 

@@ -14,9 +14,8 @@ import numpy as np
 import soundfile
 import soxr
 
-from speechbrain_mser.dataio import limits
-from speechbrain_mser.dataio.downmix import downmix
-from speechbrain_mser.dataio.limits import (
+from speechbrain_mser.dataio import audio_limits
+from speechbrain_mser.dataio.audio_limits import (
     REPAIRED,
     STREAMED,
     AudioError,
@@ -24,7 +23,12 @@ from speechbrain_mser.dataio.limits import (
     check_range,
     check_size,
 )
-from speechbrain_mser.dataio.streams import content, is_adts, split_streams
+from speechbrain_mser.dataio.downmix import downmix
+from speechbrain_mser.dataio.joined_streams import (
+    content,
+    is_adts,
+    split_streams,
+)
 
 # What FFmpeg may take a file for. Not playlists and the like, which name other
 # files and hosts.
@@ -141,7 +145,7 @@ def _duration(file):
     with sound:
         seconds = sound.frames / sound.samplerate
         # Of a longer one parts may be read.
-        if seconds <= limits.MAX_SECONDS:
+        if seconds <= audio_limits.MAX_SECONDS:
             check_size(sound.frames, sound.samplerate, sound.channels)
         return seconds
 

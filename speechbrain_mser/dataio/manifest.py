@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pandas
 
-from speechbrain_mser.atomic import atomic_path
-from speechbrain_mser.dataio.csv_files import read_csv, write_csv
 from speechbrain_mser.emotions import canonical
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.files.atomic import atomic_path
+from speechbrain_mser.files.csv_files import read_csv, write_csv
 from speechbrain_mser.spelling import compose, find_spelling
 
 COLUMNS = (

@@ -4,8 +4,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from speechbrain_mser.atomic import atomic_path
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.files.atomic import atomic_path
 from speechbrain_mser.finite import refuse_not_finite
 
 TARGETS = ("q_proj", "v_proj")

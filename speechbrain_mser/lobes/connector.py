@@ -20,8 +20,8 @@ from speechbrain.utils.checkpoints import (
 from speechbrain.utils.logger import get_logger
 from torch import nn
 
-from speechbrain_mser.atomic import atomic_path
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.files.atomic import atomic_path
 from speechbrain_mser.finite import refuse_not_finite
 from speechbrain_mser.lobes.layer_mix import mix_layers
 from speechbrain_mser.lobes.standardize import FeatureStandardizer

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from safetensors import SafetensorError
 from transformers import AutoConfig
 
-from speechbrain_mser.dataio.tables import read_json
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.files.tables import read_json
 
 # Attention that transformers computes itself; others may be hub kernels.
 _IMPLEMENTATIONS = (None, "eager", "sdpa")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from speechbrain_mser.dataio.tables import read_json
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.files.tables import read_json
 
 _NAME = "model.safetensors"
 _SUFFIX = ".safetensors"

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from speechbrain.integrations.huggingface.whisper import Whisper
 
 from speechbrain_mser.errors import InputError
-from speechbrain_mser.fingerprints import weights_digest
+from speechbrain_mser.files.fingerprints import weights_digest
 from speechbrain_mser.lobes.hub import find_model, load_model, require_dtype
 from speechbrain_mser.lobes.no_remote_code import DataOnly
 from speechbrain_mser.lobes.onednn import use_onednn

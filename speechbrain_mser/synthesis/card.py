@@ -4,8 +4,8 @@ Its head is what dataset hubs read. All numbers are handed in; nothing is
 measured here.
 """
 
-from speechbrain_mser.figures import in_order
-from speechbrain_mser.markdown import markdown_table
+from speechbrain_mser.evaluation.figures import in_order
+from speechbrain_mser.files.markdown import markdown_table
 from speechbrain_mser.synthesis.filters import toll_table
 from speechbrain_mser.synthesis.progress import size_in_words
 
@@ -33,7 +33,7 @@ def dataset_card(
     source : pandas.DataFrame
         The source utterances that they are of, with the same columns.
     made : dict or None
-        As `speechbrain_mser.synthesis.finished.describe_shards` returns; None
+        As `speechbrain_mser.synthesis.shard_check.describe_shards` returns; None
         for a corpus that was made elsewhere.
     filters : dict
         The settings of `PaperFilters`, and ``toll`` as `filters_toll` returns.

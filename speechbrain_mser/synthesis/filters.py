@@ -12,9 +12,9 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
-from speechbrain_mser.dataio.tables import read_table
 from speechbrain_mser.errors import InputError
-from speechbrain_mser.markdown import markdown_table
+from speechbrain_mser.files.markdown import markdown_table
+from speechbrain_mser.files.tables import read_table
 from speechbrain_mser.spelling import compose
 
 # Kinds of reasons

@@ -24,9 +24,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from speechbrain_mser.atomic import atomic_path
-from speechbrain_mser.dataio.csv_files import write_csv
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.files.atomic import atomic_path
+from speechbrain_mser.files.csv_files import write_csv
 
 FOLDER_FILE = "synthesis.json"
 SHARDS = "shards"

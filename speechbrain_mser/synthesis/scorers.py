@@ -17,7 +17,7 @@ from speechbrain_mser.dataio.audio import SAMPLE_RATE, AudioError, load_audio
 from speechbrain_mser.dataio.batching import pad_together
 from speechbrain_mser.devices import find_device
 from speechbrain_mser.errors import InputError
-from speechbrain_mser.fingerprints import weights_digest
+from speechbrain_mser.files.fingerprints import weights_digest
 from speechbrain_mser.inference import EmotionRecognizer
 from speechbrain_mser.lobes.hub import find_model, load_model
 

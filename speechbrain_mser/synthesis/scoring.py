@@ -13,12 +13,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from speechbrain_mser.atomic import atomic_path
-from speechbrain_mser.dataio.csv_files import write_csv
-from speechbrain_mser.dataio.tables import read_table
 from speechbrain_mser.errors import InputError
-from speechbrain_mser.synthesis.finished import finished_shards, read_rows
+from speechbrain_mser.files.atomic import atomic_path
+from speechbrain_mser.files.csv_files import write_csv
+from speechbrain_mser.files.tables import read_table
 from speechbrain_mser.synthesis.scorers import Pair, readable
+from speechbrain_mser.synthesis.shard_check import finished_shards, read_rows
 
 FOLDER = "scores"
 TABLE = "scores.csv"

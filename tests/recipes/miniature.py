@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from speechbrain_mser.dataio.csv_files import unguard
+from speechbrain_mser.files.csv_files import unguard
 
 RECIPES = Path(__file__).parents[2] / "recipes/M5SER"
 

@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 from speechbrain_mser.errors import InputError
-from speechbrain_mser.hparams import place_overrides, read_settings
+from speechbrain_mser.settings.hparams import place_overrides, read_settings
 
 ROOT = Path(__file__).resolve().parents[2]
-HPARAMS = ROOT / "recipes" / "M5SER" / "hparams"
+HPARAMS = ROOT / "hparams"
 METRICS = ("WA", "UA", "WF1", "precision")
 
 

@@ -12,7 +12,7 @@ from speechbrain_mser.dataio.manifest import COLUMNS
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = ROOT / "recipes" / "M5SER"
-STAGE1 = RECIPES / "hparams" / "stage1.yaml"
+STAGE1 = ROOT / "hparams" / "stage1.yaml"
 
 
 @pytest.fixture
@@ -228,7 +228,7 @@ def test_evaluate_with_a_wrong_recognizer(run_script, tiny_corpus, capsys):
         "skip_prep": True,
         "sets": "[{name: tiny, corpus: tiny, labels: paper4}]",
     }
-    yaml = RECIPES / "hparams" / "evaluate.yaml"
+    yaml = ROOT / "hparams" / "evaluate.yaml"
     assert run_script("evaluate", yaml, flags=flags) == 2
     assert "/no/where" in capsys.readouterr().err
 
@@ -265,7 +265,7 @@ def test_bad_sets(run_script, tiny_corpus, capsys, sets, reason):
         "skip_prep": True,
         "sets": sets,
     }
-    yaml = RECIPES / "hparams" / "evaluate.yaml"
+    yaml = ROOT / "hparams" / "evaluate.yaml"
     assert run_script("evaluate", yaml, flags=flags) == 2
     assert reason in capsys.readouterr().err
 

@@ -11,14 +11,15 @@ import torch
 from scipy.special import log_softmax
 from trained import train_recognizer
 
-from speechbrain_mser.calibration import FILE, MODES, Calibration
 from speechbrain_mser.dataio.manifest import read_manifest, write_manifest
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.evaluation.calibration import FILE, MODES, Calibration
 from speechbrain_mser.inference import EmotionRecognizer
+from speechbrain_mser.settings.project_files import HPARAMS
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes" / "M5SER"
-CALIBRATE = RECIPES / "hparams" / "calibrate.yaml"
-EVALUATE = RECIPES / "hparams" / "evaluate.yaml"
+CALIBRATE = HPARAMS / "calibrate.yaml"
+EVALUATE = HPARAMS / "evaluate.yaml"
 LABELS = ["neutral", "happy", "sad", "angry"]
 
 

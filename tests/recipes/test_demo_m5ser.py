@@ -19,6 +19,7 @@ from steps import as_flags
 
 from speechbrain_mser.dataio.manifest import read_manifest, write_manifest
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.settings.project_files import HPARAMS
 
 SPEAKERS = ("espeak_eng_m1", "espeak_eng_m7")
 
@@ -39,7 +40,7 @@ def command(data, folder, workers):
     flags = synthesis_flags(data, folder, "local", workers)
     script, yaml = (
         RECIPES / "synthesize.py",
-        RECIPES / "hparams/synthesize.yaml",
+        HPARAMS / "synthesize.yaml",
     )
     return [str(word) for word in (script, yaml, *as_flags(flags))]
 

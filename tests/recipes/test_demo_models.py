@@ -15,7 +15,7 @@ from transformers import (
 )
 
 RECIPES = Path(__file__).parents[2] / "recipes/M5SER"
-sys.path.insert(0, str(RECIPES))
+sys.path.insert(0, str(RECIPES / "experiments"))
 
 from demo_models import LEXICON, build_demo_models, build_llama  # noqa: E402
 

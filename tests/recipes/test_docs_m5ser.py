@@ -7,7 +7,7 @@ import pytest
 from miniature import RECIPES
 from ruamel.yaml import YAML
 
-from speechbrain_mser.hparams import included_files
+from speechbrain_mser.settings.hparams import included_files
 from speechbrain_mser.synthesis.filters import PaperFilters
 
 DOC = Path(__file__).resolve().parents[2] / "docs/m5ser.md"

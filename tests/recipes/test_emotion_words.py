@@ -8,7 +8,7 @@ import torch
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.inference import EmotionRecognizer
 
-HPARAMS = Path(__file__).resolve().parents[2] / "recipes/M5SER/hparams"
+HPARAMS = Path(__file__).resolve().parents[2] / "hparams"
 STAGE1, EVALUATE = HPARAMS / "stage1.yaml", HPARAMS / "evaluate.yaml"
 LABELS = ["neutral", "happy", "sad", "angry"]
 SAID = ["neutral", "joyful", "sad", "wütend"]

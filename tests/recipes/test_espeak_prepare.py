@@ -12,7 +12,7 @@ import soundfile
 pytest.importorskip("espeakng_loader")
 
 RECIPES = Path(__file__).parents[2] / "recipes/M5SER"
-sys.path.insert(0, str(RECIPES))
+sys.path.insert(0, str(RECIPES / "experiments"))
 
 import espeak_prepare  # noqa: E402
 from espeak_prepare import (  # noqa: E402
@@ -225,7 +225,10 @@ def test_an_unknown_voice_is_refused_not_replaced():
 
 
 def test_the_script_ends_on_bad_input_with_code_2(tmp_path):
-    script = [sys.executable, str(RECIPES / "espeak_prepare.py")]
+    script = [
+        sys.executable,
+        str(RECIPES / "experiments" / "espeak_prepare.py"),
+    ]
     done = subprocess.run(
         [*script, "--save_folder", str(tmp_path), "--languages", "tlh"],
         capture_output=True,

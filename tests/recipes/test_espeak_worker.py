@@ -37,7 +37,7 @@ def sources():
 @pytest.fixture
 def backend():
     opened = ExternalBackend(
-        ["python", "espeak_worker.py"], working_folder=RECIPES
+        ["python", "experiments/espeak_worker.py"], working_folder=RECIPES
     )
     yield opened
     opened.close()

@@ -13,13 +13,14 @@ from protocols import read_sets
 from scipy import stats
 from trained import train_recognizer
 
-from speechbrain_mser.confusion_plot import plot_confusion
 from speechbrain_mser.dataio.manifest import read_manifest, write_manifest
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.evaluation.confusion_plot import plot_confusion
 from speechbrain_mser.inference import EmotionRecognizer
+from speechbrain_mser.settings.project_files import HPARAMS
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes" / "M5SER"
-EVALUATE = RECIPES / "hparams" / "evaluate.yaml"
+EVALUATE = HPARAMS / "evaluate.yaml"
 LABELS = ["neutral", "happy", "sad", "angry"]
 
 
@@ -275,7 +276,7 @@ def test_resd_without_with_and_instead_of_enthusiasm(
 
 def test_every_protocol_can_be_read_and_table_one_is_the_default():
     from speechbrain_mser.emotions import candidate_labels, canonical
-    from speechbrain_mser.hparams import read_settings
+    from speechbrain_mser.settings.hparams import read_settings
 
     given = {"recognizer": "", "data_root": ""}
     settings = read_settings(EVALUATE, given)

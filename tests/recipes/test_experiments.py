@@ -5,7 +5,7 @@ from pathlib import Path
 
 import demo
 import pytest
-import real
+import real_speech
 import torch
 import yaml
 from safetensors.torch import load_file
@@ -27,8 +27,8 @@ def tiny(tiny_flags, monkeypatch):
         if not name.endswith("_hub") and name not in of_experiment
     }
     monkeypatch.setattr(demo, "SMALL", {**small, "features": "write"})
-    monkeypatch.setattr(real, "MODEL", small)
-    for experiment in (demo, real):
+    monkeypatch.setattr(real_speech, "MODEL", small)
+    for experiment in (demo, real_speech):
         monkeypatch.setattr(experiment, "STAGES", STAGES)
 
 
@@ -73,9 +73,9 @@ def experiments(
         )
         one = {"name": "test", "manifest": str(manifest), "split": "test"}
         one |= {"data_root": str(root), "labels": "paper4"}
-        monkeypatch.setattr(real, "SETS", [one])
-        monkeypatch.setattr(real, "bert_folder", lambda: tiny_bert)
-        real.run_seed(folder, data, models, 1)
+        monkeypatch.setattr(real_speech, "SETS", [one])
+        monkeypatch.setattr(real_speech, "bert_folder", lambda: tiny_bert)
+        real_speech.run_seed(folder, data, models, 1)
 
     return {"demo": run_demo, "real": run_real}
 
@@ -105,7 +105,7 @@ def test_a_changed_setting_trains_anew_in_the_old_folder(
     assert in_this_process.ran == []
     # The first stage's: what starts from it is trained anew with it.
     changed = {**STAGES, "stage1": {**STAGES["stage1"], "lr": 1e-2}}
-    for experiment in (demo, real):
+    for experiment in (demo, real_speech):
         monkeypatch.setattr(experiment, "STAGES", changed)
     assert run() == ["stage1", "stage2"]
     for old, new in zip(before, connectors(), strict=True):

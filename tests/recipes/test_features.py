@@ -12,7 +12,7 @@ import pytest
 from speechbrain_mser.lobes.whisper import WhisperEncoder
 
 ROOT = Path(__file__).resolve().parents[2]
-HPARAMS = ROOT / "recipes" / "M5SER" / "hparams"
+HPARAMS = ROOT / "hparams"
 # Of the tiny corpus's 40, English only: 3 speakers train, 1 validates
 N_TRAINED = 12 + 4
 

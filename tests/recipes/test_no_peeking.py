@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from speechbrain_mser.dataio.manifest import read_manifest, write_manifest
+from speechbrain_mser.settings.project_files import HPARAMS
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes" / "M5SER"
 LABELS = ["neutral", "happy", "sad", "angry"]
@@ -54,7 +55,7 @@ def train(run_script, tiny_flags, relabelled):
             "number_of_epochs": 2,
             "lr": 1e-2,
         }
-        yaml = RECIPES / "hparams" / "stage1.yaml"
+        yaml = HPARAMS / "stage1.yaml"
         assert run_script("train", yaml, flags=flags) == 0
         return manifests.parent / "training"
 
@@ -75,7 +76,7 @@ def predict(run_script, tiny_corpus):
             "num_workers": 0,
         }
         flags = {"corpora": "tiny", "output_folder": folder / "calibration"}
-        yaml = RECIPES / "hparams" / "calibrate.yaml"
+        yaml = HPARAMS / "calibrate.yaml"
         assert run_script("calibrate", yaml, flags=common | flags) == 0
         flags = {
             "output_folder": folder / "evaluation",
@@ -84,7 +85,7 @@ def predict(run_script, tiny_corpus):
             "sets": "[{name: test, corpus: tiny, labels: paper4, split: test}]",
             "resamples": 0,
         }
-        yaml = RECIPES / "hparams" / "evaluate.yaml"
+        yaml = HPARAMS / "evaluate.yaml"
         assert run_script("evaluate", yaml, flags=common | flags) == 0
         path = folder / "evaluation" / "test" / "predictions.csv"
         with open(path, newline="", encoding="utf-8") as file:

@@ -13,10 +13,11 @@ from speechbrain_mser.dataio.audio import load_audio
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.inference import EmotionRecognizer
 from speechbrain_mser.lobes.whisper import WhisperEncoder
+from speechbrain_mser.settings.project_files import HPARAMS
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes" / "M5SER"
-STAGE1 = RECIPES / "hparams" / "stage1.yaml"
-EVALUATE = RECIPES / "hparams" / "evaluate.yaml"
+STAGE1 = HPARAMS / "stage1.yaml"
+EVALUATE = HPARAMS / "evaluate.yaml"
 # In training, validation and test.
 OVERFLOWING = ("tiny_eng_2_happy", "tiny_eng_4_sad", "tiny_eng_5_angry")
 

@@ -4,12 +4,11 @@ import json
 import shutil
 
 import pytest
-from miniature import RECIPES
 from ruamel.yaml import YAML
 
-from speechbrain_mser.hparams import read_settings
+from speechbrain_mser.settings.hparams import read_settings
+from speechbrain_mser.settings.project_files import HPARAMS
 
-HPARAMS = RECIPES / "hparams"
 NAME = "[final] run #2: <seed> (1) 'é\" *x"
 
 

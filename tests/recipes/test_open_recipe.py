@@ -12,11 +12,12 @@ from scipy.special import log_softmax, softmax
 
 from speechbrain_mser.dataio.manifest import read_manifest, write_manifest
 from speechbrain_mser.inference import EmotionRecognizer
+from speechbrain_mser.settings.project_files import HPARAMS
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes" / "M5SER"
-OPEN = RECIPES / "hparams" / "open" / "train.yaml"
-EVALUATE = RECIPES / "hparams" / "evaluate.yaml"
-PSEUDO = RECIPES / "hparams" / "pseudo_label.yaml"
+OPEN = HPARAMS / "open" / "train.yaml"
+EVALUATE = HPARAMS / "evaluate.yaml"
+PSEUDO = HPARAMS / "pseudo_label.yaml"
 LABELS = ["neutral", "happy", "sad", "angry"]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from speechbrain_mser.atomic import atomic_path
+from speechbrain_mser.files.atomic import atomic_path
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = ROOT / "recipes" / "M5SER"
@@ -24,7 +24,7 @@ def test_all_that_scripts_leave_has_the_umasks_permissions(
         for name in ("data_root", "manifest_folder", "skip_prep", "num_workers")
     }
     stored = {"features": "write", "feature_folder": tmp_path / "features"}
-    hparams = RECIPES / "hparams"
+    hparams = ROOT / "hparams"
     before = os.umask(0o027)
     try:
         trained = {**tiny_flags, **stored, "output_folder": tmp_path / "train"}
@@ -73,9 +73,9 @@ def test_what_is_not_written_is_missing_and_not_empty(tmp_path):
 
 SCRIPT = """
 import os, sys
-from speechbrain_mser.atomic import atomic_path
+from speechbrain_mser.files.atomic import atomic_path
 from speechbrain_mser.errors import exits_on_input_error
-from speechbrain_mser.recognizer_folder import (
+from speechbrain_mser.inference.folder import (
     find_folder, find_weights, read_settings,
 )
 from speechbrain_mser.lobes.hub import find_model

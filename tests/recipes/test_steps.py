@@ -19,7 +19,7 @@ def steps(tmp_path, monkeypatch):
         "path.write_text(path.read_text() + 'x' if path.exists() else 'x')\n"
         "sys.exit(int(sys.argv[2]))\n"
     )
-    monkeypatch.setattr(module, "HERE", tmp_path)
+    monkeypatch.setattr(module, "RECIPE", tmp_path)
     return lambda: Steps(tmp_path)
 
 
@@ -104,7 +104,7 @@ def test_flags_are_yaml():
 
 
 def test_summary_tells_zero_shot_from_seen(tmp_path):
-    from speechbrain_mser.metrics import emotion_metrics
+    from speechbrain_mser.evaluation.metrics import emotion_metrics
 
     labels = ["sad", "angry"]
     for stage, said in (("stage1", "sad"), ("stage2", "angry")):

@@ -12,7 +12,7 @@ import pytest
 from demo_m5ser import differences
 
 from speechbrain_mser.dataio.manifest import read_manifest
-from speechbrain_mser.dataio.tables import read_table
+from speechbrain_mser.files.tables import read_table
 from speechbrain_mser.synthesis.receipts import hold_part
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -15,9 +15,10 @@ from safetensors.torch import load_file
 
 from speechbrain_mser import brain
 from speechbrain_mser.brain import EmotionBrain
-from speechbrain_mser.folder_lock import hold_folder
+from speechbrain_mser.files.folder_lock import hold_folder
+from speechbrain_mser.settings.project_files import HPARAMS
 
-STAGE1 = RECIPES / "hparams" / "stage1.yaml"
+STAGE1 = HPARAMS / "stage1.yaml"
 
 
 @pytest.fixture(scope="module")

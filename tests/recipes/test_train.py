@@ -25,8 +25,8 @@ from speechbrain_mser.lobes.standardize import FeatureStandardizer
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = ROOT / "recipes" / "M5SER"
-STAGE1 = RECIPES / "hparams" / "stage1.yaml"
-STAGE2 = RECIPES / "hparams" / "stage2.yaml"
+STAGE1 = ROOT / "hparams" / "stage1.yaml"
+STAGE2 = ROOT / "hparams" / "stage2.yaml"
 
 
 def connector(folder):

@@ -3,13 +3,13 @@
 import importlib
 import sys
 
-from miniature import RECIPES
+from speechbrain_mser.settings.project_files import HPARAMS
 
 
 def train_recognizer(tiny_flags, output):
     """Run train.py in this process; return the recogniser's folder."""
     flags = {**tiny_flags, "output_folder": output, "lr": 1e-2}
-    argv = ["train", str(RECIPES / "hparams" / "stage1.yaml")]
+    argv = ["train", str(HPARAMS / "stage1.yaml")]
     for name, value in flags.items():
         argv += [f"--{name}", str(value)]
     saved, sys.argv = sys.argv, argv

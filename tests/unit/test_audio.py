@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import torch
 
-from speechbrain_mser.dataio import decoding, limits
+from speechbrain_mser.dataio import audio_limits, decoding
 from speechbrain_mser.dataio.audio import AudioError, check_signal, load_audio
 from speechbrain_mser.errors import InputError
 
@@ -375,13 +375,13 @@ def test_more_than_an_hour_is_refused_before_it_is_read(tmp_path, monkeypatch):
 
 def test_a_container_over_the_limit_is_refused(tmp_path, monkeypatch):
     path = encode(tmp_path / "a.m4a", "aac", [tone(2.0)], 16000)
-    monkeypatch.setattr(limits, "MAX_SECONDS", 1.0)
+    monkeypatch.setattr(audio_limits, "MAX_SECONDS", 1.0)
     assert "more than 1 s of audio" in reason_of(path)
     assert len(load_audio(path, 1.0, 1.5)) == 8000
 
 
 def test_a_container_is_decoded_up_to_the_stop_or_the_limit_only(monkeypatch):
-    monkeypatch.setattr(limits, "MAX_SECONDS", 1.0)
+    monkeypatch.setattr(audio_limits, "MAX_SECONDS", 1.0)
     decoded = []
 
     def blocks(file, why):

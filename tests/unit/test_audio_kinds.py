@@ -15,8 +15,8 @@ from speechbrain_mser.dataio.audio import (
     load_samples,
     read_samples,
 )
-from speechbrain_mser.dataio.extraction import extract_audio
-from speechbrain_mser.dataio.probing import probe
+from speechbrain_mser.preparation.audio_extraction import extract_audio
+from speechbrain_mser.preparation.audio_listing import probe
 
 LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 

@@ -18,9 +18,9 @@ from speechbrain_mser.dataio.batching import (
     read_stored,
     select_utterances,
 )
-from speechbrain_mser.dataio.features import FeatureStore, UtteranceKey
 from speechbrain_mser.dataio.manifest import read_manifest
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.features.store import FeatureStore, UtteranceKey
 
 NAN = float("nan")
 

@@ -10,10 +10,10 @@ from tensorboard.backend.event_processing.event_accumulator import (
 )
 from torch.nn.functional import pad
 
-from speechbrain_mser.checkpoints import AtomicCheckpointer
-from speechbrain_mser.curves import Curves
 from speechbrain_mser.dataio.audio import load_audio
 from speechbrain_mser.losses import EmotionContrastiveLoss
+from speechbrain_mser.training.checkpoints import AtomicCheckpointer
+from speechbrain_mser.training.curves import Curves
 
 CE_WEIGHT = 1.5
 # Utterance i says WORDS[i % 4]: 3 is the longest word. For each case how many

@@ -8,14 +8,14 @@ import pytest
 import torch
 from scipy.special import log_softmax
 
-from speechbrain_mser.calibration import (
+from speechbrain_mser.errors import InputError
+from speechbrain_mser.evaluation.calibration import (
     MODES,
     Calibration,
     compare_calibrations,
     fit_calibration,
 )
-from speechbrain_mser.errors import InputError
-from speechbrain_mser.metrics import calibration
+from speechbrain_mser.evaluation.metrics import calibration
 
 LABELS = ["neutral", "sad", "angry"]
 

@@ -9,13 +9,13 @@ from speechbrain.utils.checkpoints import (
     register_checkpoint_hooks,
 )
 
-from speechbrain_mser.checkpoints import (
+from speechbrain_mser.errors import InputError
+from speechbrain_mser.lobes.linear import LinearConnector
+from speechbrain_mser.training.checkpoints import (
     AtomicCheckpointer,
     RandomState,
     SafetensorsPretrainer,
 )
-from speechbrain_mser.errors import InputError
-from speechbrain_mser.lobes.linear import LinearConnector
 
 MODELS = {"llm": {"name": "tiny", "width": 4}}
 
@@ -111,7 +111,7 @@ def test_random_numbers_go_on_where_they_were(tmp_path):
 # Two processes
 
 SCRIPT = """
-from speechbrain_mser.checkpoints import AtomicCheckpointer, RandomState
+from speechbrain_mser.training.checkpoints import AtomicCheckpointer, RandomState
 from speechbrain_mser.lobes.linear import LinearConnector
 from speechbrain_mser.lobes.standardize import FeatureStandardizer
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from speechbrain_mser.dataio.code_digest import code_digest
+from speechbrain_mser.preparation.code_digest import code_digest
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -7,20 +7,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speechbrain_mser.dataio.csv_files import (
-    guard,
-    read_csv,
-    unguard,
-    write_csv,
-)
 from speechbrain_mser.dataio.manifest import (
     COLUMNS,
     ManifestError,
     read_manifest,
     write_manifest,
 )
-from speechbrain_mser.dataio.tables import read_table
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.files.csv_files import (
+    guard,
+    read_csv,
+    unguard,
+    write_csv,
+)
+from speechbrain_mser.files.tables import read_table
 
 EXECUTED = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 FORMULAS = [

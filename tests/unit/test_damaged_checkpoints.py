@@ -17,10 +17,13 @@ from speechbrain.utils.checkpoints import (
     register_checkpoint_hooks,
 )
 
-from speechbrain_mser import checkpoints
-from speechbrain_mser.checkpoints import AtomicCheckpointer, RandomState
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.lobes.linear import LinearConnector
+from speechbrain_mser.training import checkpoints
+from speechbrain_mser.training.checkpoints import (
+    AtomicCheckpointer,
+    RandomState,
+)
 
 
 @register_checkpoint_hooks

@@ -8,15 +8,15 @@ import pytest
 import torch
 from processes import as_nobody, in_processes
 
-from speechbrain_mser.dataio import feature_files, feature_records, features
 from speechbrain_mser.dataio.batching import read_stored
-from speechbrain_mser.dataio.feature_records import (
+from speechbrain_mser.errors import InputError
+from speechbrain_mser.features import records, store, store_files
+from speechbrain_mser.features.records import (
     CHECKSUM,
     DTYPES,
     DamagedFeaturesError,
 )
-from speechbrain_mser.dataio.features import FeatureStore
-from speechbrain_mser.errors import InputError
+from speechbrain_mser.features.store import FeatureStore
 
 NAN = float("nan")
 # Larger than a page of LMDB's, as features are.
@@ -46,7 +46,7 @@ def stored(folder, wav, count=20):
     for number in range(count):
         store.put(store.key(wav, number), numbered(number))
     (path,) = store.folder.glob("*.lmdb")
-    feature_files.close_file(str(path))
+    store_files.close_file(str(path))
     return path
 
 
@@ -68,9 +68,9 @@ def place_of(path, number):
 
 def without_checksum(monkeypatch):
     """Records as earlier versions wrote them."""
-    encode = feature_records.encode_record
+    encode = records.encode_record
     monkeypatch.setattr(
-        features, "encode_record", lambda *given: encode(*given)[:-4]
+        store, "encode_record", lambda *given: encode(*given)[:-4]
     )
 
 
@@ -79,26 +79,26 @@ def without_checksum(monkeypatch):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_any_flipped_bit_of_a_record_is_found(dtype):
-    record = feature_records.encode_record(b"u1", numbered(0), dtype)
-    feature_records.decode_record(b"u1", record, dtype)
+    record = records.encode_record(b"u1", numbered(0), dtype)
+    records.decode_record(b"u1", record, dtype)
     draw = random.Random(0)
     for place in [*range(13), *draw.sample(range(len(record)), 300)]:
         flipped = bytearray(record)
         flipped[place] ^= 1 << draw.randrange(8)
         with pytest.raises(DamagedFeaturesError):
-            feature_records.decode_record(b"u1", bytes(flipped), dtype)
+            records.decode_record(b"u1", bytes(flipped), dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_record_of_another_length_or_name_is_found(dtype):
-    record = feature_records.encode_record(b"u1", numbered(0), dtype)
+    record = records.encode_record(b"u1", numbered(0), dtype)
     for size in (0, 1, 11, 12, 13, 100, len(record) - 1, len(record) - 5):
         with pytest.raises(DamagedFeaturesError):
-            feature_records.decode_record(b"u1", record[:size], dtype)
+            records.decode_record(b"u1", record[:size], dtype)
     with pytest.raises(DamagedFeaturesError):
-        feature_records.decode_record(b"u1", record + b"0", dtype)
+        records.decode_record(b"u1", record + b"0", dtype)
     with pytest.raises(DamagedFeaturesError, match="checksum"):
-        feature_records.decode_record(b"u2", record, dtype)
+        records.decode_record(b"u2", record, dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -158,7 +158,7 @@ def test_bits_flipped_anywhere_in_a_file_never_end_a_process(
     draw = random.Random(seed)
     # The pages that say where features are
     names = whole.rfind(open_store(tmp_path).key(wav, 3).features)
-    feature_files.close_file(str(path))
+    store_files.close_file(str(path))
 
     def use():
         found = {"right": 0, "damaged": 0, "absent": 0, "refused": 0}
@@ -189,7 +189,7 @@ def test_bits_flipped_anywhere_in_a_file_never_end_a_process(
             except InputError as error:
                 assert str(path) in str(error)
                 found["refused"] += 1
-            feature_files.close_file(str(path))
+            store_files.close_file(str(path))
         return found
 
     (found,) = in_processes(use)
@@ -213,7 +213,7 @@ def test_a_file_cut_short_is_named_and_ends_no_process(
     lost = size - 1 if lost is None else lost * (1024 if lost < 100 else 1)
     lost = 128 * 1024 if lost == 128 else lost
     os.truncate(path, size - lost)
-    monkeypatch.setattr(feature_files, "FEW", few)
+    monkeypatch.setattr(store_files, "FEW", few)
 
     def use():
         with pytest.raises(InputError) as error:
@@ -289,7 +289,7 @@ def test_a_file_without_permission_is_said(wav):
 
 def test_the_checksum_takes_four_bytes(tmp_path, wav, monkeypatch):
     store = open_store(tmp_path)
-    record = feature_records.encode_record(b"u", numbered(0), "float32")
+    record = records.encode_record(b"u", numbered(0), "float32")
     assert CHECKSUM.size == 4
     assert len(record) == 12 + 4 * SHAPE[0] * SHAPE[1] + 4
     assert store.mode == "write"

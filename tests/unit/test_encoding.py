@@ -10,9 +10,9 @@ import torch
 
 from speechbrain_mser.dataio.audio import DECODING, load_audio
 from speechbrain_mser.dataio.batching import UtteranceBatch, make_dataset
-from speechbrain_mser.dataio.encoding import encode_batch, open_store
-from speechbrain_mser.dataio.features import FeatureStore
+from speechbrain_mser.dataio.cached_encoding import encode_batch, open_store
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.features.store import FeatureStore
 from speechbrain_mser.lobes.whisper import WhisperEncoder
 
 # Samples of each utterance; 16,000 of them are 50 frames.

@@ -9,9 +9,10 @@ import socket
 import pytest
 from processes import FORK, in_processes
 
-from speechbrain_mser import experiment, folder_lock
 from speechbrain_mser.errors import InputError
-from speechbrain_mser.folder_lock import HOLDER, hold_folder
+from speechbrain_mser.files import folder_lock
+from speechbrain_mser.files.folder_lock import HOLDER, hold_folder
+from speechbrain_mser.training import output_folder
 
 ELSEWHERE = {"host": "elsewhere", "process": 1, "since": "yesterday"}
 
@@ -27,19 +28,19 @@ ELSEWHERE = {"host": "elsewhere", "process": 1, "since": "yesterday"}
 def test_settings_that_cannot_be_read_are_said(tmp_path, content, caplog):
     path = tmp_path / "hyperparams.yaml"
     path.write_bytes(content)
-    assert experiment.read_settings_of(tmp_path) is None
+    assert output_folder.read_settings_of(tmp_path) is None
     assert f"{path} cannot be read" in caplog.text
 
 
 def test_missing_settings_are_said(tmp_path, caplog):
-    assert experiment.read_settings_of(tmp_path) is None
+    assert output_folder.read_settings_of(tmp_path) is None
     assert "No such file" in caplog.text
 
 
 def test_settings_are_whole_or_those_before(tmp_path):
     yaml = tmp_path / "a.yaml"
     yaml.write_text(f"model:\n  width: {'x' * 9000}\n")
-    experiment.write_settings(tmp_path, yaml, {"model": {"width": 2}})
+    output_folder.write_settings(tmp_path, yaml, {"model": {"width": 2}})
     before = (tmp_path / "hyperparams.yaml").read_bytes()
     assert b"width: 2" in before
 
@@ -48,7 +49,7 @@ def test_settings_are_whole_or_those_before(tmp_path):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
         with pytest.raises(OSError, match="too large"):
-            experiment.write_settings(tmp_path, yaml, {})
+            output_folder.write_settings(tmp_path, yaml, {})
         return True
 
     assert in_processes(fail) == [True]

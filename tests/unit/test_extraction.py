@@ -10,12 +10,12 @@ import pytest
 import soundfile
 
 from speechbrain_mser.dataio.decoding import decode
-from speechbrain_mser.dataio.extraction import (
+from speechbrain_mser.errors import InputError
+from speechbrain_mser.preparation.audio_extraction import (
     Packed,
     extract_audio,
     extract_each,
 )
-from speechbrain_mser.errors import InputError
 
 SURROUND = ["FL", "FR", "FC", "LFE", "BL", "BR"]
 
@@ -227,7 +227,7 @@ def test_a_folder_that_cannot_be_written_is_no_fault_of_the_film(films, out):
 def test_without_pyav_the_message_says_what_to_install(films):
     code = (
         "import sys; sys.modules['av'] = None\n"
-        "from speechbrain_mser.dataio.extraction import extract_audio\n"
+        "from speechbrain_mser.preparation.audio_extraction import extract_audio\n"
         "assert extract_audio('', [], '') == ({}, {})\n"
         "extract_audio('', [('a.mp4', 'a.flac')], '')"
     )
@@ -239,7 +239,7 @@ def test_without_pyav_the_message_says_what_to_install(films):
 
 def test_torch_is_not_imported():
     code = (
-        "import sys, speechbrain_mser.dataio.extraction\n"
+        "import sys, speechbrain_mser.preparation.audio_extraction\n"
         "assert 'torch' not in sys.modules"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -19,13 +19,13 @@ import torch
 from processes import FORK, as_nobody, in_processes, start
 from torch.utils.data import DataLoader
 
-from speechbrain_mser.dataio import feature_files, features
 from speechbrain_mser.dataio.batching import UtteranceBatch, make_dataset
-from speechbrain_mser.dataio.encoding import encode_batch
-from speechbrain_mser.dataio.feature_records import DTYPES
-from speechbrain_mser.dataio.features import FeatureStore
+from speechbrain_mser.dataio.cached_encoding import encode_batch
 from speechbrain_mser.dataio.manifest import read_manifest
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.features import store, store_files
+from speechbrain_mser.features.records import DTYPES
+from speechbrain_mser.features.store import FeatureStore
 
 SETTINGS = {"encoder": "0123", "layers": [0, 2], "pad_to_30s": False}
 
@@ -79,7 +79,7 @@ def test_what_is_read_is_what_put_returned(folder, wav, dtype, shape):
     put = store.put(store.key(wav), features)
     again = open_store(folder, "read", dtype)
     read = again.get(again.key(wav))
-    assert read.shape == features.shape
+    assert read.shape == store.shape
     assert read.dtype == put.dtype
     assert torch.equal(read, put)
 
@@ -90,7 +90,7 @@ def test_floats_are_rounded_as_torch_does(folder, wav, dtype, given):
     features = (torch.randn(3, 50, 8) * 1000).to(given)
     store = open_store(folder, dtype=dtype)
     put = store.put(store.key(wav), features)
-    expected = features.to(getattr(torch, dtype))
+    expected = store.to(getattr(torch, dtype))
     assert torch.equal(put, expected)
     assert torch.equal(store.get(store.key(wav)), expected)
 
@@ -101,7 +101,7 @@ def test_float32_is_kept_bit_for_bit(folder, wav):
     store = open_store(folder)
     store.put(store.key(wav), features)
     read = store.get(store.key(wav))
-    assert torch.equal(read.view(torch.int32), features.view(torch.int32))
+    assert torch.equal(read.view(torch.int32), store.view(torch.int32))
 
 
 def test_views_are_stored_in_their_own_order(folder, wav):
@@ -136,10 +136,10 @@ def test_int8_is_off_by_half_a_step_at_most(folder, wav, seed):
     spread = 10 ** (4 * torch.rand(shape[0], 1, 6, generator=generator) - 2)
     features = centre + spread * torch.randn(shape, generator=generator)
     store = open_store(folder, dtype="int8")
-    error = store.put(store.key(wav), features).double() - features.double()
-    step = (features.amax(1) - features.amin(1)).double() / 255
+    error = store.put(store.key(wav), features).double() - store.double()
+    step = (store.amax(1) - store.amin(1)).double() / 255
     # and the rounding of float32
-    slack = 4 * torch.finfo(torch.float32).eps * features.abs().amax(1)
+    slack = 4 * torch.finfo(torch.float32).eps * store.abs().amax(1)
     assert (error.abs().amax(1) <= step / 2 + slack).all()
 
 
@@ -217,7 +217,7 @@ def test_other_settings_find_nothing(folder, wav, change):
 def test_records_of_another_version_are_not_misread(folder, wav, monkeypatch):
     store = open_store(folder)
     store.put(store.key(wav), torch.randn(5, 3))
-    monkeypatch.setattr(features, "RECORD_VERSION", features.RECORD_VERSION + 1)
+    monkeypatch.setattr(store, "RECORD_VERSION", store.RECORD_VERSION + 1)
     other = open_store(folder)
     assert other.get(other.key(wav)) is None
 
@@ -255,13 +255,13 @@ def test_each_part_of_a_file_is_an_utterance(folder, wav):
 def digested(monkeypatch):
     """The files that were read for their digest."""
     paths = []
-    file_digest = features.file_digest
+    file_digest = store.file_digest
 
     def counting(path):
         paths.append(path)
         return file_digest(path)
 
-    monkeypatch.setattr(features, "file_digest", counting)
+    monkeypatch.setattr(store, "file_digest", counting)
     return paths
 
 
@@ -356,9 +356,9 @@ def test_two_stores_of_a_process_do_not_disturb_each_other(folder, wav):
     stores = [open_store(folder), open_store(folder)]
     for number in range(20):
         put_numbered(stores[number % 2], wav, [number])
-    for store in stores:
-        assert missing(store, wav, range(20)) == []
-    del store, stores
+    for each in stores:
+        assert missing(each, wav, range(20)) == []
+    del each, stores
     assert missing(open_store(folder), wav, range(20)) == []
 
 
@@ -452,7 +452,7 @@ def test_workers_see_what_was_written_since(
         n_encoded, features = 0, []
         for batch in loader:
             n_encoded += len(batch.rows["sig"])
-            features.append(encode_batch(batch, encode, store)[0])
+            store.append(encode_batch(batch, encode, store)[0])
         epochs.append((n_encoded, features))
     assert [n for n, _ in epochs] == [12, 0, 0]
     for first, second, third in zip(*(f for _, f in epochs), strict=True):
@@ -507,7 +507,7 @@ def test_more_stores_than_fit_into_the_address_space(folder, wav):
         stores.clear()
         # Three of each open file, and none for those that were closed
         after = len(os.listdir("/proc/self/fd"))
-        return wrong, after - before <= 3 * feature_files.MAX_OPEN
+        return wrong, after - before <= 3 * store_files.MAX_OPEN
 
     assert in_processes(open_many) == [([], True)]
 
@@ -539,7 +539,7 @@ def test_a_damaged_file_is_named(folder, wav, mode, damage):
         path.write_bytes(b"no database" * 999)
     else:
         (path,) = store.folder.glob("*.lmdb")
-        feature_files.close_file(str(path))
+        store_files.close_file(str(path))
         os.truncate(path, path.stat().st_size // 2)
     with pytest.raises(InputError, match=r"damaged: remove it") as error:
         open_store(folder, mode)
@@ -713,7 +713,7 @@ def test_a_full_disk_is_noticed_before_a_file_is_made(
 ):
     store = open_store(folder)
     full = SimpleNamespace(free=0)
-    monkeypatch.setattr(feature_files.shutil, "disk_usage", lambda _: full)
+    monkeypatch.setattr(store_files.shutil, "disk_usage", lambda _: full)
     put_numbered(store, wav, range(3))
     assert os.strerror(errno.ENOSPC) in caplog.text
     assert list(store.folder.glob("*.lmdb")) == []

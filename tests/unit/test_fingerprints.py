@@ -7,7 +7,7 @@ import shutil
 import pytest
 import torch
 
-from speechbrain_mser.fingerprints import (
+from speechbrain_mser.files.fingerprints import (
     BLOCK,
     file_digest,
     file_identity,

@@ -10,8 +10,8 @@ from hyperpyyaml import load_hyperpyyaml
 from ruamel.yaml import YAML
 
 from speechbrain_mser.errors import InputError
-from speechbrain_mser.flags import read_command_line
-from speechbrain_mser.hparams import (
+from speechbrain_mser.settings.flags import read_command_line
+from speechbrain_mser.settings.hparams import (
     load_hparams,
     load_object,
     read_settings,

@@ -8,12 +8,12 @@ import pytest
 from scipy import stats
 
 from speechbrain_mser.errors import InputError
-from speechbrain_mser.intervals import (
+from speechbrain_mser.evaluation.intervals import (
     FEWEST_SPEAKERS,
     bootstrap_intervals,
     speakers_to_draw,
 )
-from speechbrain_mser.metrics import FIGURES, emotion_metrics
+from speechbrain_mser.evaluation.metrics import FIGURES, emotion_metrics
 
 LABELS = ["neutral", "sad", "angry"]
 TAILS = np.array([0.025, 0.975])

@@ -9,10 +9,10 @@ import pytest
 import torch
 from sklearn import metrics as sklearn_metrics
 
-from speechbrain_mser.confusion_plot import plot_confusion
 from speechbrain_mser.emotions import CANONICAL
 from speechbrain_mser.errors import InputError
-from speechbrain_mser.metrics import (
+from speechbrain_mser.evaluation.confusion_plot import plot_confusion
+from speechbrain_mser.evaluation.metrics import (
     FIGURES,
     calibration,
     confusion_matrix,

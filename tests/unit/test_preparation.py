@@ -9,23 +9,23 @@ import numpy as np
 import pytest
 import soundfile
 
-from speechbrain_mser.dataio.command_line import argument_parser
 from speechbrain_mser.dataio.manifest import read_manifest
-from speechbrain_mser.dataio.preparation import (
-    Corpus,
-    NotAnUtterance,
-    by_name,
-    prepare_corpus,
-)
-from speechbrain_mser.dataio.probing import (
+from speechbrain_mser.errors import InputError
+from speechbrain_mser.preparation.audio_listing import (
     find_data_folder,
     find_files,
     list_files,
     probe,
     probe_all,
 )
-from speechbrain_mser.dataio.splits import check_speakers_disjoint
-from speechbrain_mser.errors import InputError
+from speechbrain_mser.preparation.command_line import argument_parser
+from speechbrain_mser.preparation.corpus import (
+    Corpus,
+    NotAnUtterance,
+    by_name,
+    prepare_corpus,
+)
+from speechbrain_mser.preparation.splits import check_speakers_disjoint
 
 TOY = Corpus(name="toy", language="eng", script=__file__, layout="speech")
 

@@ -6,7 +6,7 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp, softmax
 
 from speechbrain_mser.errors import InputError
-from speechbrain_mser.pseudo_labels import even_out, surest
+from speechbrain_mser.inference.pseudo_labels import even_out, surest
 
 
 @pytest.fixture

@@ -13,16 +13,16 @@ from hyperpyyaml import load_hyperpyyaml
 from safetensors.torch import load as load_bytes
 from safetensors.torch import load_file, save_file
 
-from speechbrain_mser.calibration import FILE as CALIBRATION
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.evaluation.calibration import FILE as CALIBRATION
 from speechbrain_mser.inference import EmotionRecognizer
-from speechbrain_mser.lobes.linear import LinearConnector
-from speechbrain_mser.recognizer_folder import (
+from speechbrain_mser.inference.folder import (
     export_recognizer,
     find_weights,
     read_settings,
 )
-from speechbrain_mser.recognizer_settings import settings_text
+from speechbrain_mser.inference.settings import settings_text
+from speechbrain_mser.lobes.linear import LinearConnector
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL_YAML = ROOT / "hparams" / "model.yaml"
@@ -155,7 +155,7 @@ def test_an_export_replaces_the_one_before_as_a_whole(settings, tmp_path):
 
 
 def test_what_could_not_be_loaded_is_not_trained(settings):
-    from speechbrain_mser.recognizer_folder import plain_settings
+    from speechbrain_mser.inference.folder import plain_settings
 
     model = load(MODEL_YAML, **settings)
     with pytest.raises(InputError, match="prompt"):
@@ -428,7 +428,7 @@ def test_the_example_that_ran_code_is_refused(folder, settings):
         f"""{text}
 m: !ref <llama.model>
 hook: !ref <m.load_custom_generate>
-pretrainer: !new:speechbrain_mser.checkpoints.SafetensorsPretrainer
+pretrainer: !new:speechbrain_mser.training.checkpoints.SafetensorsPretrainer
   custom_hooks: {{x: !ref <hook>}}
   loadables:
     x: {folder}

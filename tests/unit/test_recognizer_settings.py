@@ -9,9 +9,12 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from speechbrain_mser.errors import InputError
-from speechbrain_mser.old_recognizers import convert_settings, describes_ours
-from speechbrain_mser.recognizer_folder import read_settings
-from speechbrain_mser.recognizer_settings import (
+from speechbrain_mser.inference.folder import read_settings
+from speechbrain_mser.inference.old_folders import (
+    convert_settings,
+    describes_ours,
+)
+from speechbrain_mser.inference.settings import (
     MOST_BYTES,
     OWN,
     SETTINGS,

@@ -5,8 +5,11 @@ import numpy as np
 import pytest
 
 from speechbrain_mser.errors import InputError
-from speechbrain_mser.metrics import calibration
-from speechbrain_mser.reliability import plot_reliability, reliability_curve
+from speechbrain_mser.evaluation.metrics import calibration
+from speechbrain_mser.evaluation.reliability import (
+    plot_reliability,
+    reliability_curve,
+)
 
 LABELS = ["sad", "angry"]
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from speechbrain_mser.errors import InputError
-from speechbrain_mser.intervals import bootstrap_intervals
-from speechbrain_mser.metrics import FIGURES, emotion_metrics
-from speechbrain_mser.report import evaluation_report, read_published
+from speechbrain_mser.evaluation.intervals import bootstrap_intervals
+from speechbrain_mser.evaluation.metrics import FIGURES, emotion_metrics
+from speechbrain_mser.evaluation.report import evaluation_report, read_published
 
 ROOT = Path(__file__).resolve().parents[2]
 HEADER = "protocol,system,WA,UA,WF1,precision,source,note\n"

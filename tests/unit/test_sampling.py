@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from speechbrain.dataio.dataloader import SaveableDataLoader
 from speechbrain.utils.checkpoints import Checkpointer
 
-from speechbrain_mser.dataio.sampling import EmotionBatchSampler
+from speechbrain_mser.dataio.batch_sampler import EmotionBatchSampler
 from speechbrain_mser.errors import InputError
 
 # The same examples in every run, and no failure by a busy machine
@@ -321,7 +321,7 @@ def test_each_process_has_pairs_where_there_are_enough():
 
 
 IN_PROCESS = """
-from speechbrain_mser.dataio.sampling import EmotionBatchSampler
+from speechbrain_mser.dataio.batch_sampler import EmotionBatchSampler
 sampler = EmotionBatchSampler(*data, batch_size=4)
 sampler.set_epoch(3)
 save(list(sampler))

@@ -7,7 +7,7 @@ import soundfile
 from speechbrain_mser.dataio.manifest import read_manifest, write_manifest
 from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import InputError
-from speechbrain_mser.flags import read_value
+from speechbrain_mser.settings.flags import read_value
 from speechbrain_mser.spelling import compose, find_spelling
 
 NFC, NFD = "Jos\u00e9", "Jose\u0301"

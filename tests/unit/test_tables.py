@@ -2,8 +2,8 @@
 
 import pytest
 
-from speechbrain_mser.dataio.tables import read_table
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.files.tables import read_table
 
 
 def test_a_row_with_too_many_fields_is_refused(tmp_path):

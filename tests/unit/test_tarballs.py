@@ -8,9 +8,9 @@ import tarfile
 import numpy as np
 import pytest
 
-from speechbrain_mser.dataio import tarballs
-from speechbrain_mser.dataio.tarballs import read_tarball
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.preparation import tarballs
+from speechbrain_mser.preparation.tarballs import read_tarball
 
 # Not a multiple of a block, and more than one
 SOUND = bytes(range(256)) * 5

@@ -11,14 +11,17 @@ import torch
 from torch.utils.data import DataLoader
 
 from speechbrain_mser.dataio.batching import UtteranceBatch, collate
-from speechbrain_mser.dataio.workers import named_failures, outlive_termination
+from speechbrain_mser.dataio.loader_workers import (
+    named_failures,
+    outlive_termination,
+)
 from speechbrain_mser.errors import InputError
 
 READ = """
 import torch
 from torch.utils.data import DataLoader
 from speechbrain_mser.dataio.batching import collate
-from speechbrain_mser.dataio.workers import named_failures
+from speechbrain_mser.dataio.loader_workers import named_failures
 from speechbrain_mser.errors import exits_on_input_error
 
 @exits_on_input_error

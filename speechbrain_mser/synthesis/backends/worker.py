@@ -21,7 +21,7 @@ from speechbrain_mser.synthesis.backends.protocol import (
     encode,
 )
 
-GUARD = Path(__file__).with_name("guard.py")
+GUARD = Path(__file__).with_name("orphan_guard.py")
 # How long a worker that was asked to end, and one that was killed, may take.
 SECONDS_TO_END = 5
 TAIL_BYTES = 2000

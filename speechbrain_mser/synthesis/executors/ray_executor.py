@@ -23,7 +23,7 @@ from pathlib import Path
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.synthesis.executors import check_counts
 from speechbrain_mser.synthesis.executors.jobs import Jobs
-from speechbrain_mser.synthesis.executors.ray_room import (
+from speechbrain_mser.synthesis.executors.ray_resources import (
     check_room,
     check_share,
     in_words,

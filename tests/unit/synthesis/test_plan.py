@@ -8,7 +8,7 @@ import pytest
 
 from speechbrain_mser.dataio.manifest import write_manifest
 from speechbrain_mser.errors import InputError
-from speechbrain_mser.parts import take_part
+from speechbrain_mser.job_array import take_part
 from speechbrain_mser.synthesis.plan import Plan, read_sources
 
 

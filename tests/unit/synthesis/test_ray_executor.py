@@ -16,7 +16,7 @@ from made_audio import audio
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.synthesis.executors import ray_worker
 from speechbrain_mser.synthesis.executors.ray_executor import run_ray
-from speechbrain_mser.synthesis.executors.ray_room import check_room
+from speechbrain_mser.synthesis.executors.ray_resources import check_room
 
 HERE = Path(__file__).parent
 PATH = os.pathsep.join(map(str, (HERE, HERE.parents[2] / "benchmarks")))

@@ -1,0 +1,168 @@
+"""What acoustic descriptors by hand reach: eGeMAPS and a support vector machine.
+
+The 88 functionals of the extended Geneva minimalistic acoustic parameter set
+(eGeMAPSv02: pitch, jitter, formants, loudness, spectral balance, rhythm) of an
+utterance, by openSMILE, whose licence is for non-commercial use.
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from sklearn.metrics import recall_score
+from sklearn.model_selection import GridSearchCV, LeaveOneGroupOut
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+
+from speechbrain_mser.dataio.audio import SAMPLE_RATE
+from speechbrain_mser.dataio.batching import read_batches, refuse_bad
+from speechbrain_mser.dataio.cached_encoding import encode_batch, open_store
+from speechbrain_mser.errors import InputError
+
+COSTS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+
+
+class EGeMAPS:
+    """openSMILE with the face of a frozen encoder: one frame an utterance.
+
+    So its output is stored and found again as any encoder's is.
+
+    Raises
+    ------
+    InputError
+        openSMILE is not installed.
+    """
+
+    def __init__(self):
+        try:
+            import opensmile
+        except ImportError:
+            raise InputError(
+                "eGeMAPS needs openSMILE: pip install "
+                "'speechbrain-mser[egemaps]'"
+            ) from None
+        self.version = opensmile.__version__
+        self.smile = opensmile.Smile(
+            feature_set=opensmile.FeatureSet.eGeMAPSv02,
+            feature_level=opensmile.FeatureLevel.Functionals,
+        )
+
+    def fingerprint(self):
+        """All that decides the output, beside the audio."""
+        return {"encoder": "openSMILE eGeMAPSv02", "version": self.version}
+
+    def __call__(self, wavs, wav_lens):
+        """Functionals of a batch.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            ``[batch, time]`` at 16 kHz.
+        wav_lens : torch.Tensor
+            ``[batch]``, relative lengths.
+
+        Returns
+        -------
+        features : torch.Tensor
+            ``[batch, 1, 88]``.
+        lens : torch.Tensor
+            ``[batch]``, all 1.
+        """
+        samples = (wav_lens * wavs.shape[1]).round().long().tolist()
+        signals = [
+            wav[:n].numpy() for wav, n in zip(wavs, samples, strict=True)
+        ]
+        # openSMILE works outside Python's lock.
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            features = np.stack(list(pool.map(self._functionals, signals)))
+        return torch.from_numpy(features[:, None]), torch.ones(len(signals))
+
+    def _functionals(self, signal):
+        # It is cast to 16 bits without a check: a full sample would change
+        # its sign.
+        signal = np.clip(signal, -1, 1 - 2**-15)
+        return self.smile(signal, SAMPLE_RATE)[0, :, 0]
+
+
+def egemaps_features(table, folder):
+    """eGeMAPS of every utterance, computed once and read ever after.
+
+    Arguments
+    ---------
+    table : pandas.DataFrame
+        As `read_manifests` returns.
+    folder : str or path-like
+        Of feature stores: this one has a folder of its own in it, and goes on
+        where it was after an interruption.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``[n, 88]``, in the table's order.
+
+    Raises
+    ------
+    InputError
+        openSMILE is not installed, or an utterance cannot be read.
+    """
+
+    encoder = EGeMAPS()
+    store = open_store(encoder, "write", folder, "float32")
+    found = {}
+    for batch in read_batches(table, store, "eGeMAPS", refuse_bad, 16):
+        features, _ = encode_batch(batch, encoder, store)
+        found.update(zip(batch.id, features[:, 0].numpy(), strict=True))
+    return np.stack([found[name] for name in table.ID])
+
+
+def support_vectors(features, emotions, corpora):
+    """A support vector machine whose C serves corpora that it did not see.
+
+    Radial basis functions, balanced classes, standardised features. C is the
+    one with the best mean UA when each of the corpora is left out in turn.
+
+    Arguments
+    ---------
+    features : numpy.ndarray
+        ``[n, dim]``, of the training corpora.
+    emotions : array of str
+        ``[n]``.
+    corpora : array of str
+        ``[n]``, two corpora at least.
+
+    Returns
+    -------
+    sklearn.model_selection.GridSearchCV
+        Trained on all of it; has ``decision_function`` and ``classes_``.
+
+    Example
+    -------
+    >>> rng = np.random.default_rng(0)
+    >>> emotions = np.array(["angry", "happy", "sad"] * 20)
+    >>> features = (emotions[:, None] == ["angry", "sad"]) + 0.1 * rng.normal(
+    ...     size=(60, 2)
+    ... )
+    >>> model = support_vectors(features, emotions, ["a"] * 30 + ["b"] * 30)
+    >>> str(model.classes_[model.decision_function([[0, 1]]).argmax()])
+    'sad'
+    """
+    svm = make_pipeline(StandardScaler(), SVC(class_weight="balanced"))
+    search = GridSearchCV(
+        svm,
+        {"svc__C": COSTS},
+        scoring=_closed_set_ua,
+        cv=LeaveOneGroupOut(),
+        error_score="raise",
+    )
+    return search.fit(features, emotions, groups=corpora)
+
+
+def _closed_set_ua(model, features, emotions):
+    """UA if only the emotions that occur in a corpus can win."""
+    occurring = np.isin(model.classes_, emotions)
+    scores = model.decision_function(features)[:, occurring]
+    said = model.classes_[occurring][scores.argmax(1)]
+    labels = np.unique(emotions)
+    return recall_score(emotions, said, labels=labels, average="macro")

@@ -1,0 +1,404 @@
+#!/usr/bin/env python3
+"""The paper's figures 1, 2 and 4, from any manifests and recognisers.
+
+    python figures.py distributions --manifest M.csv --output figures/fig1
+    python figures.py spectrograms --manifest M.csv FOLDER --output figures/fig2
+    python figures.py embeddings --manifest M.csv FOLDER \
+        --without R1 --with R2 --feature_folder F --output figures/fig4
+
+--manifest may be given several times, each with the folder of its corpus.
+Writes <output>.png and .pdf, and the figure's numbers into <output>.json.
+"""
+
+import argparse
+import json
+import sys
+
+import numpy as np
+import recipe  # noqa: F401  finds the recipe's scripts
+import torch
+from baseline import standardize_each as standardize_by
+from separation import separation, silhouette
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+from sklearn.preprocessing import StandardScaler
+from speechbrain.lobes.features import Fbank
+
+from speechbrain_mser.dataio.audio import SAMPLE_RATE
+from speechbrain_mser.dataio.batching import read_batches, select_utterances
+from speechbrain_mser.dataio.cached_encoding import encode_batch, open_store
+from speechbrain_mser.dataio.manifest import read_manifests
+from speechbrain_mser.errors import InputError, exits_on_input_error
+from speechbrain_mser.evaluation.figures import (
+    plot_distributions,
+    plot_embeddings,
+    plot_spectrogram_map,
+)
+from speechbrain_mser.files.atomic import atomic_path
+from speechbrain_mser.inference import EmotionRecognizer
+
+N_MELS = 80
+
+
+def read_sources(entries, audio):
+    """What ``--manifest`` was given: manifests, and where their audio lies.
+
+    Arguments
+    ---------
+    entries : list of list of str
+        A manifest, and the folder of its corpus or nothing.
+    audio : bool
+        Whether the folders are needed.
+
+    Returns
+    -------
+    dict
+        Manifest to folder or None.
+
+    Raises
+    ------
+    InputError
+        More than that was given, or a folder lacks.
+    """
+    sources = {}
+    for manifest, *roots in entries:
+        if len(roots) > 1:
+            raise InputError(
+                f"--manifest {' '.join([manifest, *roots])}: expected a file, "
+                "and the folder of its corpus"
+            )
+        if audio and not roots:
+            raise InputError(
+                f"--manifest {manifest}: where its audio lies must be given "
+                f"too: --manifest {manifest} FOLDER"
+            )
+        sources[manifest] = roots[0] if roots else None
+    return sources
+
+
+def balanced_sample(table, most, seed):
+    """At most so many utterances, as evenly from everywhere as there are.
+
+    Arguments
+    ---------
+    table : pandas.DataFrame
+        Utterances.
+    most : int
+        How many.
+    seed : int
+        Of the choice.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Of every corpus, language and emotion equally many, or all that there
+        are; in random order.
+    """
+    shuffled = table.sample(frac=1, random_state=seed)
+    cells = shuffled.groupby(["corpus", "language", "emotion"])
+    rank = cells.cumcount().sort_values(kind="stable")
+    return shuffled.loc[rank.index[:most]].sample(frac=1, random_state=seed)
+
+
+def name_bad(bad):
+    """Say what cannot be read."""
+    print(f"{bad.utterance} left out: {bad.reason}", file=sys.stderr)
+
+
+def mean_spectrograms(table):
+    """The mean over time of every utterance's log-mel spectrogram.
+
+    Arguments
+    ---------
+    table : pandas.DataFrame
+        Utterances.
+
+    Returns
+    -------
+    features : numpy.ndarray
+        ``[utterances, 80]``, decibels.
+    table : pandas.DataFrame
+        The utterances that could be read.
+    """
+    fbank = Fbank(sample_rate=SAMPLE_RATE, n_mels=N_MELS)
+    means = {}
+    # One by one: the floor of the decibels is below the batch's loudest.
+    for batch in read_batches(table, None, "spectrograms", name_bad, 1):
+        with torch.no_grad():
+            means[batch.id[0]] = fbank(batch.sig.data)[0].mean(0).numpy()
+    return _stacked(means, table)
+
+
+def _stacked(vectors, table):
+    """Vectors by ID as rows in the table's order."""
+    if not vectors:
+        raise InputError("no utterance could be read")
+    table = table[table.ID.isin(list(vectors))]
+    return np.stack([vectors[name] for name in table.ID]), table
+
+
+@torch.no_grad()
+def embeddings(recognizer, table, feature_folder=None):
+    """What the contrastive loss compares: the connector's pooled embedding.
+
+    Arguments
+    ---------
+    recognizer : EmotionRecognizer
+        Trained.
+    table : pandas.DataFrame
+        Utterances.
+    feature_folder : str, optional
+        Where features are stored.
+
+    Returns
+    -------
+    features : numpy.ndarray
+        ``[utterances, hidden]``, of length 1: the loss sees directions only.
+    table : pandas.DataFrame
+        The utterances that could be read.
+    """
+    encoder = recognizer.mods.whisper
+    features = "off" if feature_folder is None else "write"
+    store = open_store(encoder, features, feature_folder, "float16")
+    pooled = {}
+    # Neighbours of like length: little is computed for padding.
+    ordered = table.sort_values(["duration", "ID"])
+    for batch in read_batches(ordered, store, "embeddings", name_bad, 32):
+        encoded = encode_batch(
+            batch.to(recognizer.device), encoder, store, name_bad
+        )
+        if not len(batch):
+            continue
+        _, vectors = recognizer.mods.connector(*encoded)
+        vectors = torch.nn.functional.normalize(vectors.float(), dim=-1)
+        pooled |= zip(batch.id, vectors.cpu().numpy(), strict=True)
+    return _stacked(pooled, table)
+
+
+def to_map(features, seed):
+    """Two dimensions in which neighbours stay neighbours: PCA, then t-SNE.
+
+    Arguments
+    ---------
+    features : numpy.ndarray
+        ``[utterances, dim]``.
+    seed : int
+        Of t-SNE.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``[utterances, 2]``.
+    """
+    n = len(features)
+    if n < 10:
+        raise InputError(f"{n} utterances: a map needs 10 or more")
+    reduced = PCA(min(30, *features.shape), random_state=seed)
+    perplexity = min(30, (n - 1) / 3)
+    tsne = TSNE(perplexity=perplexity, random_state=seed)
+    return tsne.fit_transform(reduced.fit_transform(features))
+
+
+def draw_distributions(table, output):
+    """Fig. 1: emotions and languages.
+
+    Arguments
+    ---------
+    table : pandas.DataFrame
+        Utterances.
+    output : str
+        The files' names without their suffixes.
+
+    Returns
+    -------
+    dict
+        Utterances and hours by emotion, language and corpus.
+    """
+    plot_distributions(table, output)
+    hours = table.assign(hours=table.duration / 3600)
+    return {
+        name: hours.groupby(name)
+        .agg(utterances=("ID", "size"), hours=("hours", "sum"))
+        .to_dict("index")
+        for name in ("emotion", "language", "corpus")
+    }
+
+
+def draw_spectrograms(
+    table, output, source="eng", most=2000, seed=1, standardize_each=False
+):
+    """Fig. 2: a map of mean spectrograms, and its numbers.
+
+    Arguments
+    ---------
+    table : pandas.DataFrame
+        Utterances.
+    output : str
+        The files' names without their suffixes.
+    source : str
+        The language that the others are compared with.
+    most : int
+        Utterances in the map.
+    seed : int
+        Of their choice, and of t-SNE.
+    standardize_each : bool
+        Whether every corpus is standardised by itself.
+
+    Returns
+    -------
+    dict
+        ``n``, and as `separation`.
+
+    Raises
+    ------
+    InputError
+        Too few can be read, or none in the source's language.
+    """
+    features, table = mean_spectrograms(balanced_sample(table, most, seed))
+    features = StandardScaler().fit_transform(features)
+    if standardize_each:
+        features = standardize_by(features, table.corpus.to_numpy())
+    numbers = separation(features, table, source)
+    plot_spectrogram_map(to_map(features, seed), table, numbers, output)
+    return {"n": len(table), **numbers}
+
+
+def draw_embeddings(
+    table,
+    output,
+    without,
+    with_loss,
+    most=2000,
+    seed=1,
+    feature_folder=None,
+    device="cpu",
+):
+    """Fig. 4: embeddings with and without the contrastive loss.
+
+    Arguments
+    ---------
+    table : pandas.DataFrame
+        Utterances.
+    output : str
+        The files' names without their suffixes.
+    without, with_loss : str
+        Recognisers' folders or hub names.
+    most : int
+        Utterances in the map.
+    seed : int
+        Of their choice, and of t-SNE.
+    feature_folder : str, optional
+        Where features are stored.
+    device : str
+        Such as "cuda".
+
+    Returns
+    -------
+    dict
+        ``n``, and silhouettes of both.
+
+    Raises
+    ------
+    InputError
+        Too few can be read, all have one emotion, or a recogniser is none.
+    """
+    table = balanced_sample(table, most, seed)
+    maps, numbers = {}, {}
+    for name, folder in (
+        ("without the contrastive loss", without),
+        ("with it", with_loss),
+    ):
+        recognizer = EmotionRecognizer.from_hparams(
+            folder, run_opts={"device": device}
+        )
+        features, read = embeddings(recognizer, table, feature_folder)
+        numbers[name] = {
+            f"silhouette by {column}": silhouette(
+                features, read[column].to_numpy(), "cosine"
+            )
+            for column in ("emotion", "language", "corpus")
+        }
+        by_emotion = numbers[name]["silhouette by emotion"]
+        if by_emotion is None:
+            raise InputError(
+                "the utterances have one emotion only: there is nothing to "
+                "tell apart"
+            )
+        points = to_map(features, seed)
+        maps[name] = (points, read.emotion.to_numpy(), by_emotion)
+    plot_embeddings(maps, output)
+    return {"n": len(read), **numbers}
+
+
+def parse_arguments(arguments=None):
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, draw in (
+        ("distributions", draw_distributions),
+        ("spectrograms", draw_spectrograms),
+        ("embeddings", draw_embeddings),
+    ):
+        command = commands.add_parser(name, help=draw.__doc__.splitlines()[0])
+        command.set_defaults(draw=draw)
+        command.add_argument(
+            "--manifest",
+            nargs="+",
+            action="append",
+            required=True,
+            metavar=("FILE", "FOLDER"),
+            help="a manifest, and the folder of its corpus",
+        )
+        command.add_argument("--output", required=True)
+        command.add_argument("--split")
+        command.add_argument("--languages", nargs="+")
+        command.add_argument("--emotions", nargs="+")
+        if name == "distributions":
+            continue
+        command.add_argument(
+            "--most", type=int, default=2000, help="utterances in the map"
+        )
+        command.add_argument("--seed", type=int, default=1)
+        if name == "spectrograms":
+            command.add_argument(
+                "--source",
+                default="eng",
+                help="the language that the others are compared with",
+            )
+            command.add_argument(
+                "--standardize_each",
+                action="store_true",
+                help="every corpus by its own mean and deviation: without "
+                "what comes of room, microphone and level",
+            )
+            continue
+        for flag, dest in (("without", "without"), ("with", "with_loss")):
+            command.add_argument(
+                f"--{flag}",
+                dest=dest,
+                required=True,
+                metavar="RECOGNIZER",
+                help=f"trained {flag} the contrastive loss",
+            )
+        command.add_argument("--feature_folder")
+        command.add_argument("--device", default="cpu")
+    return parser.parse_args(arguments)
+
+
+@exits_on_input_error
+def main():
+    """Draw one figure."""
+    options = vars(parse_arguments())
+    draw, audio = options.pop("draw"), options.pop("command") != "distributions"
+    table = select_utterances(
+        read_manifests(read_sources(options.pop("manifest"), audio)),
+        *map(options.pop, ("split", "languages", "emotions")),
+    )
+    numbers = draw(table, **options)
+    with atomic_path(f"{options['output']}.json") as partial:
+        partial.write_text(json.dumps(numbers, indent=2) + "\n")
+    print(json.dumps(numbers, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""Recognise emotions with a trained system."""
+
+from speechbrain_mser.inference.recognizer import EmotionRecognizer
+
+__all__ = ["EmotionRecognizer"]

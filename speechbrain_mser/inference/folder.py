@@ -1,0 +1,460 @@
+"""The folder that training leaves: written, found again, and built from.
+
+Plain settings (``hyperparams.yaml``), the connector's parameters and, where
+they were trained, the LLM's adapters. None of it is code.
+"""
+
+import io
+import os
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from ruamel.yaml import YAML
+
+from speechbrain_mser.errors import InputError
+from speechbrain_mser.evaluation import calibration
+from speechbrain_mser.files.atomic import PARTIAL, atomic_path
+from speechbrain_mser.files.fingerprints import file_digest
+from speechbrain_mser.inference.old_folders import (
+    SHAPE,
+    convert_settings,
+    describes_ours,
+)
+from speechbrain_mser.inference.settings import (
+    DIGESTS,
+    FOUND,
+    SETTINGS,
+    check_settings,
+    has_tags,
+    parse_settings,
+    read_text,
+    settings_text,
+)
+from speechbrain_mser.lobes import build_connector
+from speechbrain_mser.lobes.hub import is_folder
+from speechbrain_mser.lobes.llama import EmotionLLaMA
+from speechbrain_mser.lobes.whisper import WhisperEncoder
+
+SETTINGS_FILE = "hyperparams.yaml"
+PARTS = ("connector", "llama")
+# Weights of an export that was interrupted as soon as its settings counted.
+_NEXT = "next-"
+
+
+def find_folder(
+    source,
+    settings_file=SETTINGS_FILE,
+    revision=None,
+    cache_dir=None,
+    token=None,
+    local_files_only=False,
+    everything=False,
+):
+    """A recogniser's folder on this machine, fetched from the hub if need be.
+
+    Arguments
+    ---------
+    source : str or path-like
+        The folder, or a hub name.
+    settings_file : str
+        The name of its settings.
+    revision : str, optional
+        The hub's branch, tag or commit.
+    cache_dir : str or path-like, optional
+        Where the hub's files are kept; by default its own cache.
+    token : str or bool, optional
+        The hub's, for what is not public.
+    local_files_only : bool
+        Ask no network.
+    everything : bool
+        Fetch all files, not only a recogniser's own.
+
+    Returns
+    -------
+    pathlib.Path
+        All of its files are of one revision.
+
+    Raises
+    ------
+    InputError
+        There is no such folder, here or on the hub.
+    """
+    source = str(source)
+    if is_folder(source):
+        return Path(source)
+    if Path(source).is_absolute() or source.startswith("."):
+        raise InputError(f"there is no folder {source}")
+    names = [f"{part}.safetensors" for part in PARTS]
+    names += [settings_file, calibration.FILE]
+    try:
+        return Path(
+            snapshot_download(
+                source,
+                revision=revision,
+                cache_dir=cache_dir,
+                token=token,
+                local_files_only=local_files_only,
+                allow_patterns=None if everything else names,
+            )
+        )
+    # The hub's own errors are of many kinds, none of them a bug here.
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"{source!r} is neither a folder that training left (with a "
+            f"{settings_file}) nor to be had from the hub; without a network, "
+            f"give the folder that holds it ({reason})"
+        ) from None
+
+
+def read_settings(path):
+    """A recogniser's settings, checked.
+
+    Arguments
+    ---------
+    path : str or path-like
+        The settings file in its folder.
+
+    Returns
+    -------
+    dict
+        As `recognizer_settings.check_settings` returns it.
+
+    Raises
+    ------
+    InputError
+        They are not plain, nor those that older trainings left.
+    """
+    text = read_text(path)
+    if has_tags(text, path):
+        return convert_settings(text, path)
+    return parse_settings(text, path)
+
+
+def read_digests(path):
+    """What a recogniser's weights are, for what needs nothing else of it.
+
+    Arguments
+    ---------
+    path : str or path-like
+        The settings file in its folder.
+
+    Returns
+    -------
+    dict
+        Part to digest; None where HyperPyYAML says none.
+
+    Raises
+    ------
+    InputError
+        There are no such settings.
+    """
+    text = read_text(path)
+    if has_tags(text, path):
+        return dict.fromkeys(DIGESTS)
+    settings = parse_settings(text, path)
+    return {name: settings[name] for name in DIGESTS}
+
+
+def is_hyperpyyaml(path):
+    """Whether a settings file is HyperPyYAML, which can run code.
+
+    Arguments
+    ---------
+    path : str or path-like
+        The file.
+
+    Returns
+    -------
+    bool
+        False for plain settings.
+
+    Raises
+    ------
+    InputError
+        It is neither.
+    """
+    return has_tags(read_text(path), path)
+
+
+def find_weights(folder, part, digest):
+    """The file with a part's parameters.
+
+    Arguments
+    ---------
+    folder : str or path-like
+        The recogniser's.
+    part : str
+        "connector" or "llama".
+    digest : str, optional
+        Of its content, as the settings say; older ones say none.
+
+    Returns
+    -------
+    pathlib.Path
+        A file that is there, with that content.
+
+    Raises
+    ------
+    InputError
+        There is none, or another one.
+    """
+    path = Path(folder) / f"{part}.safetensors"
+    if digest is None and path.is_file():
+        return path
+    for candidate in (path, path.with_name(_NEXT + path.name)):
+        if candidate.is_file() and _hex_digest(candidate) == digest:
+            return candidate
+    if path.is_file():
+        raise InputError(
+            f"{path} is not the file that {SETTINGS_FILE} goes with "
+            f"({part}_digest): it was damaged or exchanged; copy or fetch the "
+            f"folder again, or delete the line if you changed it yourself"
+        )
+    raise InputError(
+        f"{folder} has no {path.name}: give the folder 'recognizer' in a "
+        "training's output folder"
+    )
+
+
+def _hex_digest(path):
+    try:
+        return file_digest(path).hex()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+
+
+def load_parts(folder, digests, connector, llama):
+    """Read a recogniser's parameters into its connector and adapters.
+
+    Arguments
+    ---------
+    folder : str or path-like
+        The recogniser's.
+    digests : dict
+        As `read_digests` returns them, or all of its settings.
+    connector : Connector
+        Of the same shape.
+    llama : EmotionLLaMA
+        Adapters are read where it has some.
+
+    Raises
+    ------
+    InputError
+        A file is missing, damaged, or belongs to another model.
+    """
+    connector.load(
+        find_weights(folder, "connector", digests["connector_digest"])
+    )
+    if llama.lora_rank > 0:
+        llama.load(find_weights(folder, "llama", digests["llama_digest"]))
+
+
+def build_recognizer(folder, settings, pretrained_folder):
+    """The lobes that settings describe, with the folder's parameters.
+
+    Arguments
+    ---------
+    folder : str or path-like
+        The recogniser's.
+    settings : dict
+        As `read_settings` returns them.
+    pretrained_folder : str
+        Where the frozen models' files from the hub are kept.
+
+    Returns
+    -------
+    dict
+        "whisper", "connector" and "llama".
+
+    Raises
+    ------
+    InputError
+        A frozen model cannot be had, or the parameters are of other settings.
+    """
+    weights = find_weights(folder, "connector", settings["connector_digest"])
+    _check_size(weights, settings)
+    whisper = WhisperEncoder(
+        source=settings["whisper_hub"],
+        save_path=pretrained_folder,
+        layers=settings["encoder_layers"],
+        pad_to_30s=settings["pad_to_30s"],
+        mean_over_time=settings["mean_over_time"],
+        dtype=settings["frozen_dtype"],
+    )
+    llama = EmotionLLaMA(
+        source=settings["llama_hub"],
+        save_path=pretrained_folder,
+        prompt=settings["prompt"],
+        dtype=settings["frozen_dtype"],
+        load_in_4bit=settings["load_in_4bit"],
+        lora_rank=settings["lora_rank"],
+        emotion_words=settings["emotion_words"],
+        activation_checkpointing=settings["activation_checkpointing"],
+    )
+    connector = build_connector(
+        connector_type=settings["connector_type"],
+        input_dim=whisper.hidden_size,
+        n_input_layers=whisper.n_output_layers,
+        layer_join=settings["layer_join"],
+        output_dim=llama.hidden_size,
+        output_rms=llama.embedding_rms,
+        n_queries=settings["n_queries"],
+        standardize=settings["standardize"],
+        query_dim=settings["query_dim"],
+        # All parameters are in the folder: nothing comes from BERT again.
+        bert_source=None,
+        cross_attention_every=settings["cross_attention_every"],
+        dropout=settings["dropout"],
+        **{name: settings[setting] for name, setting in SHAPE.items()},
+    )
+    load_parts(folder, settings, connector, llama)
+    return {"whisper": whisper, "connector": connector, "llama": llama}
+
+
+def _check_size(path, settings):
+    """Refuse a small file's promise of a model that does not fit the memory."""
+    if settings["connector_type"] != "qformer":
+        return
+    layers, width, ffn = (
+        settings[name] or 1
+        for name in ("qformer_layers", "qformer_hidden", "qformer_ffn")
+    )
+    # Self-attention and feed-forward; a byte per parameter is the least.
+    least = layers * width * (4 * width + 2 * ffn)
+    least += settings["n_queries"] * settings["query_dim"]
+    if path.stat().st_size < least:
+        raise InputError(
+            f"{path} is too small for {SETTINGS_FILE}'s {layers} layers of "
+            f"width {width}: it was made with other settings"
+        )
+
+
+def plain_settings(model, model_yaml):
+    """The settings of a training's model, before anything is trained.
+
+    Arguments
+    ---------
+    model : dict
+        As the model's YAML was loaded.
+    model_yaml : str or path-like
+        That file.
+
+    Returns
+    -------
+    dict or None
+        As `check_settings` returns them; None where the YAML describes other
+        objects than ours, which plain settings cannot name.
+
+    Raises
+    ------
+    InputError
+        A value that no recogniser could be loaded with.
+    """
+    if not describes_ours(Path(model_yaml).read_text(encoding="utf-8")):
+        return None
+    settings = {
+        name: _from_anywhere(name, model[name])
+        for name in SETTINGS | FOUND
+        if name in model
+    }
+    settings |= {
+        SHAPE[name]: value
+        for name, value in model["connector"].initialised().items()
+        if name in SHAPE
+    }
+    return check_settings(settings, model_yaml)
+
+
+def _from_anywhere(name, value):
+    """A value that means the same in another working directory."""
+    if name.endswith("_hub") and value and Path(value).is_dir():
+        # Links keep their names: the connector knows its models by them.
+        return str(Path(value).absolute())
+    return list(value) if isinstance(value, tuple) else value
+
+
+def export_recognizer(folder, model_yaml, model, connector, llama=None):
+    """Write the folder that `EmotionRecognizer.from_hparams` loads.
+
+    A kill at any moment leaves the recogniser that was there, or the new one.
+    The settings say which weights they go with, and replacing them is what
+    makes an export count: until then the new weights have a name of their
+    own, under which they are found where a kill came before the renaming.
+
+    Arguments
+    ---------
+    folder : str or path-like
+        Where to; a recogniser that is there is replaced.
+    model_yaml : str or path-like
+        The file that says what the experiment's model is made of.
+    model : dict
+        What it was loaded to.
+    connector : Connector
+        The trained connector.
+    llama : EmotionLLaMA, optional
+        Given when adapters were trained with it.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = plain_settings(model, model_yaml)
+    _finish_renaming(folder)
+    parts = {"connector": connector}
+    if llama is not None:
+        parts["llama"] = llama
+    for part, module in parts.items():
+        path = folder / f"{_NEXT}{part}.safetensors"
+        module.save(path)
+        if settings is not None:
+            settings[f"{part}_digest"] = _hex_digest(path)
+    if settings is None:
+        text = _hyperpyyaml_text(model_yaml, model, connector)
+    else:
+        text = settings_text(settings)
+    with atomic_path(folder / SETTINGS_FILE) as partial:
+        partial.write_text(text, encoding="utf-8")
+    for part in PARTS:
+        path = folder / f"{part}.safetensors"
+        if part in parts:
+            os.replace(path.with_name(_NEXT + path.name), path)
+        else:
+            path.unlink(missing_ok=True)
+    # It was fitted with the connector before.
+    (folder / calibration.FILE).unlink(missing_ok=True)
+
+
+def _finish_renaming(folder):
+    """Clear up after an export that was killed."""
+    for path in folder.glob(f"{PARTIAL}*"):
+        path.unlink(missing_ok=True)
+    try:
+        settings = read_settings(folder / SETTINGS_FILE)
+    except InputError:
+        return
+    for part in PARTS:
+        path = folder / f"{part}.safetensors"
+        following = path.with_name(_NEXT + path.name)
+        digest = settings[f"{part}_digest"]
+        if digest and following.is_file() and _hex_digest(following) == digest:
+            os.replace(following, path)
+
+
+def _hyperpyyaml_text(model_yaml, model, connector):
+    """The experiment's own YAML, with its values in it.
+
+    For lobes of one's own, which plain settings cannot name; it is loaded
+    with ``trusted=True``.
+    """
+    yaml = YAML()
+    yaml.width = 1000  # one setting, one line
+    tree = yaml.load(Path(model_yaml))
+    for name, value in model.items():
+        plain = isinstance(value, (str, int, float, list, type(None)))
+        if plain or name == "emotion_words":
+            tree[name] = _from_anywhere(name, value)
+    # All of the connector's parameters are in its file: nothing is taken
+    # from BERT again, only its shape has to be said.
+    tree["connector"].update(connector.initialised())
+    text = io.StringIO()
+    yaml.dump(tree, text)
+    return text.getvalue()

@@ -1,0 +1,197 @@
+"""Recognisers' folders from before their settings were plain.
+
+Their ``hyperparams.yaml`` is HyperPyYAML: our own model.yaml of the time, with
+the experiment's values in it. It is not loaded as such: where it describes
+the objects that we build anyway, its plain values are the settings.
+"""
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from speechbrain_mser.errors import InputError
+from speechbrain_mser.inference.settings import OWN, check_settings
+
+# What was written, whatever the experiment.
+_OBJECTS = """
+whisper: !new:speechbrain_mser.lobes.whisper.WhisperEncoder
+  source: !ref <whisper_hub>
+  save_path: !ref <pretrained_folder>
+  layers: !ref <encoder_layers>
+  pad_to_30s: !ref <pad_to_30s>
+  mean_over_time: !ref <mean_over_time>
+  dtype: !ref <frozen_dtype>
+llama: !new:speechbrain_mser.lobes.llama.EmotionLLaMA
+  source: !ref <llama_hub>
+  save_path: !ref <pretrained_folder>
+  prompt: !ref <prompt>
+  dtype: !ref <frozen_dtype>
+  load_in_4bit: !ref <load_in_4bit>
+  lora_rank: !ref <lora_rank>
+  emotion_words: !ref <emotion_words>
+  activation_checkpointing: !ref <activation_checkpointing>
+connector: !apply:speechbrain_mser.lobes.build_connector
+  connector_type: !ref <connector_type>
+  input_dim: !ref <whisper.hidden_size>
+  n_input_layers: !ref <whisper.n_output_layers>
+  layer_join: !ref <layer_join>
+  output_dim: !ref <llama.hidden_size>
+  output_rms: !ref <llama.embedding_rms>
+  n_queries: !ref <n_queries>
+  standardize: !ref <standardize>
+  query_dim: !ref <query_dim>
+  bert_source: !ref <bert_hub>
+  save_path: !ref <pretrained_folder>
+  n_layers: !ref <qformer_layers>
+  hidden_size: !ref <qformer_hidden>
+  n_heads: !ref <qformer_heads>
+  intermediate_size: !ref <qformer_ffn>
+  cross_attention_every: !ref <cross_attention_every>
+  dropout: !ref <dropout>
+modules:
+  whisper: !ref <whisper>
+  connector: !ref <connector>
+  llama: !ref <llama>
+pretrainer: !new:speechbrain_mser.training.checkpoints.SafetensorsPretrainer
+  loadables:
+    connector: !ref <connector>
+    llama: !ref <llama>
+  conditions:
+    llama: !ref <lora_rank>
+"""
+# Arguments that came later, each with the setting that stands for it.
+_LATER = {
+    "layer_join",
+    "mean_over_time",
+    "activation_checkpointing",
+    "emotion_words",
+}
+# In a trained Q-Former's place of BERT stands its shape.
+SHAPE = {
+    "n_layers": "qformer_layers",
+    "hidden_size": "qformer_hidden",
+    "n_heads": "qformer_heads",
+    "intermediate_size": "qformer_ffn",
+}
+
+
+def convert_settings(text, where):
+    """The plain settings of a HyperPyYAML text, if it says nothing else.
+
+    Arguments
+    ---------
+    text : str
+        With tags; `has_tags` has gone through it.
+    where : str
+        The file, for the message.
+
+    Returns
+    -------
+    dict
+        As `check_settings` returns it.
+
+    Raises
+    ------
+    InputError
+        It describes other objects than those that we build.
+    """
+    expected = YAML().load(_OBJECTS)
+    tree = _read(text, expected, where)
+    connector = tree.get("connector")
+    settings = {
+        name: value for name, value in tree.items() if name not in expected
+    }
+    # The user's, not the folder's
+    for name in OWN:
+        settings.pop(name, None)
+    if isinstance(connector, dict) and "bert_source" in connector:
+        shape = {
+            SHAPE[name]: connector[name]
+            for name in SHAPE
+            if isinstance(connector.get(name), int)
+        }
+        if connector["bert_source"] is None and len(shape) == len(SHAPE):
+            settings |= shape
+            for name in ("bert_source", *SHAPE):
+                connector[name] = expected["connector"][name]
+    for name in expected:
+        _compare(tree.get(name), expected[name], name, where)
+    return check_settings(settings, where)
+
+
+def describes_ours(text):
+    """Whether a model's YAML describes the objects that we build.
+
+    Arguments
+    ---------
+    text : str
+        HyperPyYAML, from an experiment of one's own.
+
+    Returns
+    -------
+    bool
+        Plain settings say the same.
+    """
+    tree, expected = YAML().load(text), YAML().load(_OBJECTS)
+    try:
+        for name in expected:
+            _compare(tree.get(name), expected[name], name, "")
+    except InputError:
+        return False
+    return True
+
+
+def _read(text, objects, where):
+    """The tree with its tags as names; a round trip builds nothing."""
+    try:
+        tree = YAML().load(text)
+    except (YAMLError, ValueError) as error:
+        problem = getattr(error, "problem", None) or error
+        raise InputError(
+            f"{where}: the hyperparameters are no YAML: {problem}"
+        ) from None
+    if not isinstance(tree, dict) or _tag(tree):
+        raise _foreign(_tag(tree) or type(tree).__name__, where)
+    for name, value in tree.items():
+        if not isinstance(name, str):
+            raise InputError(f"{where}: a setting's name is not text")
+        if name not in objects:
+            _refuse_tags(value, where)
+    return tree
+
+
+def _refuse_tags(node, where):
+    if _tag(node):
+        raise _foreign(_tag(node), where)
+    parts = [*node, *node.values()] if isinstance(node, dict) else node
+    if isinstance(node, (dict, list)):
+        for part in parts:
+            _refuse_tags(part, where)
+
+
+def _compare(found, expected, name, where):
+    """Refuse a node that says another thing than ours."""
+    if _tag(found) != _tag(expected):
+        raise _foreign(_tag(found) or f"another {name}", where)
+    if not isinstance(expected, dict):
+        if getattr(found, "value", found) != expected.value:
+            raise _foreign(f"another {name}", where)
+        return
+    if not isinstance(found, dict):
+        raise _foreign(f"another {name}", where)
+    for key in expected.keys() | found.keys():
+        if key not in expected:
+            raise _foreign(f"{name}: {key}", where)
+        if key in found or key not in _LATER:
+            _compare(found.get(key), expected[key], f"{name}: {key}", where)
+
+
+def _tag(node):
+    """A node's own tag, as written; of a plain value None."""
+    return getattr(getattr(node, "tag", None), "value", None)
+
+
+def _foreign(what, where):
+    return InputError(
+        f"{where} uses {what[:80]}, which may run code from outside this package; "
+        "read the file, and pass trusted=True if you wrote it"
+    )

@@ -1,0 +1,477 @@
+"""Recognise emotions with a trained system."""
+
+import torch
+from speechbrain.inference.interfaces import Pretrained
+from speechbrain.utils.fetching import FetchConfig
+
+from speechbrain_mser.dataio.audio import check_signal, load_audio
+from speechbrain_mser.dataio.audio_limits import AudioError
+from speechbrain_mser.dataio.cached_encoding import NO_SCORE, NOT_FINITE
+from speechbrain_mser.devices import with_device
+from speechbrain_mser.emotions import candidate_labels
+from speechbrain_mser.errors import InputError
+from speechbrain_mser.evaluation import calibration as calibrations
+from speechbrain_mser.files.fingerprints import weights_digest
+from speechbrain_mser.finite import finite_rows
+from speechbrain_mser.inference.folder import (
+    SETTINGS_FILE,
+    build_recognizer,
+    find_folder,
+    is_hyperpyyaml,
+    read_settings,
+)
+from speechbrain_mser.inference.settings import override_settings
+
+
+class EmotionRecognizer(Pretrained):
+    """A trained system that says which emotion it hears.
+
+    In the manner of SpeechBrain's ``EncoderDecoderASR``. Candidate labels are
+    words: those of training by default, any others on request (zero-shot).
+
+    Needs the modules "whisper", "connector" and "llama", and the
+    hyperparameter ``label_words``; training leaves a folder with all of it.
+
+    Example
+    -------
+    >>> recognizer = EmotionRecognizer.from_hparams(
+    ...     source="results/demo/stage2/recognizer"
+    ... )  # doctest: +SKIP
+    >>> recognizer.recognize_file("speech.wav")  # doctest: +SKIP
+    (['happy'], tensor([[-1.9, -0.3, -2.2, ...]]))
+    >>> recognizer.recognize_file(
+    ...     "speech.wav", labels=["bored", "excited"]
+    ... )  # doctest: +SKIP
+    (['excited'], tensor([[-1.2, -0.4]]))
+    """
+
+    MODULES_NEEDED = ["whisper", "connector", "llama"]
+    HPARAMS_NEEDED = ["label_words"]
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.source = self.folder = None
+        self._calibration = None
+        self.mods.connector.bind(
+            {
+                "encoder": self.mods.whisper.describe(),
+                "llm": self.mods.llama.describe(),
+            },
+            # Absent in the folders of earlier versions
+            getattr(self.hparams, "frozen_models", "strict"),
+        )
+
+    @classmethod
+    def from_hparams(
+        cls,
+        source,
+        hparams_file=SETTINGS_FILE,
+        trusted=False,
+        overrides=None,
+        savedir=None,
+        revision=None,
+        fetch_config=None,
+        download_only=False,
+        overrides_must_match=True,
+        local_strategy=None,
+        **kwargs,
+    ):
+        """Load a folder that training left, or its copy on the hub.
+
+        What is loaded is the source's: its settings are read once, by a plain
+        loader, and nothing that lies in ``savedir`` takes their place.
+
+        Arguments
+        ---------
+        source : str or path-like
+            The folder, or a hub name.
+        hparams_file : str
+            The file in it that says what the system is made of.
+        trusted : bool
+            Load HyperPyYAML, which may name code outside this package and can
+            run anything: only for files that you wrote yourself.
+        overrides : dict or str, optional
+            Settings in place of the folder's, as a dict or as YAML:
+            ``{"whisper_hub": ..., "llama_hub": ...}`` says where the frozen
+            models are on this machine, ``pretrained_folder`` where their
+            files from the hub are kept. The models must hold the weights of
+            training; ``"frozen_models": "warn"`` goes on with others, such as
+            another quantisation of the same LLM.
+        savedir : str or path-like, optional
+            Where files from the hub are kept; by default the hub's own cache.
+        revision : str, optional
+            The hub's branch, tag or commit.
+        fetch_config : speechbrain.utils.fetching.FetchConfig, optional
+            SpeechBrain's: revision, token, cache and network.
+        download_only : bool
+            Fetch and check, build nothing, and return None.
+        overrides_must_match : bool
+            As SpeechBrain's, where HyperPyYAML is trusted.
+        local_strategy : speechbrain.utils.fetching.LocalStrategy, optional
+            SpeechBrain's; nothing is linked or copied here.
+        **kwargs : dict
+            As for `speechbrain.inference.interfaces.Pretrained`: ``run_opts``
+            and ``freeze_params``.
+
+        Returns
+        -------
+        EmotionRecognizer
+            Ready to recognise.
+
+        Raises
+        ------
+        InputError
+            A file is missing or damaged, a setting is none, the parameters
+            belong to other frozen models, or HyperPyYAML is not trusted.
+        """
+        del local_strategy
+        kwargs["run_opts"] = with_device(kwargs.get("run_opts"))
+        fetch_config = fetch_config or FetchConfig()
+        folder = find_folder(
+            source,
+            hparams_file,
+            revision or fetch_config.revision,
+            savedir or fetch_config.huggingface_cache_dir,
+            fetch_config.token or None,
+            not fetch_config.allow_network,
+            everything=trusted,
+        )
+        path = folder / hparams_file
+        if trusted and is_hyperpyyaml(path):
+            recognizer = super().from_hparams(
+                str(folder),
+                hparams_file,
+                overrides=overrides or {},
+                overrides_must_match=overrides_must_match,
+                download_only=download_only,
+                **kwargs,
+            )
+        else:
+            settings, own = override_settings(read_settings(path), overrides)
+            if download_only:
+                return None
+            modules = build_recognizer(
+                folder, settings, own["pretrained_folder"]
+            )
+            hparams = {**settings, **own, "modules": modules}
+            recognizer = cls(modules=modules, hparams=hparams, **kwargs)
+        if recognizer is not None:
+            recognizer.source, recognizer.folder = str(source), folder
+        return recognizer
+
+    def encode_batch(self, wavs, wav_lens=None):
+        """Embeddings of utterances: what the contrastive loss compares.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            ``[batch, time]``, 16 kHz mono.
+        wav_lens : torch.Tensor, optional
+            ``[batch]``, relative lengths.
+
+        Returns
+        -------
+        torch.Tensor
+            ``[batch, hidden]``.
+        """
+        return self._connect(wavs, wav_lens)[1]
+
+    def recognize_batch(
+        self, wavs, wav_lens=None, labels=None, calibration="none"
+    ):
+        """The most probable emotion of each utterance.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            ``[batch, time]``, 16 kHz mono.
+        wav_lens : torch.Tensor, optional
+            ``[batch]``, relative lengths.
+        labels : str or list of str, optional
+            The candidates: words, or the name of a set in
+            `speechbrain_mser.emotions.LABEL_SETS`; by default the words of
+            training.
+        calibration : str
+            What to take back of the probabilities, as measured on validation
+            data: "none"; "temperature", which makes them as sure as they are
+            right; "temperature+prior", also the model's liking for some
+            words. See `load_calibration`.
+
+        Returns
+        -------
+        words : list of str
+            ``[batch]``.
+        log_probs : torch.Tensor
+            ``[batch, n_labels]``, in the order of ``labels``, normalised over
+            them.
+
+        Raises
+        ------
+        InputError
+            No labels, repeated ones, or one without a token in the LLM; a
+            calibration that there is not.
+        """
+        words = self.labels(labels)
+        self._check_calibration(calibration)  # before anything is encoded
+        features, lens = self._encode(wavs, wav_lens)
+        return self.recognize_features(features, lens, words, calibration)
+
+    @torch.no_grad()
+    def recognize_features(
+        self, features, lens, labels=None, calibration="none"
+    ):
+        """The most probable emotion, from the encoder's features.
+
+        Arguments
+        ---------
+        features : torch.Tensor
+            ``[batch, frames, dim]`` or ``[batch, layers, frames, dim]``, as
+            the module "whisper" or a `FeatureStore` gives them.
+        lens : torch.Tensor
+            ``[batch]``, relative lengths.
+        labels : str or list of str, optional
+            The candidates, as for `recognize_batch`.
+        calibration : str
+            As for `recognize_batch`.
+
+        Returns
+        -------
+        words : list of str
+            ``[batch]``.
+        log_probs : torch.Tensor
+            ``[batch, n_labels]``.
+        """
+        words = self.labels(labels)
+        self._check_calibration(calibration)
+        _check_rows(finite_rows(features), NOT_FINITE)
+        log_probs = self.score_features(features, lens, words)
+        _check_rows((~log_probs.isnan().any(-1)).tolist(), NO_SCORE)
+        if calibration != "none":
+            found = self.load_calibration()
+            log_probs = found.apply(log_probs, words, calibration)
+        return [words[i] for i in log_probs.argmax(-1).tolist()], log_probs
+
+    @torch.no_grad()
+    def score_features(self, features, lens, labels=None):
+        """How probable each emotion is, from the encoder's features.
+
+        Arguments
+        ---------
+        features, lens, labels
+            As for `recognize_features`.
+
+        Returns
+        -------
+        torch.Tensor
+            ``[batch, n_labels]``, log-probabilities normalised over the
+            labels. NaN for an utterance of which the model's numbers are not
+            finite: it has no most probable emotion.
+        """
+        words = self.labels(labels)
+        with self.inference_ctx:
+            tokens, _ = self.mods.connector(
+                features.to(self.device), lens.to(self.device)
+            )
+        return self.mods.llama.score(tokens, words).log_softmax(-1)
+
+    def recognize_file(self, path, labels=None, calibration="none"):
+        """The most probable emotion of a recording.
+
+        Any rate and number of channels. Audio longer than Whisper's 30 s is
+        encoded in windows and recognised as a whole; beyond an hour it is
+        refused.
+
+        Arguments
+        ---------
+        path : str or path-like
+            The audio file.
+        labels : str or list of str, optional
+            The candidates, as for `recognize_batch`.
+        calibration : str
+            As for `recognize_batch`.
+
+        Returns
+        -------
+        words : list of str
+            One word.
+        log_probs : torch.Tensor
+            ``[1, n_labels]``.
+
+        Raises
+        ------
+        InputError
+            The file cannot be used, or the labels cannot, or the calibration.
+        """
+        self.labels(labels)  # before a long file is read in vain
+        self._check_calibration(calibration)
+        return self.recognize_batch(
+            self.load_audio(path)[None], labels=labels, calibration=calibration
+        )
+
+    def generate_batch(self, wavs, wav_lens=None, max_new_tokens=8):
+        """What the LLM says when it is free to say anything.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            ``[batch, time]``, 16 kHz mono.
+        wav_lens : torch.Tensor, optional
+            ``[batch]``, relative lengths.
+        max_new_tokens : int
+            Where to stop if it does not.
+
+        Returns
+        -------
+        list of str
+            ``[batch]``.
+        """
+        tokens, _ = self._connect(wavs, wav_lens)
+        return self.mods.llama.generate(tokens, max_new_tokens)
+
+    def forward(self, wavs, wav_lens=None):
+        """The same as `recognize_batch`."""
+        return self.recognize_batch(wavs, wav_lens)
+
+    def labels(self, labels=None):
+        """The candidates, checked; the words of training by default."""
+        if labels is None:
+            labels = self.hparams.label_words
+        return list(candidate_labels(labels))
+
+    def trained_words(self):
+        """The words of which there were training utterances.
+
+        Returns
+        -------
+        set of str
+            All others are zero-shot.
+        """
+        untrained = getattr(self.hparams, "untrained_words", None) or ()
+        return {*self.labels()} - {*untrained}
+
+    def load_calibration(self):
+        """What `calibrate.py` left beside the connector.
+
+        Returns
+        -------
+        speechbrain_mser.evaluation.calibration.Calibration
+            Read once.
+
+        Raises
+        ------
+        InputError
+            There is none, or it was fitted with another connector or prompt,
+            whose probabilities were others.
+        """
+        if self._calibration is None:
+            if self.folder is None:
+                raise InputError(
+                    f"no {calibrations.FILE}: a recogniser that from_hparams "
+                    "did not load has no folder"
+                )
+            path = self.folder / calibrations.FILE
+            if not path.is_file():
+                raise InputError(
+                    f"{self.source} has no {calibrations.FILE}: "
+                    "recipes/M5SER/calibrate.py makes it, on validation data"
+                )
+            found = calibrations.Calibration.load(path)
+            for name, value in self.describe().items():
+                if found.fitted_on.get(name) != value:
+                    raise InputError(
+                        f"{path} was fitted with another {name} than this "
+                        "recogniser's: run calibrate.py again"
+                    )
+            self._calibration = found
+        return self._calibration
+
+    def describe(self):
+        """What log-probabilities depend on, as a calibration notes it.
+
+        Returns
+        -------
+        dict
+            "connector", the digest of its weights, "prompt", and
+            "emotion_words" where labels are said with other words.
+        """
+        described = {
+            "connector": weights_digest(self.mods.connector),
+            "prompt": self.mods.llama.prompt,
+        }
+        if self.mods.llama.emotion_words:
+            described["emotion_words"] = self.mods.llama.emotion_words
+        return described
+
+    def _check_calibration(self, calibration):
+        calibrations.check_mode(calibration)
+        if calibration != "none":
+            self.load_calibration()
+
+    def load_audio(self, path, savedir=None):
+        """Read a file as 16 kHz mono; see `speechbrain_mser.dataio.audio`."""
+        del savedir  # the parent's, for audio from the network
+        return load_audio(path).to(self.device)
+
+    @torch.no_grad()
+    def _connect(self, wavs, wav_lens):
+        """The connector's tokens and embeddings of a batch."""
+        features, lens = self._encode(wavs, wav_lens)
+        with self.inference_ctx:
+            tokens, embeddings = self.mods.connector(features, lens)
+        _check_rows(finite_rows(tokens), NO_SCORE)
+        _check_rows(finite_rows(embeddings), NO_SCORE)
+        return tokens, embeddings
+
+    @torch.no_grad()
+    def _encode(self, wavs, wav_lens):
+        """The encoder's features of a batch, checked."""
+        if wav_lens is None:
+            wav_lens = torch.ones(len(wavs))
+        _check_batch(wavs, wav_lens)
+        wavs = wavs.to(self.device).float()
+        wav_lens = wav_lens.to(self.device).float()
+        for row, (wav, length) in enumerate(zip(wavs, wav_lens, strict=True)):
+            try:
+                check_signal(wav[: round(float(length) * len(wav))].cpu())
+            except AudioError as error:
+                raise AudioError(
+                    f"{_which(row, wavs)}{error}", error.kind
+                ) from None
+        features, lens = self.mods.whisper(wavs, wav_lens)
+        _check_rows(finite_rows(features), NOT_FINITE)
+        return features, lens
+
+
+def _which(row, batch):
+    return "" if len(batch) == 1 else f"utterance {row + 1} of {len(batch)}: "
+
+
+def _check_rows(good, reason):
+    """Refuse a batch in which an utterance's numbers are not finite."""
+    if not all(good):
+        raise InputError(f"{_which(good.index(False), good)}{reason}")
+
+
+def _check_batch(wavs, wav_lens):
+    """Refuse what is not a batch of signals and relative lengths."""
+    for name, value in (("wavs", wavs), ("wav_lens", wav_lens)):
+        if not isinstance(value, torch.Tensor):
+            raise InputError(
+                f"{name} is a {type(value).__name__}, not a torch.Tensor"
+            )
+    if wavs.ndim != 2 or len(wavs) == 0 or not wavs.is_floating_point():
+        raise InputError(
+            f"wavs is {wavs.dtype} of shape {list(wavs.shape)}; a batch is "
+            "[batch, time], of floating point, with one utterance at least "
+            "(wav[None] for one)"
+        )
+    if wav_lens.shape != wavs.shape[:1]:
+        raise InputError(
+            f"wav_lens has shape {list(wav_lens.shape)}; {len(wavs)} "
+            f"utterances need [{len(wavs)}]"
+        )
+    if not ((wav_lens > 0) & (wav_lens <= 1)).all():
+        raise InputError(
+            f"wav_lens are {wav_lens.tolist()}; they are relative to the "
+            "longest utterance, above 0 and up to 1"
+        )

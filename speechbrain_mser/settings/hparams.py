@@ -1,0 +1,349 @@
+"""Hyperparameter files and flags, with the user's mistakes explained.
+
+HyperPyYAML looks into texts: ``<...>`` is a reference, what looks like a sum is
+computed, ``(...)`` is a tuple. What a user gives is none of that, so it is kept
+out of its sight: a placeholder stands for each text until all is resolved.
+"""
+
+import io
+import json
+import re
+import secrets
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+
+from hyperpyyaml import load_hyperpyyaml, resolve_references
+from ruamel.yaml import YAML, Loader
+from ruamel.yaml.scalarstring import (
+    DoubleQuotedScalarString,
+    LiteralScalarString,
+)
+
+from speechbrain_mser.errors import InputError
+from speechbrain_mser.files.atomic import atomic_path
+
+INCLUDE = "!include:"
+# Begins what stands for a text: a word, so that it is neither a number nor part
+# of a sum, and one that nobody has written.
+_TEXT = f"text_{secrets.token_hex(8)}_"
+
+
+def load_hparams(path, overrides):
+    """Load a HyperPyYAML file: build everything that it describes.
+
+    Arguments
+    ---------
+    path : str or path-like
+        The file.
+    overrides : dict
+        As `place_overrides` returns.
+
+    Returns
+    -------
+    dict
+        The objects by name.
+
+    Raises
+    ------
+    InputError
+        A setting that must be given is not.
+    """
+    texts = []
+    hidden = _hide(overrides, texts)
+    with _explained(path), open(path, encoding="utf-8") as file:
+        return load_hyperpyyaml(file, hidden, False, _loader(texts))
+
+
+def read_settings(path, overrides):
+    """The plain values of a HyperPyYAML file, without building anything.
+
+    What can be wrong with the data is known before an LLM is loaded.
+
+    Arguments
+    ---------
+    path : str or path-like
+        The file.
+    overrides : dict
+        As `place_overrides` returns.
+
+    Returns
+    -------
+    dict
+        Values by name, nested as in the file; objects are left as YAML nodes.
+
+    Raises
+    ------
+    InputError
+        A setting that must be given is not.
+    """
+    texts = []
+    return _show(_resolve(path, overrides, texts), texts)
+
+
+def load_object(path, overrides, section, name):
+    """Build one object of an included file, and nothing else.
+
+    Arguments
+    ---------
+    path : str or path-like
+        The HyperPyYAML file.
+    overrides : dict
+        As `place_overrides` returns.
+    section : str
+        Under which name the file is included.
+    name : str
+        The object's name in it.
+
+    Returns
+    -------
+    object
+        What the YAML describes; another training's LLM is not loaded for it.
+    """
+    texts = []
+    resolved = _resolve(path, overrides, texts)[section][name]
+    text = io.StringIO()
+    YAML().dump({name: resolved}, text)
+    return load_hyperpyyaml(text.getvalue(), loader=_loader(texts))[name]
+
+
+def record_settings(record, path, overrides):
+    """Write what a HyperPyYAML file and flags come to, references resolved.
+
+    Arguments
+    ---------
+    record : str or path-like
+        The file to write. Loaded again, it says the same, the user's texts
+        included.
+    path : str or path-like
+        The HyperPyYAML file.
+    overrides : dict
+        As `place_overrides` returns.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> _ = (folder / "a.yaml").write_text("a: x\\nb: !ref <a>/y\\n")
+    >>> record_settings(folder / "b.yaml", folder / "a.yaml", {"a": "1 #2"})
+    >>> read_settings(folder / "b.yaml", {})["b"]
+    '1 #2/y'
+    """
+    texts = []
+    tree = _show(_resolve(path, overrides, texts), texts, _quoted)
+    text = io.StringIO()
+    YAML().dump(tree, text)
+    with atomic_path(record) as partial:
+        partial.write_text(
+            f"# From {json.dumps(str(Path(path).absolute()))}\n"
+            f"# yamllint disable\n{text.getvalue()}",
+            encoding="utf-8",
+        )
+
+
+def place_overrides(path, overrides):
+    """Nest each override into the section whose included file has it.
+
+    Files are made of included ones, and HyperPyYAML's overrides stop at the
+    main file's own keys; with this a flag finds its setting in whichever
+    included file has it (``--n_queries 8``).
+
+    Arguments
+    ---------
+    path : str or path-like
+        The HyperPyYAML file.
+    overrides : dict
+        Settings by name.
+
+    Returns
+    -------
+    dict
+        The same, nested where their settings are.
+
+    Raises
+    ------
+    InputError
+        No such file, or a setting that no file has.
+
+    Example
+    -------
+    >>> place_overrides("no/such.yaml", {})
+    Traceback (most recent call last):
+    ...
+    speechbrain_mser.errors.InputError: no/such.yaml: no such file
+    """
+    tree, included = _read_files(path)
+    placed = {}
+    for name, value in overrides.items():
+        sections = [key for key, keys in included.items() if name in keys]
+        if name in tree:
+            placed[name] = value
+        elif sections:
+            for section in sections:
+                placed.setdefault(section, {})[name] = value
+        else:
+            known = find_settings(path)
+            raise InputError(
+                f"{path}: no setting {name!r}{nearest(name, known)}"
+            )
+    return placed
+
+
+def find_settings(path):
+    """All settings of a HyperPyYAML file and of those that it includes.
+
+    Arguments
+    ---------
+    path : str or path-like
+        The file.
+
+    Returns
+    -------
+    dict
+        Name to its value as it is written; an included file's own, and for a
+        section all that it includes.
+
+    Raises
+    ------
+    InputError
+        No such file.
+    """
+    tree, included = _read_files(path)
+    own = {**tree, **included}
+    all_settings = {k: v for part in included.values() for k, v in part.items()}
+    return {
+        name: value
+        for name, value in {**all_settings, **own}.items()
+        if not name.startswith("__")
+    }
+
+
+def nearest(name, known):
+    """A hint for a mistyped name.
+
+    Arguments
+    ---------
+    name : str
+        What was given.
+    known : iterable of str
+        What there is.
+
+    Returns
+    -------
+    str
+        To be put behind a message; says where to look when nothing is near.
+
+    Example
+    -------
+    >>> nearest("batchsize", ["batch_size", "lr"])
+    '; did you mean batch_size?'
+    >>> nearest("x", ["batch_size"])
+    '; the file, and those that it includes, hold all that there are'
+    """
+    found = get_close_matches(name, sorted(set(known)), n=3, cutoff=0.6)
+    if found:
+        return f"; did you mean {' or '.join(found)}?"
+    return "; the file, and those that it includes, hold all that there are"
+
+
+def _read_files(path):
+    """A file's tree, and by section those of the files that it includes."""
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file")
+    files = included_files(path)
+    return YAML().load(Path(path)), {
+        section: YAML().load(file) for section, file in files.items()
+    }
+
+
+def included_files(path):
+    """The files that a HyperPyYAML file includes.
+
+    Arguments
+    ---------
+    path : str or path-like
+        The file.
+
+    Returns
+    -------
+    dict
+        Section to the included file's path.
+    """
+    # As HyperPyYAML does: beside the file itself, not beside a link to it.
+    folder = Path(path).resolve().parent
+    files = {}
+    for section, node in YAML().load(Path(path)).items():
+        tag = getattr(getattr(node, "tag", None), "value", None) or ""
+        if tag.startswith(INCLUDE):
+            files[section] = folder / tag.removeprefix(INCLUDE)
+    return files
+
+
+@contextmanager
+def _explained(path):
+    """Turn HyperPyYAML's complaints about what is given into advice."""
+    try:
+        yield
+    except ValueError as error:
+        if "structure of the overrides" in str(error):
+            raise InputError(
+                f"{path}: a setting that is a mapping there is none in the "
+                "flags, or the other way round"
+            ) from None
+        if "!PLACEHOLDER" not in str(error):
+            raise
+        name = str(error).split("'")[1]
+        raise InputError(
+            f"{path}: {name} must be given: --{name} ..."
+        ) from None
+
+
+def _resolve(path, overrides, texts):
+    """A file's tree, references resolved; texts of the overrides hidden."""
+    hidden = _hide(overrides, texts)
+    with _explained(path), open(path, encoding="utf-8") as file:
+        return YAML().load(resolve_references(file, hidden))
+
+
+def _hide(value, texts):
+    """The same with a placeholder for each text, which goes to the list."""
+    if isinstance(value, dict):
+        return {key: _hide(part, texts) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_hide(part, texts) for part in value]
+    if isinstance(value, str):
+        texts.append(value)
+        return f"{_TEXT}{len(texts) - 1}_"
+    return value
+
+
+def _show(value, texts, style=str):
+    """Put the texts back, everywhere in a tree."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            value[key] = _show(part, texts, style)
+    elif isinstance(value, list):
+        for place, part in enumerate(value):
+            value[place] = _show(part, texts, style)
+    elif isinstance(value, str):
+        shown, found = re.subn(
+            rf"{_TEXT}(\d+)_", lambda m: texts[int(m[1])], value
+        )
+        return style(shown) if found else value
+    return value
+
+
+def _quoted(text):
+    """A text that every YAML loader takes for one."""
+    # HyperPyYAML forgets quotes, and would see a tuple.
+    literal = text.startswith("(") and text.endswith(")") and "\n" not in text
+    return (LiteralScalarString if literal else DoubleQuotedScalarString)(text)
+
+
+def _loader(texts):
+    """A loader that puts the texts back where objects are built."""
+
+    class TextLoader(Loader):
+        def construct_scalar(self, node):
+            return _show(super().construct_scalar(node), texts)
+
+    return TextLoader

@@ -1,0 +1,221 @@
+"""Whether a training goes on in a folder: as what it was, or not at all."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from speechbrain.utils.distributed import main_process_only
+from speechbrain.utils.logger import get_logger
+
+from speechbrain_mser.distributed import world_size
+from speechbrain_mser.errors import InputError
+from speechbrain_mser.files.atomic import atomic_path
+from speechbrain_mser.training.checkpoints import AtomicCheckpointer
+
+logger = get_logger(__name__)
+
+# In a training's folder: what it was begun on.
+DATA = "data.json"
+# What is learnt does not depend on these. Of the data, the utterances count
+# and not where they lie; of frozen models, what the checkpoint notes of them.
+FREE = {
+    "activation_checkpointing",
+    "ckpt_interval_steps",
+    "corpora",
+    "corpus_folders",
+    "corpus_options",
+    "data_root",
+    "feature_dtype",
+    "feature_folder",
+    "features",
+    "frozen_models",
+    "languages",
+    "log_interval_steps",
+    "manifest_folder",
+    "num_workers",
+    "on_bad_utterance",
+    "output_folder",
+    "pretrained_folder",
+    "skip_prep",
+    "terminate_within",
+    "train_split",
+    "valid_split",
+}
+
+
+def refuse_other_settings(folder, before, now):
+    """Refuse to go on with settings that decide what is learnt.
+
+    Arguments
+    ---------
+    folder : str or path-like
+        The training's.
+    before : dict
+        The settings that it was begun with, as `read_settings` returns them.
+    now : dict
+        Those of this run. ``number_of_epochs`` may have changed; what it does
+        to the learning rate is logged.
+
+    Raises
+    ------
+    InputError
+        Some are others.
+
+    Example
+    -------
+    >>> refuse_other_settings("out", {"lr": 0.1}, {"lr": 0.2})
+    Traceback (most recent call last):
+    ...
+    speechbrain_mser.errors.InputError: out holds a training with lr 0.1, ...
+    """
+    before, now = _flat(before), _flat(now)
+    epochs = [each.pop("number_of_epochs", None) for each in (before, now)]
+    # What the training's version did not have cannot differ.
+    changed = [
+        f"{name} {before[name]!r}, here it is {now[name]!r}"
+        for name in now
+        if name in before and before[name] != now[name]
+    ]
+    if changed:
+        raise InputError(
+            f"{folder} holds a training with {'; '.join(changed)}: give "
+            "another --output_folder, or the same settings to go on with it"
+        )
+    if epochs[0] != epochs[1]:
+        logger.warning(
+            "number_of_epochs was %s and is %s: the learning rate goes on as "
+            "if it had been so from the start, its warm-up and cool-down are "
+            "parts of all epochs together",
+            *epochs,
+        )
+
+
+def _flat(settings):
+    """The values that decide what is learnt, by name."""
+    flat = {}
+    for name, value in settings.items():
+        if name in ("model", "training"):
+            flat |= _flat(value)
+        elif name == "emotion_words":
+            flat[name] = dict(value or {})
+        elif not (
+            isinstance(value, dict)  # an object
+            or name in FREE
+            or name.startswith("__")
+            or name.endswith("_hub")
+        ):
+            flat[name] = value
+    if flat.get("pretrained"):
+        flat["pretrained"] = str(Path(flat["pretrained"]).absolute())
+    return flat
+
+
+def refuse_other_data(folder, data):
+    """Refuse to go on with other utterances.
+
+    Arguments
+    ---------
+    folder : str or path-like
+        The training's.
+    data : dict
+        As `describe_data` returns.
+
+    Raises
+    ------
+    InputError
+        Utterances, their order, emotions, languages or durations are others
+        than those that a checkpoint in the folder was trained on.
+    """
+    note = Path(folder, DATA)
+    if not (any(Path(folder).glob("save/CKPT*")) and note.is_file()):
+        return
+    try:
+        before = json.loads(note.read_text(encoding="utf-8"))
+        before = {name: before[name] for name in data}
+    except (ValueError, KeyError, TypeError):
+        logger.warning(
+            "%s cannot be read: whether the data are those that the training "
+            "was begun on is not known",
+            note,
+        )
+        return
+    for name in ("train", "valid"):
+        if before[name] != data[name]:
+            counts = [each[name]["utterances"] for each in (before, data)]
+            raise InputError(
+                f"{folder} holds a training on other data: its {name} set had "
+                f"{counts[0]} utterances, here are {counts[1]}, or their "
+                "emotions, languages or durations have changed; give another "
+                f"--output_folder, or delete {note} to go on with these"
+            )
+    if before["processes"] != data["processes"]:
+        logger.warning(
+            "%s processes train where %s have begun: a step's batch is that "
+            "of all of them",
+            data["processes"],
+            before["processes"],
+        )
+
+
+@main_process_only
+def write_data(folder, data):
+    """Note on what a training is begun.
+
+    Arguments
+    ---------
+    folder : str or path-like
+        The training's.
+    data : dict
+        As `describe_data` returns.
+    """
+    with atomic_path(Path(folder, DATA)) as partial:
+        partial.write_text(json.dumps(data, indent=2), encoding="utf-8")
+
+
+def describe_data(train, valid):
+    """What a training is begun on.
+
+    Arguments
+    ---------
+    train : pandas.DataFrame
+        The utterances.
+    valid : pandas.DataFrame or None
+        Those of validation.
+
+    Returns
+    -------
+    dict
+        How many utterances, a digest of what a training sees of them, and
+        the number of processes.
+    """
+    sets = {"train": _describe(train), "valid": _describe(valid)}
+    return {**sets, "processes": world_size()}
+
+
+def _describe(table):
+    if table is None:
+        return {"utterances": 0}
+    columns = ["ID", "emotion", "language", "corpus", "duration"]
+    text = table[columns].to_csv(index=False)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return {"utterances": len(table), "digest": digest}
+
+
+def finished_epochs(folder):
+    """How many epochs a training has done.
+
+    Arguments
+    ---------
+    folder : str or path-like
+        The training's.
+
+    Returns
+    -------
+    int
+        By its checkpoints; 0 if there are none.
+    """
+    save = Path(folder, "save")
+    if not any(save.glob("CKPT*")):
+        return 0
+    found = AtomicCheckpointer(save).list_checkpoints()
+    return max([ckpt.meta.get("epoch", 0) for ckpt in found], default=0)
