@@ -51,7 +51,7 @@ modules:
   whisper: !ref <whisper>
   connector: !ref <connector>
   llama: !ref <llama>
-pretrainer: !new:speechbrain_mser.training.checkpoints.SafetensorsPretrainer
+pretrainer: !new:speechbrain_mser.checkpoints.SafetensorsPretrainer
   loadables:
     connector: !ref <connector>
     llama: !ref <llama>

@@ -23,7 +23,8 @@ from speechbrain_mser.dataio.batching import UtteranceBatch, make_dataset
 from speechbrain_mser.dataio.cached_encoding import encode_batch
 from speechbrain_mser.dataio.manifest import read_manifest
 from speechbrain_mser.errors import InputError
-from speechbrain_mser.features import store, store_files
+from speechbrain_mser.features import store as store_module
+from speechbrain_mser.features import store_files
 from speechbrain_mser.features.records import DTYPES
 from speechbrain_mser.features.store import FeatureStore
 
@@ -79,7 +80,7 @@ def test_what_is_read_is_what_put_returned(folder, wav, dtype, shape):
     put = store.put(store.key(wav), features)
     again = open_store(folder, "read", dtype)
     read = again.get(again.key(wav))
-    assert read.shape == store.shape
+    assert read.shape == features.shape
     assert read.dtype == put.dtype
     assert torch.equal(read, put)
 
@@ -90,7 +91,7 @@ def test_floats_are_rounded_as_torch_does(folder, wav, dtype, given):
     features = (torch.randn(3, 50, 8) * 1000).to(given)
     store = open_store(folder, dtype=dtype)
     put = store.put(store.key(wav), features)
-    expected = store.to(getattr(torch, dtype))
+    expected = features.to(getattr(torch, dtype))
     assert torch.equal(put, expected)
     assert torch.equal(store.get(store.key(wav)), expected)
 
@@ -101,7 +102,7 @@ def test_float32_is_kept_bit_for_bit(folder, wav):
     store = open_store(folder)
     store.put(store.key(wav), features)
     read = store.get(store.key(wav))
-    assert torch.equal(read.view(torch.int32), store.view(torch.int32))
+    assert torch.equal(read.view(torch.int32), features.view(torch.int32))
 
 
 def test_views_are_stored_in_their_own_order(folder, wav):
@@ -136,10 +137,10 @@ def test_int8_is_off_by_half_a_step_at_most(folder, wav, seed):
     spread = 10 ** (4 * torch.rand(shape[0], 1, 6, generator=generator) - 2)
     features = centre + spread * torch.randn(shape, generator=generator)
     store = open_store(folder, dtype="int8")
-    error = store.put(store.key(wav), features).double() - store.double()
-    step = (store.amax(1) - store.amin(1)).double() / 255
+    error = store.put(store.key(wav), features).double() - features.double()
+    step = (features.amax(1) - features.amin(1)).double() / 255
     # and the rounding of float32
-    slack = 4 * torch.finfo(torch.float32).eps * store.abs().amax(1)
+    slack = 4 * torch.finfo(torch.float32).eps * features.abs().amax(1)
     assert (error.abs().amax(1) <= step / 2 + slack).all()
 
 
@@ -217,7 +218,9 @@ def test_other_settings_find_nothing(folder, wav, change):
 def test_records_of_another_version_are_not_misread(folder, wav, monkeypatch):
     store = open_store(folder)
     store.put(store.key(wav), torch.randn(5, 3))
-    monkeypatch.setattr(store, "RECORD_VERSION", store.RECORD_VERSION + 1)
+    monkeypatch.setattr(
+        store_module, "RECORD_VERSION", store_module.RECORD_VERSION + 1
+    )
     other = open_store(folder)
     assert other.get(other.key(wav)) is None
 
@@ -255,13 +258,13 @@ def test_each_part_of_a_file_is_an_utterance(folder, wav):
 def digested(monkeypatch):
     """The files that were read for their digest."""
     paths = []
-    file_digest = store.file_digest
+    file_digest = store_module.file_digest
 
     def counting(path):
         paths.append(path)
         return file_digest(path)
 
-    monkeypatch.setattr(store, "file_digest", counting)
+    monkeypatch.setattr(store_module, "file_digest", counting)
     return paths
 
 
@@ -452,7 +455,7 @@ def test_workers_see_what_was_written_since(
         n_encoded, features = 0, []
         for batch in loader:
             n_encoded += len(batch.rows["sig"])
-            store.append(encode_batch(batch, encode, store)[0])
+            features.append(encode_batch(batch, encode, store)[0])
         epochs.append((n_encoded, features))
     assert [n for n, _ in epochs] == [12, 0, 0]
     for first, second, third in zip(*(f for _, f in epochs), strict=True):
