@@ -65,6 +65,12 @@ _LATER = {
     "activation_checkpointing",
     "emotion_words",
 }
+# What lies elsewhere today.
+_MOVED = {
+    "!new:speechbrain_mser.training.checkpoints.SafetensorsPretrainer": (
+        "!new:speechbrain_mser.checkpoints.SafetensorsPretrainer"
+    )
+}
 # In a trained Q-Former's place of BERT stands its shape.
 SHAPE = {
     "n_layers": "qformer_layers",
@@ -187,7 +193,8 @@ def _compare(found, expected, name, where):
 
 def _tag(node):
     """A node's own tag, as written; of a plain value None."""
-    return getattr(getattr(node, "tag", None), "value", None)
+    tag = getattr(getattr(node, "tag", None), "value", None)
+    return _MOVED.get(tag, tag)
 
 
 def _foreign(what, where):
