@@ -15,6 +15,7 @@ from speechbrain_mser.dataio.audio import (
     load_samples,
     read_samples,
 )
+from speechbrain_mser.dataio.downmix import downmix
 from speechbrain_mser.preparation.audio_extraction import extract_audio
 from speechbrain_mser.preparation.audio_listing import probe
 
@@ -400,6 +401,31 @@ def test_a_common_hum_does_not_hide_that_channels_cancel(tmp_path):
     soundfile.write(tmp_path / "a.wav", samples, 16000, "FLOAT")
     found = load_samples(tmp_path / "a.wav")
     np.testing.assert_allclose(found, samples[:, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [[1, 1], [1, 1, 1], [0.5**0.5, 0.5**0.5, 1, 0, 0.5, 0.5]],
+    ids=len,
+)
+def test_whether_channels_cancel_their_whole_covariance_decides(weights):
+    weights = np.array(weights) / sum(weights)
+    rng = np.random.default_rng(len(weights))
+    n_cancelled = 0
+    for _ in range(200):
+        common = rng.standard_normal((500, 1))
+        gains = rng.choice([-1, -0.6, 0.3, 1], len(weights))
+        hum, hiss = rng.choice([0, 0.1, 3], 2)
+        samples = hum + common * gains
+        samples = samples + hiss * rng.standard_normal(samples.shape)
+        covariance = np.cov(samples.T, bias=True)
+        powers = weights**2 * covariance.diagonal()
+        cancels = weights @ covariance @ weights < 0.1 * powers.sum()
+        n_cancelled += cancels
+        mixed = downmix(samples.astype(np.float32))
+        is_sum = np.allclose(mixed, samples @ weights, atol=1e-4)
+        assert is_sum != cancels
+    assert 5 < n_cancelled < 195
 
 
 @pytest.mark.parametrize("n_channels", [6, 8])
