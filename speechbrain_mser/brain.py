@@ -9,6 +9,7 @@ from speechbrain.utils.distributed import get_rank, if_main_process
 from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
+from speechbrain_mser.dataio.bad_utterances import BadUtterances
 from speechbrain_mser.dataio.batching import UtteranceBatch, collate
 from speechbrain_mser.dataio.cached_encoding import NO_SCORE, encode_batch
 from speechbrain_mser.dataio.loader_workers import (
@@ -83,7 +84,9 @@ class EmotionBrain(Brain):
         _check_precision(self.precision, self.modules)
         self.label_words = list(candidate_labels(self.hparams.label_words))
         self.sums = TrainingSums()
-        self.bad_utterances = self.sums.bad
+        self.leave_out = BadUtterances(
+            self.hparams.on_bad_utterance, self.sums.bad
+        )
         self._deferral = None
         self._train_set = None
         self._validates = True
@@ -130,7 +133,7 @@ class EmotionBrain(Brain):
         # is training or the statistics' estimation that asks for them.
         with torch.autocast(torch.device(self.device).type, enabled=False):
             return encode_batch(
-                batch, self.modules.whisper, store, on_bad=self._leave_out
+                batch, self.modules.whisper, store, on_bad=self.leave_out
             )
 
     def compute_objectives(self, predictions, batch, stage):
@@ -166,7 +169,7 @@ class EmotionBrain(Brain):
         batch.set_aside(
             {row: NO_SCORE for row, ok in enumerate(good) if not ok}
         )
-        self.has_speech(batch)  # says which
+        self.leave_out.of_batch(batch)
         good = torch.tensor(good, device=scores.device)
         return scores[good], pooled[good]
 
@@ -301,7 +304,7 @@ class EmotionBrain(Brain):
         InputError
             An utterance is bad and ``on_bad_utterance`` is "stop".
         """
-        if not self.has_speech(batch):
+        if not self.leave_out.of_batch(batch):
             return False
         batch.features = self.encode(batch.to(self.device))
         return len(batch) > 0
@@ -314,40 +317,6 @@ class EmotionBrain(Brain):
             return super().evaluate_batch(batch, stage)
         self._refuse_where_distributed(batch)
         return torch.zeros(())
-
-    def has_speech(self, batch):
-        """Log what could not be read, once each; is there anything left?
-
-        Arguments
-        ---------
-        batch : UtteranceBatch
-            Any batch.
-
-        Returns
-        -------
-        bool
-            Whether the batch holds an utterance.
-
-        Raises
-        ------
-        InputError
-            An utterance is bad and ``on_bad_utterance`` is "stop".
-        """
-        for bad in batch.bad:
-            self._leave_out(bad)
-        return len(batch) > 0
-
-    def _leave_out(self, bad):
-        if bad.utterance not in self.bad_utterances:
-            self.bad_utterances[bad.utterance] = bad.reason
-            logger.warning(
-                "utterance %s left out: %s", bad.utterance, bad.reason
-            )
-        if self.hparams.on_bad_utterance == "stop":
-            raise InputError(
-                f"utterance {bad.utterance}: {bad.reason}; mend or remove "
-                "it, or set on_bad_utterance: skip"
-            )
 
     def _refuse_where_distributed(self, batch):
         """Of a batch that could not be read at all."""
@@ -530,7 +499,7 @@ class EmotionBrain(Brain):
             stats = {}
         else:
             if not self.references:
-                first = next(iter(self.bad_utterances.items()))
+                first = next(iter(self.leave_out.reasons.items()))
                 raise InputError(
                     "no utterance of the validation set can be read and "
                     f"recognised (first: {': '.join(first)})"
@@ -543,7 +512,7 @@ class EmotionBrain(Brain):
             "epoch": epoch,
             "lr": self.optimizer.param_groups[0]["lr"],
             "steps": self.optimizer_step,
-            "bad_utterances": len(union_over_ranks(self.bad_utterances)),
+            "bad_utterances": len(union_over_ranks(self.leave_out.reasons)),
         }
         self._log(meta, stats)
         if self.checkpointer is not None:

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from speechbrain_mser.dataio.audio import AudioError, load_audio
+from speechbrain_mser.dataio.bad_utterances import BadUtterance
 from speechbrain_mser.dataio.loader_workers import (
     named_failures,
     outlive_termination,
@@ -23,22 +24,6 @@ from speechbrain_mser.features.store import UtteranceKey
 from speechbrain_mser.files.fingerprints import file_identity
 
 logger = get_logger(__name__)
-
-
-@dataclass(frozen=True)
-class BadUtterance:
-    """An utterance that could not be read, in place of its signal.
-
-    Arguments
-    ---------
-    utterance : str
-        Its ID.
-    reason : str
-        What is wrong with it.
-    """
-
-    utterance: str
-    reason: str
 
 
 @dataclass(frozen=True)

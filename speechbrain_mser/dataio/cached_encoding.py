@@ -6,7 +6,8 @@ import torch
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_mser.dataio.audio import DECODING
-from speechbrain_mser.dataio.batching import pad_together, refuse_bad
+from speechbrain_mser.dataio.bad_utterances import BadUtterances
+from speechbrain_mser.dataio.batching import pad_together
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.features.store import FeatureStore
 from speechbrain_mser.finite import finite_rows
@@ -15,13 +16,14 @@ logger = get_logger(__name__)
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
 FRAMES_PER_SECOND = 50
+REFUSE = BadUtterances("stop")
 
-# Of an utterance that could be read and not be encoded.
+# Of an utterance that could be read and not be encoded,
 NOT_FINITE = (
     "the encoder's features are not finite; an encoder in float16 may need "
     "frozen_dtype bfloat16 or float32"
 )
-# Of an utterance that could be encoded and not be recognised.
+# and of one that could be encoded and not be recognised.
 NO_SCORE = (
     "the model's numbers are not finite: its weights are damaged, or an LLM in "
     "float16 needs frozen_dtype bfloat16 or float32"
@@ -91,7 +93,7 @@ def log_size(store, encoder, durations):
     )
 
 
-def encode_batch(batch, encoder, store=None, on_bad=refuse_bad):
+def encode_batch(batch, encoder, store=None, on_bad=REFUSE):
     """Features of a batch of utterances by a frozen encoder.
 
     With a store all features have been rounded to its dtype, so that it makes
