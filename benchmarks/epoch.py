@@ -111,7 +111,7 @@ def train(models, table, words, epochs, pad_to_30s=False, store=None):
         "losses": [],
     }
     brain = TimedBrain(
-        {"whisper": whisper, "connector": connector, "llama": llama},
+        {"encoder": whisper, "connector": connector, "llm": llama},
         lambda parameters: torch.optim.AdamW(parameters, lr=1e-4),
         hparams,
         run_opts={"noprogressbar": True},

@@ -170,9 +170,9 @@ def train(bench, dataset, store, epochs=1, **loader):
     }
     brain = SteppedBrain(
         {
-            "whisper": bench.whisper,
+            "encoder": bench.whisper,
             "connector": bench.connector(),
-            "llama": bench.llama,
+            "llm": bench.llama,
         },
         partial(torch.optim.AdamW, lr=1e-5, weight_decay=1e-6),
         hparams,
@@ -399,9 +399,9 @@ def recognition(bench, batch):
     bench.collect()
     system = EmotionRecognizer(
         modules={
-            "whisper": bench.whisper,
+            "encoder": bench.whisper,
             "connector": bench.connector(),
-            "llama": bench.llama,
+            "llm": bench.llama,
         },
         hparams={"label_words": list(CANONICAL)},
         run_opts={"device": bench.device, "precision": "bf16"},

@@ -40,7 +40,7 @@ class EmotionBrain(Brain):
     The loss is the paper's Eq. 2 and 3, ``L_lec + lambda * L_ce``. Stage 1
     and stage 2 differ in their data and in what the connector starts from.
 
-    Needs ``modules`` with "whisper", "connector" and "llama", and ``hparams``
+    Needs ``modules`` with "encoder", "connector" and "llm", and ``hparams``
     with:
 
     contrastive_loss : EmotionContrastiveLoss
@@ -75,7 +75,7 @@ class EmotionBrain(Brain):
         Optimiser steps between two points of the curves within an epoch; 0,
         the default, for none.
     export : callable, optional
-        Called with ``(connector, llama)`` whenever validation UA is the best
+        Called with ``(connector, llm)`` whenever validation UA is the best
         so far.
     """
 
@@ -133,7 +133,7 @@ class EmotionBrain(Brain):
         # is training or the statistics' estimation that asks for them.
         with torch.autocast(torch.device(self.device).type, enabled=False):
             return encode_batch(
-                batch, self.modules.whisper, store, on_bad=self.leave_out
+                batch, self.modules.encoder, store, on_bad=self.leave_out
             )
 
     def compute_objectives(self, predictions, batch, stage):
@@ -152,11 +152,11 @@ class EmotionBrain(Brain):
             pooled, emotions, across_ranks=stage == Stage.TRAIN
         )
         if stage == Stage.TRAIN:
-            cross_entropy = self.modules.llama(tokens, batch.emotion)
+            cross_entropy = self.modules.llm(tokens, batch.emotion)
         else:
             cross_entropy = self._predict(scores, emotions, batch.emotion)
         # In a mean each counts with what it is itself a mean over.
-        n_tokens = self.raw("llama").count_tokens(batch.emotion)
+        n_tokens = self.raw("llm").count_tokens(batch.emotion)
         self._remember("contrastive", contrastive, len(batch))
         self._remember("ce", cross_entropy, n_tokens)
         share = self._ce_share if stage == Stage.TRAIN else 1.0
@@ -164,7 +164,7 @@ class EmotionBrain(Brain):
 
     def _score(self, tokens, pooled, batch):
         """All candidates' scores; what is not finite is set aside by name."""
-        scores = self.raw("llama").score(tokens, self.label_words)
+        scores = self.raw("llm").score(tokens, self.label_words)
         good = finite_rows(torch.cat([scores, pooled.to(scores)], dim=-1))
         batch.set_aside(
             {row: NO_SCORE for row, ok in enumerate(good) if not ok}
@@ -184,7 +184,7 @@ class EmotionBrain(Brain):
             self.label_words[i] for i in scores.argmax(-1).tolist()
         ]
         right = scores.gather(1, emotions[:, None])
-        return -right.sum() / self.raw("llama").count_tokens(words)
+        return -right.sum() / self.raw("llm").count_tokens(words)
 
     def _remember(self, name, value, weight):
         """Add to a stage's mean; on the device, without waiting for it."""
@@ -259,8 +259,8 @@ class EmotionBrain(Brain):
         """Each batch's label tokens, where the mean batch's are 1."""
         if len(batches) == 1:
             return [1.0]
-        llama = self.raw("llama")
-        counts = [llama.count_tokens(batch.emotion) for batch in batches]
+        llm = self.raw("llm")
+        counts = [llm.count_tokens(batch.emotion) for batch in batches]
         counts = torch.tensor(counts, dtype=torch.float32, device=self.device)
         counts = sum_over_ranks(counts)
         return counts / counts.mean()
@@ -401,8 +401,8 @@ class EmotionBrain(Brain):
         """Recover a checkpoint, else estimate the features' statistics."""
         connector = self.raw("connector")
         frozen = {
-            "encoder": self.raw("whisper").describe(),
-            "llm": self.raw("llama").describe(),
+            "encoder": self.raw("encoder").describe(),
+            "llm": self.raw("llm").describe(),
         }
         on_mismatch = getattr(self.hparams, "frozen_models", "strict")
         connector.bind(frozen, on_mismatch)
@@ -544,8 +544,8 @@ class EmotionBrain(Brain):
         # Exported first: a kill in between repeats the epoch, and exports it
         # again; the other way round the best one would never be exported.
         if export is not None and is_best and if_main_process():
-            llama = self.raw("llama")
-            export(self.raw("connector"), llama if llama.lora_rank else None)
+            llm = self.raw("llm")
+            export(self.raw("connector"), llm if llm.lora_rank else None)
         self.checkpointer.save_and_keep_only(
             meta={"UA": ua, "best_UA": best, "epoch": epoch},
             max_keys=["UA"],

@@ -86,7 +86,7 @@ def main():
     # Neighbours of like length, and every part as long as the others.
     table = take_part(table.sort_values(["duration", "ID"]), part, "--part")
     device = find_device(run_opts.get("device"))
-    encoder = load_object(hparams_file, overrides, "model", "whisper")
+    encoder = load_object(hparams_file, overrides, "model", "encoder")
     encoder = encoder.to(device)
     training = settings["training"]
     store = open_store(

@@ -49,7 +49,7 @@ def load_recognizer(source, settings, run_opts):
         run_opts=run_opts,
     )
     store = open_store(
-        recognizer.mods.whisper,
+        recognizer.mods.encoder,
         settings["features"],
         settings["feature_folder"],
         settings["feature_dtype"],
@@ -99,7 +99,7 @@ def features_of(recognizer, store, table, settings, name):
         settings["num_workers"],
     ):
         batch = batch.to(recognizer.device)
-        found = encode_batch(batch, recognizer.mods.whisper, store, on_bad)
+        found = encode_batch(batch, recognizer.mods.encoder, store, on_bad)
         if len(batch):
             yield batch, *found
 

@@ -63,7 +63,7 @@ def load_pretrained(model, source):
         folder,
         read_digests(folder / SETTINGS_FILE),
         model["connector"],
-        model["llama"],
+        model["llm"],
     )
 
 
@@ -238,7 +238,7 @@ def train_on(tables, data, hparams_file, overrides, run_opts):
     checkpointer = training["checkpointer"]
     checkpointer.add_recoverable("connector", model["connector"])
     if model["lora_rank"] > 0:
-        checkpointer.add_recoverable("llama", model["llama"])
+        checkpointer.add_recoverable("llama", model["llm"])
     export = partial(
         export_recognizer,
         f"{output_folder}/recognizer",
@@ -246,7 +246,7 @@ def train_on(tables, data, hparams_file, overrides, run_opts):
         model,
     )
     store = open_store(
-        model["whisper"],
+        model["encoder"],
         training["features"],
         training["feature_folder"],
         training["feature_dtype"],
@@ -255,7 +255,7 @@ def train_on(tables, data, hparams_file, overrides, run_opts):
     log_counts(tables[0], labels)
     # Exported too: evaluation marks them.
     model["untrained_words"] = untrained_labels(tables[0], labels)
-    log_size(store, model["whisper"], pd.concat(tables).duration)
+    log_size(store, model["encoder"], pd.concat(tables).duration)
     train_set, valid_set = (
         None if table is None else make_dataset(table, store)
         for table in tables

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
+from hyperpyyaml import load_hyperpyyaml
 from ruamel.yaml import YAML
 
 from speechbrain_mser.errors import InputError
@@ -36,6 +37,7 @@ from speechbrain_mser.lobes.llama import EmotionLLaMA
 from speechbrain_mser.lobes.whisper import WhisperEncoder
 
 SETTINGS_FILE = "hyperparams.yaml"
+# Files, named as ever.
 PARTS = ("connector", "llama")
 # Weights of an export that was interrupted as soon as its settings counted.
 _NEXT = "next-"
@@ -156,8 +158,8 @@ def read_digests(path):
     return {name: settings[name] for name in DIGESTS}
 
 
-def is_hyperpyyaml(path):
-    """Whether a settings file is HyperPyYAML, which can run code.
+def needs_trust(path):
+    """Whether a settings file is HyperPyYAML that may run others' code.
 
     Arguments
     ---------
@@ -167,14 +169,57 @@ def is_hyperpyyaml(path):
     Returns
     -------
     bool
-        False for plain settings.
+        False for plain settings, and what older trainings left in their place.
 
     Raises
     ------
     InputError
-        It is neither.
+        It is no YAML.
     """
-    return has_tags(read_text(path), path)
+    text = read_text(path)
+    if not has_tags(text, path):
+        return False
+    try:
+        convert_settings(text, path)
+    except InputError:
+        return True
+    return False
+
+
+def load_trusted(folder, settings_file, overrides, overrides_must_match):
+    """What HyperPyYAML builds, with the folder's parameters.
+
+    Arguments
+    ---------
+    folder : path-like
+        The recogniser's.
+    settings_file : str
+        A file in it that the user trusts: it can run anything.
+    overrides : dict or str
+        Settings in place of the file's.
+    overrides_must_match : bool
+        Refuse those that the file does not have.
+
+    Returns
+    -------
+    dict
+        Objects and settings by name; "modules" are the lobes.
+
+    Raises
+    ------
+    InputError
+        The parameters are missing, damaged, or of another model.
+    """
+    with open(folder / settings_file, encoding="utf-8") as file:
+        hparams = load_hyperpyyaml(file, overrides, overrides_must_match)
+    modules = hparams["modules"]
+    load_parts(
+        folder,
+        dict.fromkeys(DIGESTS),
+        modules["connector"],
+        modules["llm"],
+    )
+    return hparams
 
 
 def find_weights(folder, part, digest):
@@ -224,7 +269,7 @@ def _hex_digest(path):
         raise InputError(f"{path}: {error.strerror}") from None
 
 
-def load_parts(folder, digests, connector, llama):
+def load_parts(folder, digests, connector, llm):
     """Read a recogniser's parameters into its connector and adapters.
 
     Arguments
@@ -235,7 +280,7 @@ def load_parts(folder, digests, connector, llama):
         As `read_digests` returns them, or all of its settings.
     connector : Connector
         Of the same shape.
-    llama : EmotionLLaMA
+    llm : EmotionLLaMA
         Adapters are read where it has some.
 
     Raises
@@ -246,8 +291,8 @@ def load_parts(folder, digests, connector, llama):
     connector.load(
         find_weights(folder, "connector", digests["connector_digest"])
     )
-    if llama.lora_rank > 0:
-        llama.load(find_weights(folder, "llama", digests["llama_digest"]))
+    if llm.lora_rank > 0:
+        llm.load(find_weights(folder, "llama", digests["llama_digest"]))
 
 
 def build_recognizer(folder, settings, pretrained_folder):
@@ -265,7 +310,7 @@ def build_recognizer(folder, settings, pretrained_folder):
     Returns
     -------
     dict
-        "whisper", "connector" and "llama".
+        "encoder", "connector" and "llm".
 
     Raises
     ------
@@ -274,7 +319,7 @@ def build_recognizer(folder, settings, pretrained_folder):
     """
     weights = find_weights(folder, "connector", settings["connector_digest"])
     _check_size(weights, settings)
-    whisper = WhisperEncoder(
+    encoder = WhisperEncoder(
         source=settings["whisper_hub"],
         save_path=pretrained_folder,
         layers=settings["encoder_layers"],
@@ -282,7 +327,7 @@ def build_recognizer(folder, settings, pretrained_folder):
         mean_over_time=settings["mean_over_time"],
         dtype=settings["frozen_dtype"],
     )
-    llama = EmotionLLaMA(
+    llm = EmotionLLaMA(
         source=settings["llama_hub"],
         save_path=pretrained_folder,
         prompt=settings["prompt"],
@@ -294,11 +339,11 @@ def build_recognizer(folder, settings, pretrained_folder):
     )
     connector = build_connector(
         connector_type=settings["connector_type"],
-        input_dim=whisper.hidden_size,
-        n_input_layers=whisper.n_output_layers,
+        input_dim=encoder.hidden_size,
+        n_input_layers=encoder.n_output_layers,
         layer_join=settings["layer_join"],
-        output_dim=llama.hidden_size,
-        output_rms=llama.embedding_rms,
+        output_dim=llm.hidden_size,
+        output_rms=llm.embedding_rms,
         n_queries=settings["n_queries"],
         standardize=settings["standardize"],
         query_dim=settings["query_dim"],
@@ -308,8 +353,8 @@ def build_recognizer(folder, settings, pretrained_folder):
         dropout=settings["dropout"],
         **{name: settings[setting] for name, setting in SHAPE.items()},
     )
-    load_parts(folder, settings, connector, llama)
-    return {"whisper": whisper, "connector": connector, "llama": llama}
+    load_parts(folder, settings, connector, llm)
+    return {"encoder": encoder, "connector": connector, "llm": llm}
 
 
 def _check_size(path, settings):
@@ -374,7 +419,7 @@ def _from_anywhere(name, value):
     return list(value) if isinstance(value, tuple) else value
 
 
-def export_recognizer(folder, model_yaml, model, connector, llama=None):
+def export_recognizer(folder, model_yaml, model, connector, llm=None):
     """Write the folder that `EmotionRecognizer.from_hparams` loads.
 
     A kill at any moment leaves the recogniser that was there, or the new one.
@@ -392,7 +437,7 @@ def export_recognizer(folder, model_yaml, model, connector, llama=None):
         What it was loaded to.
     connector : Connector
         The trained connector.
-    llama : EmotionLLaMA, optional
+    llm : EmotionLLaMA, optional
         Given when adapters were trained with it.
     """
     folder = Path(folder)
@@ -400,8 +445,8 @@ def export_recognizer(folder, model_yaml, model, connector, llama=None):
     settings = plain_settings(model, model_yaml)
     _finish_renaming(folder)
     parts = {"connector": connector}
-    if llama is not None:
-        parts["llama"] = llama
+    if llm is not None:
+        parts["llama"] = llm
     for part, module in parts.items():
         path = folder / f"{_NEXT}{part}.safetensors"
         module.save(path)

@@ -5,22 +5,24 @@ the experiment's values in it. It is not loaded as such: where it describes
 the objects that we build anyway, its plain values are the settings.
 """
 
+import functools
+
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.inference.settings import OWN, check_settings
 
-# What was written, whatever the experiment.
+# What model.yaml describes, whatever the experiment.
 _OBJECTS = """
-whisper: !new:speechbrain_mser.lobes.whisper.WhisperEncoder
+encoder: !new:speechbrain_mser.lobes.whisper.WhisperEncoder
   source: !ref <whisper_hub>
   save_path: !ref <pretrained_folder>
   layers: !ref <encoder_layers>
   pad_to_30s: !ref <pad_to_30s>
   mean_over_time: !ref <mean_over_time>
   dtype: !ref <frozen_dtype>
-llama: !new:speechbrain_mser.lobes.llama.EmotionLLaMA
+llm: !new:speechbrain_mser.lobes.llama.EmotionLLaMA
   source: !ref <llama_hub>
   save_path: !ref <pretrained_folder>
   prompt: !ref <prompt>
@@ -31,11 +33,11 @@ llama: !new:speechbrain_mser.lobes.llama.EmotionLLaMA
   activation_checkpointing: !ref <activation_checkpointing>
 connector: !apply:speechbrain_mser.lobes.build_connector
   connector_type: !ref <connector_type>
-  input_dim: !ref <whisper.hidden_size>
-  n_input_layers: !ref <whisper.n_output_layers>
+  input_dim: !ref <encoder.hidden_size>
+  n_input_layers: !ref <encoder.n_output_layers>
   layer_join: !ref <layer_join>
-  output_dim: !ref <llama.hidden_size>
-  output_rms: !ref <llama.embedding_rms>
+  output_dim: !ref <llm.hidden_size>
+  output_rms: !ref <llm.embedding_rms>
   n_queries: !ref <n_queries>
   standardize: !ref <standardize>
   query_dim: !ref <query_dim>
@@ -48,9 +50,23 @@ connector: !apply:speechbrain_mser.lobes.build_connector
   cross_attention_every: !ref <cross_attention_every>
   dropout: !ref <dropout>
 modules:
-  whisper: !ref <whisper>
+  encoder: !ref <encoder>
   connector: !ref <connector>
-  llama: !ref <llama>
+  llm: !ref <llm>
+"""
+# What it described while it was written into recognisers' folders.
+_OLD_NAMES = {
+    "encoder: !": "whisper: !",
+    "<encoder.": "<whisper.",
+    "<encoder>": "<whisper>",
+    "llm: !": "llama: !",
+    "<llm": "<llama",
+}
+_OLD_OBJECTS = (
+    functools.reduce(
+        lambda text, names: text.replace(*names), _OLD_NAMES.items(), _OBJECTS
+    )
+    + """
 pretrainer: !new:speechbrain_mser.checkpoints.SafetensorsPretrainer
   loadables:
     connector: !ref <connector>
@@ -58,18 +74,13 @@ pretrainer: !new:speechbrain_mser.checkpoints.SafetensorsPretrainer
   conditions:
     llama: !ref <lora_rank>
 """
+)
 # Arguments that came later, each with the setting that stands for it.
 _LATER = {
     "layer_join",
     "mean_over_time",
     "activation_checkpointing",
     "emotion_words",
-}
-# What lies elsewhere today.
-_MOVED = {
-    "!new:speechbrain_mser.training.checkpoints.SafetensorsPretrainer": (
-        "!new:speechbrain_mser.checkpoints.SafetensorsPretrainer"
-    )
 }
 # In a trained Q-Former's place of BERT stands its shape.
 SHAPE = {
@@ -100,7 +111,7 @@ def convert_settings(text, where):
     InputError
         It describes other objects than those that we build.
     """
-    expected = YAML().load(_OBJECTS)
+    expected = YAML().load(_OLD_OBJECTS)
     tree = _read(text, expected, where)
     connector = tree.get("connector")
     settings = {
@@ -193,8 +204,7 @@ def _compare(found, expected, name, where):
 
 def _tag(node):
     """A node's own tag, as written; of a plain value None."""
-    tag = getattr(getattr(node, "tag", None), "value", None)
-    return _MOVED.get(tag, tag)
+    return getattr(getattr(node, "tag", None), "value", None)
 
 
 def _foreign(what, where):

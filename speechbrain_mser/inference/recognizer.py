@@ -17,7 +17,8 @@ from speechbrain_mser.inference.folder import (
     SETTINGS_FILE,
     build_recognizer,
     find_folder,
-    is_hyperpyyaml,
+    load_trusted,
+    needs_trust,
     read_settings,
 )
 from speechbrain_mser.inference.settings import override_settings
@@ -29,7 +30,7 @@ class EmotionRecognizer(Pretrained):
     In the manner of SpeechBrain's ``EncoderDecoderASR``. Candidate labels are
     words: those of training by default, any others on request (zero-shot).
 
-    Needs the modules "whisper", "connector" and "llama", and the
+    Needs the modules "encoder", "connector" and "llm", and the
     hyperparameter ``label_words``; training leaves a folder with all of it.
 
     Example
@@ -45,7 +46,7 @@ class EmotionRecognizer(Pretrained):
     (['excited'], tensor([[-1.2, -0.4]]))
     """
 
-    MODULES_NEEDED = ["whisper", "connector", "llama"]
+    MODULES_NEEDED = ["encoder", "connector", "llm"]
     HPARAMS_NEEDED = ["label_words"]
 
     def __init__(self, *args, **kwargs):
@@ -54,8 +55,8 @@ class EmotionRecognizer(Pretrained):
         self._calibration = None
         self.mods.connector.bind(
             {
-                "encoder": self.mods.whisper.describe(),
-                "llm": self.mods.llama.describe(),
+                "encoder": self.mods.encoder.describe(),
+                "llm": self.mods.llm.describe(),
             },
             # Absent in the folders of earlier versions
             getattr(self.hparams, "frozen_models", "strict"),
@@ -137,14 +138,11 @@ class EmotionRecognizer(Pretrained):
             everything=trusted,
         )
         path = folder / hparams_file
-        if trusted and is_hyperpyyaml(path):
-            recognizer = super().from_hparams(
-                str(folder),
-                hparams_file,
-                overrides=overrides or {},
-                overrides_must_match=overrides_must_match,
-                download_only=download_only,
-                **kwargs,
+        if trusted and needs_trust(path):
+            if download_only:
+                return None
+            hparams = load_trusted(
+                folder, hparams_file, overrides or {}, overrides_must_match
             )
         else:
             settings, own = override_settings(read_settings(path), overrides)
@@ -154,9 +152,8 @@ class EmotionRecognizer(Pretrained):
                 folder, settings, own["pretrained_folder"]
             )
             hparams = {**settings, **own, "modules": modules}
-            recognizer = cls(modules=modules, hparams=hparams, **kwargs)
-        if recognizer is not None:
-            recognizer.source, recognizer.folder = str(source), folder
+        recognizer = cls(hparams["modules"], hparams, **kwargs)
+        recognizer.source, recognizer.folder = str(source), folder
         return recognizer
 
     def encode_batch(self, wavs, wav_lens=None):
@@ -226,7 +223,7 @@ class EmotionRecognizer(Pretrained):
         ---------
         features : torch.Tensor
             ``[batch, frames, dim]`` or ``[batch, layers, frames, dim]``, as
-            the module "whisper" or a `FeatureStore` gives them.
+            the module "encoder" or a `FeatureStore` gives them.
         lens : torch.Tensor
             ``[batch]``, relative lengths.
         labels : str or list of str, optional
@@ -272,7 +269,7 @@ class EmotionRecognizer(Pretrained):
             tokens, _ = self.mods.connector(
                 features.to(self.device), lens.to(self.device)
             )
-        return self.mods.llama.score(tokens, words).log_softmax(-1)
+        return self.mods.llm.score(tokens, words).log_softmax(-1)
 
     def recognize_file(self, path, labels=None, calibration="none"):
         """The most probable emotion of a recording.
@@ -326,7 +323,7 @@ class EmotionRecognizer(Pretrained):
             ``[batch]``.
         """
         tokens, _ = self._connect(wavs, wav_lens)
-        return self.mods.llama.generate(tokens, max_new_tokens)
+        return self.mods.llm.generate(tokens, max_new_tokens)
 
     def forward(self, wavs, wav_lens=None):
         """The same as `recognize_batch`."""
@@ -396,10 +393,10 @@ class EmotionRecognizer(Pretrained):
         """
         described = {
             "connector": weights_digest(self.mods.connector),
-            "prompt": self.mods.llama.prompt,
+            "prompt": self.mods.llm.prompt,
         }
-        if self.mods.llama.emotion_words:
-            described["emotion_words"] = self.mods.llama.emotion_words
+        if self.mods.llm.emotion_words:
+            described["emotion_words"] = self.mods.llm.emotion_words
         return described
 
     def _check_calibration(self, calibration):
@@ -437,7 +434,7 @@ class EmotionRecognizer(Pretrained):
                 raise AudioError(
                     f"{_which(row, wavs)}{error}", error.kind
                 ) from None
-        features, lens = self.mods.whisper(wavs, wav_lens)
+        features, lens = self.mods.encoder(wavs, wav_lens)
         _check_rows(finite_rows(features), NOT_FINITE)
         return features, lens
 

@@ -24,7 +24,6 @@ from speechbrain.utils.distributed import (
     if_main_process,
 )
 from speechbrain.utils.logger import get_logger
-from speechbrain.utils.parameter_transfer import Pretrainer
 
 from speechbrain_mser.distributed import rank_file
 from speechbrain_mser.errors import InputError
@@ -300,26 +299,3 @@ class RandomState:
                 torch.set_rng_state(state)
             elif int(device[5:]) < torch.cuda.device_count():
                 torch.cuda.set_rng_state(state, device)
-
-
-class SafetensorsPretrainer(Pretrainer):
-    """SpeechBrain's pretrainer, for ``<name>.safetensors`` files.
-
-    Takes the parent's arguments. The parent looks for ``<name>.ckpt``, which
-    elsewhere is a pickle.
-    """
-
-    def collect_files(self, default_source=None, **kwargs):
-        """Find the files as the parent does, under their own names."""
-        for name in self.loadables:
-            if name not in self.paths and default_source is not None:
-                self.paths[name] = f"{default_source}/{name}.safetensors"
-        try:
-            return super().collect_files(default_source, **kwargs)
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().partition("\n")[0]
-            raise InputError(
-                f"{default_source} is neither a folder that training left nor "
-                f"to be had from the hub; give the folder 'recognizer' in a "
-                f"training's output folder ({reason})"
-            ) from None

@@ -37,9 +37,9 @@ def test_a_recognizer_answers_with_the_emotions(
     # The numbers are those of the words.
     with torch.no_grad():
         tokens, _ = recognizer.mods.connector(
-            *recognizer.mods.whisper(wavs, torch.ones(2))
+            *recognizer.mods.encoder(wavs, torch.ones(2))
         )
-    llama = recognizer.mods.llama
+    llama = recognizer.mods.llm
     assert llama.emotion_words == {"happy": "joyful", "angry": "wütend"}
     llama.emotion_words = {}
     expected = llama.score(tokens, SAID).log_softmax(-1)

@@ -485,7 +485,7 @@ def test_frozen_models_can_be_moved_and_renamed(folder, tiny_llama, tmp_path):
     recognizer = EmotionRecognizer.from_hparams(
         folder, overrides={"llama_hub": str(moved)}
     )
-    assert recognizer.mods.llama.source == str(moved)
+    assert recognizer.mods.llm.source == str(moved)
 
 
 def test_other_frozen_models_are_refused(folder, tiny_llama, tmp_path):
@@ -505,7 +505,7 @@ def test_other_frozen_models_are_refused(folder, tiny_llama, tmp_path):
         EmotionRecognizer.from_hparams(folder, overrides=overrides)
     overrides["frozen_models"] = "warn"
     recognizer = EmotionRecognizer.from_hparams(folder, overrides=overrides)
-    assert recognizer.mods.llama.source == str(other)
+    assert recognizer.mods.llm.source == str(other)
 
 
 def test_adaptation_moves_a_set_to_the_training_and_says_so(
@@ -521,7 +521,7 @@ def test_adaptation_moves_a_set_to_the_training_and_says_so(
         tiny_corpus / "manifests" / "tiny.csv", tiny_corpus / "corpora" / "tiny"
     )
     frames = {
-        row.ID: recognizer.mods.whisper(
+        row.ID: recognizer.mods.encoder(
             recognizer.load_audio(row.wav)[None], torch.ones(1)
         )[0]
         for row in table.itertuples()

@@ -171,7 +171,7 @@ def test_recognising_refuses_features_that_are_not_finite(
             method(wavs)
     with pytest.raises(InputError, match=r"^the encoder's features are not"):
         recognizer.recognize_file(path)
-    features, lens = recognizer.mods.whisper(wavs, torch.ones(2))
+    features, lens = recognizer.mods.encoder(wavs, torch.ones(2))
     with pytest.raises(InputError, match=r"utterance 2 of 2: the encoder"):
         recognizer.recognize_features(features, lens)
 

@@ -76,7 +76,7 @@ def test_without_validation_all_is_trained_on_and_the_last_epoch_kept(train):
     width = exported["standardizer.mean"].shape[1]
     assert (256, 2 * width) in {tuple(t.shape) for t in exported.values()}
     recognizer = EmotionRecognizer.from_hparams(folder / "recognizer")
-    features, lens = recognizer.mods.whisper(torch.randn(1, 16000))
+    features, lens = recognizer.mods.encoder(torch.randn(1, 16000))
     assert features.shape == (1, 2, 50, width)
     tokens, _ = recognizer.mods.connector(features, lens)
     assert tokens.shape[1] == 8
@@ -91,7 +91,7 @@ def test_a_linear_connector_says_one_token_of_the_mean_over_time(train):
     width = exported["standardizer.mean"].shape[1]
     assert exported["output.weight"].shape[1] == 2 * width
     recognizer = EmotionRecognizer.from_hparams(folder / "recognizer")
-    features, lens = recognizer.mods.whisper(torch.randn(1, 16000))
+    features, lens = recognizer.mods.encoder(torch.randn(1, 16000))
     assert features.shape == (1, 2, 1, width)
     tokens, _ = recognizer.mods.connector(features, lens)
     assert tokens.shape[1] == 1

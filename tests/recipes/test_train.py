@@ -97,7 +97,7 @@ def test_frozen_models_are_bitwise_unchanged_and_without_gradients(
     flags = {**tiny_flags, "output_folder": tmp_path}
     assert run_script("train", STAGE1, flags=flags) == 0
     (brain,) = brains
-    llama, whisper = brain.raw("llama"), brain.raw("whisper")
+    llama, whisper = brain.raw("llm"), brain.raw("encoder")
     for module, original in (
         (llama.model, LlamaForCausalLM.from_pretrained(tiny_llama)),
         (
@@ -323,7 +323,7 @@ def test_adapters_are_trained_saved_and_loaded(
     assert run_script("train", STAGE1, flags=flags) == 0
     stored = load_file(tmp_path / "recognizer" / "llama.safetensors")
     recognizer = EmotionRecognizer.from_hparams(tmp_path / "recognizer")
-    loaded = dict(recognizer.mods.llama.named_parameters())
+    loaded = dict(recognizer.mods.llm.named_parameters())
     assert all(torch.equal(loaded[name], stored[name]) for name in stored)
     # B starts at zero and has moved
     assert any(
@@ -526,7 +526,7 @@ def test_validation_takes_the_loss_from_the_scores(tiny_llama):
     said = ["sad", "contemptuous", "sad", "bored"]
     tokens = torch.randn(4, 3, llama.hidden_size)
     brain = SimpleNamespace(
-        raw=lambda name: {"llama": llama}[name],
+        raw=lambda name: {"llm": llama}[name],
         label_words=words,
         references=[],
         predictions=[],

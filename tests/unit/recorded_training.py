@@ -60,7 +60,7 @@ def _build_modules(whisper, bert, llama):
         standardize=False,
         output_rms=llama.embedding_rms,
     )
-    return {"whisper": whisper, "connector": connector, "llama": llama}
+    return {"encoder": whisper, "connector": connector, "llm": llama}
 
 
 def read_words(folders):

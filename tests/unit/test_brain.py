@@ -108,7 +108,7 @@ def connect(modules, table, numbers):
     lens = torch.tensor([len(wav) / longest for wav in wavs])
     wavs = torch.stack([pad(wav, (0, longest - len(wav))) for wav in wavs])
     with torch.no_grad():
-        features, lens = modules["whisper"](wavs, lens)
+        features, lens = modules["encoder"](wavs, lens)
     return modules["connector"](features, lens)
 
 
@@ -127,7 +127,7 @@ def one_step(modules, table, batches, reduction):
         contrastive += loss(pooled, emotions) / len(batches)
         tokens.append(own)
         words += [WORDS[i % 4] for i in numbers]
-    cross_entropy = modules["llama"].loss(torch.cat(tokens), words)
+    cross_entropy = modules["llm"].loss(torch.cat(tokens), words)
     modules["connector"].zero_grad()
     (contrastive + CE_WEIGHT * cross_entropy).backward()
     return {
@@ -149,7 +149,7 @@ def one_epoch(modules, table, batches, reduction):
         count += len(numbers)
         tokens.append(own)
         words += [WORDS[i % 4] for i in numbers]
-    cross_entropy = modules["llama"].loss(torch.cat(tokens), words).item()
+    cross_entropy = modules["llm"].loss(torch.cat(tokens), words).item()
     contrastive = terms / count
     return {
         "contrastive": contrastive,
@@ -175,7 +175,7 @@ def test_a_step_is_that_of_one_process_and_one_batch(
 ):
     modules, table = build_modules(folders), read_words(folders)
     # or this would show little
-    counts = [modules["llama"].count_tokens([word]) for word in WORDS]
+    counts = [modules["llm"].count_tokens([word]) for word in WORDS]
     assert max(counts) > 2 * min(counts)
     accumulate, batches = CASES[world][case]
     groups = [

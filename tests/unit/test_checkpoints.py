@@ -9,12 +9,10 @@ from speechbrain.utils.checkpoints import (
     register_checkpoint_hooks,
 )
 
-from speechbrain_mser.errors import InputError
 from speechbrain_mser.lobes.linear import LinearConnector
 from speechbrain_mser.training.checkpoints import (
     AtomicCheckpointer,
     RandomState,
-    SafetensorsPretrainer,
 )
 
 MODELS = {"llm": {"name": "tiny", "width": 4}}
@@ -184,41 +182,3 @@ def test_statistics_are_those_of_all_processes_together(two):
                 found["std"][0], frames.std(0, correction=0)
             )
             assert found["frames"] == len(frames)
-
-
-# The pretrainer
-
-
-def test_the_pretrainer_reads_safetensors_files(tmp_path):
-    saved, loaded = LinearConnector(4, 4, 2), LinearConnector(4, 4, 2)
-    saved.bind(MODELS)
-    saved.save(tmp_path / "connector.safetensors")
-    pretrainer = SafetensorsPretrainer(
-        loadables={"connector": loaded, "llama": None},
-        conditions={"llama": 0},
-    )
-    pretrainer.collect_files(str(tmp_path))
-    pretrainer.load_collected()
-    assert torch.equal(loaded.output.weight, saved.output.weight)
-    assert loaded.frozen_models == MODELS
-
-
-@pytest.mark.parametrize(
-    "source", ["nowhere/results/recognizer", "/nowhere/recognizer", "no/hub"]
-)
-def test_a_missing_recognizer_is_named(source):
-    pretrainer = SafetensorsPretrainer(
-        loadables={"connector": LinearConnector(4, 4, 2)}
-    )
-    with pytest.raises(InputError) as error:
-        pretrainer.collect_files(source)
-    assert str(error.value).startswith(f"{source} is neither a folder")
-
-
-def test_a_folder_without_a_recognizer_is_named(tmp_path):
-    pretrainer = SafetensorsPretrainer(
-        loadables={"connector": LinearConnector(4, 4, 2)}
-    )
-    with pytest.raises(InputError, match=r"connector\.safetensors"):
-        pretrainer.collect_files(str(tmp_path))
-        pretrainer.load_collected()

@@ -57,9 +57,9 @@ def exported(folder, settings, seed=0, **changes):
     """A folder as training leaves it, and the connector in it."""
     torch.manual_seed(seed)
     model = load(MODEL_YAML, **{**settings, **changes})
-    connector, llama = model["connector"].eval(), model["llama"]
+    connector, llama = model["connector"].eval(), model["llm"]
     connector.bind(
-        {"encoder": model["whisper"].describe(), "llm": llama.describe()}
+        {"encoder": model["encoder"].describe(), "llm": llama.describe()}
     )
     adapters = llama if model["lora_rank"] else None
     export_recognizer(folder, MODEL_YAML, model, connector, adapters)
@@ -118,7 +118,7 @@ def test_the_exported_folder_builds_the_same_model(
     for name, value in settings.items():
         if name not in ("bert_hub", "encoder_layers"):
             assert getattr(recognizer.hparams, name) == value
-    assert recognizer.mods.llama.prompt == settings["prompt"]
+    assert recognizer.mods.llm.prompt == settings["prompt"]
     again = recognizer.mods.connector
     assert again.frozen_models == connector.frozen_models
     features = torch.randn(2, 2, 7, 32), torch.ones(2)
@@ -187,7 +187,7 @@ def test_lobes_of_ones_own_are_exported_as_hyperpyyaml(
     recognizer = EmotionRecognizer.from_hparams(
         "recognizer", trusted=True, savedir="saved"
     )
-    assert type(recognizer.mods.whisper).__name__ == "Own"
+    assert type(recognizer.mods.encoder).__name__ == "Own"
     assert torch.equal(
         recognizer.mods.connector.queries, model["connector"].queries
     )
@@ -215,13 +215,13 @@ def test_a_folder_of_an_older_training_loads(folder, settings):
 
 def test_the_file_that_is_loaded_is_the_one_that_is_checked(folder, settings):
     (folder / "other.yaml").write_text(
-        old_text(settings) + "x: !apply:os.getcwd []\n"
+        MODEL_YAML.read_text() + "x: !apply:os.getcwd []\n"
     )
     EmotionRecognizer.from_hparams(folder)
     with pytest.raises(InputError, match="outside this package"):
         EmotionRecognizer.from_hparams(folder, "other.yaml")
     recognizer = EmotionRecognizer.from_hparams(
-        folder, "other.yaml", trusted=True
+        folder, "other.yaml", trusted=True, overrides=settings
     )
     assert recognizer.hparams.x == os.getcwd()
 
@@ -428,7 +428,7 @@ def test_the_example_that_ran_code_is_refused(folder, settings):
         f"""{text}
 m: !ref <llama.model>
 hook: !ref <m.load_custom_generate>
-pretrainer: !new:speechbrain_mser.training.checkpoints.SafetensorsPretrainer
+pretrainer: !new:speechbrain_mser.checkpoints.SafetensorsPretrainer
   custom_hooks: {{x: !ref <hook>}}
   loadables:
     x: {folder}
@@ -518,9 +518,9 @@ def test_labels_and_prompt_are_words_to_the_recogniser(change, folder):
     change(label_words=["!new:os.system", "<llama>"], prompt="!ref <whisper>")
     recognizer = EmotionRecognizer.from_hparams(folder)
     assert recognizer.labels() == ["!new:os.system", "<llama>"]
-    assert recognizer.mods.llama.prompt == "!ref <whisper>"
+    assert recognizer.mods.llm.prompt == "!ref <whisper>"
     # overrides of the user are words as well
     recognizer = EmotionRecognizer.from_hparams(
         folder, overrides={"prompt": "<llama.model.load_custom_generate>"}
     )
-    assert recognizer.mods.llama.prompt.startswith("<llama")
+    assert recognizer.mods.llm.prompt.startswith("<llama")

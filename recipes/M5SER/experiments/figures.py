@@ -157,7 +157,7 @@ def embeddings(recognizer, table, feature_folder=None):
     table : pandas.DataFrame
         The utterances that could be read.
     """
-    encoder = recognizer.mods.whisper
+    encoder = recognizer.mods.encoder
     features = "off" if feature_folder is None else "write"
     store = open_store(encoder, features, feature_folder, "float16")
     pooled = {}
