@@ -10,7 +10,6 @@ from speechbrain_mser.errors import InputError
 from speechbrain_mser.files.fingerprints import weights_digest
 from speechbrain_mser.lobes.hub import find_model, load_model, require_dtype
 from speechbrain_mser.lobes.no_remote_code import DataOnly
-from speechbrain_mser.lobes.onednn import use_onednn
 from speechbrain_mser.lobes.weight_files import model_digest
 
 SAMPLE_RATE = 16000
@@ -118,9 +117,6 @@ class WhisperEncoder(DataOnly, Whisper):
         self.register_buffer(
             "_hann", torch.hann_window(self._n_fft), persistent=False
         )
-        # Other kernels round otherwise, and the official encoder is promised.
-        if not pad_to_30s:
-            use_onednn(self.model.encoder)
 
     def _from_pretrained(self, source, **kwargs):
         # The parent leaves the dtype to the checkpoint, and the hub's
