@@ -16,7 +16,7 @@ from pathlib import Path
 
 from report import RESULTS, Row, table
 
-from speechbrain_mser.files.atomic import atomic_path
+from speechbrain_mser.files.atomic import write_text
 
 HERE = Path(__file__).resolve().parent
 # Those that work on speech take --data.
@@ -58,8 +58,7 @@ def main():
         else:
             failed.append(name)
     text = table(rows)
-    with atomic_path(RESULTS / "table.md") as partial:
-        partial.write_text(text + "\n", encoding="utf-8")
+    write_text(RESULTS / "table.md", text + "\n")
     print(f"\n{text}")
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")

@@ -32,7 +32,7 @@ from pathlib import Path
 from report import RESULTS, environment
 from tqdm import tqdm
 
-from speechbrain_mser.files.atomic import atomic_path
+from speechbrain_mser.files.atomic import write_text
 
 # Kind of input to how many of them.
 COUNTS = {
@@ -195,13 +195,12 @@ def main():
                 seconds = time.monotonic() - start
                 results[kind] = summarize(kind, answers, seconds)
     RESULTS.mkdir(parents=True, exist_ok=True)
-    with atomic_path(RESULTS / "fuzz.json") as partial:
-        found = {
-            "seed": arguments.seed,
-            "environment": environment(),
-            "results": results,
-        }
-        partial.write_text(json.dumps(found, indent=2) + "\n")
+    found = {
+        "seed": arguments.seed,
+        "environment": environment(),
+        "results": results,
+    }
+    write_text(RESULTS / "fuzz.json", json.dumps(found, indent=2) + "\n")
     if any(result["fault"] for result in results.values()):
         sys.exit("there were faults")
 

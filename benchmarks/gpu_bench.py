@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from random_models import SHAPES, random_llama, random_whisper
 from report import Row, environment, in_turns, median_ratio, table
 
-from speechbrain_mser.files.atomic import atomic_path
+from speechbrain_mser.files.atomic import write_text
 from speechbrain_mser.lobes import build_connector
 
 WARM_UP = 3
@@ -247,8 +247,7 @@ class Bench:
             "left_out": self.left_out,
         }
         self.settings.output.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(self.settings.output) as unfinished:
-            unfinished.write_text(json.dumps(found, indent=2) + "\n")
+        write_text(self.settings.output, json.dumps(found, indent=2) + "\n")
 
     def print(self):
         """All tables, for a reader."""

@@ -20,7 +20,7 @@ from material import emotional_llama, whisper_base
 from report import RESULTS, ROOT, environment, in_turns
 
 from speechbrain_mser.emotions import CANONICAL
-from speechbrain_mser.files.atomic import atomic_path
+from speechbrain_mser.files.atomic import write_text
 from speechbrain_mser.lobes.llama import EmotionLLaMA
 from speechbrain_mser.lobes.qformer import EmotionQFormer
 from speechbrain_mser.lobes.whisper import SAMPLE_RATE, WhisperEncoder
@@ -130,8 +130,7 @@ def main():
             print(f"| {size} | {ms:.1f} | {ms / size:.2f} |")
     RESULTS.mkdir(parents=True, exist_ok=True)
     written = {"environment": environment(), "ms": results}
-    with atomic_path(RESULTS / "growth.json") as partial:
-        partial.write_text(json.dumps(written, indent=2) + "\n")
+    write_text(RESULTS / "growth.json", json.dumps(written, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 import transformers
 
-from speechbrain_mser.files.atomic import atomic_path
+from speechbrain_mser.files.atomic import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results" / "benchmarks"
@@ -114,8 +114,7 @@ def report(name, rows, settings):
         "rows": [{**asdict(row), "met": row.met} for row in rows],
     }
     RESULTS.mkdir(parents=True, exist_ok=True)
-    with atomic_path(RESULTS / f"{name}.json") as partial:
-        partial.write_text(json.dumps(results, indent=2) + "\n")
+    write_text(RESULTS / f"{name}.json", json.dumps(results, indent=2) + "\n")
 
 
 def table(rows):

@@ -24,7 +24,7 @@ from speechbrain_mser.evaluation.calibration import (
 )
 from speechbrain_mser.evaluation.reliability import plot_reliability
 from speechbrain_mser.evaluation.report import calibration_table
-from speechbrain_mser.files.atomic import atomic_path
+from speechbrain_mser.files.atomic import write_text
 from speechbrain_mser.settings.flags import read_command_line
 from speechbrain_mser.settings.hparams import read_settings
 
@@ -64,8 +64,7 @@ def write_report(folder, compared, found):
         f"Fitted on these {n:,} utterances: what it does to others shows on "
         "others only.",
     ]
-    with atomic_path(folder / "calibration.md") as partial:
-        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_text(folder / "calibration.md", "\n".join(lines) + "\n")
     return "\n".join(lines)
 
 

@@ -29,7 +29,6 @@ Usage: python cmu_mosei_prepare.py --data_folder CMU_MOSEI
        --save_folder manifests
 """
 
-import hashlib
 import json
 import math
 import sys
@@ -38,6 +37,7 @@ from pathlib import Path, PurePosixPath
 
 from speechbrain_mser.emotions import ALIASES, canonical
 from speechbrain_mser.errors import InputError, exits_on_input_error
+from speechbrain_mser.files.fingerprints import sha256
 from speechbrain_mser.files.tables import read_table, read_text
 from speechbrain_mser.preparation.command_line import argument_parser
 from speechbrain_mser.preparation.corpus import Corpus, prepare_corpus
@@ -131,7 +131,7 @@ def prepare_cmu_mosei(
         refuse=_refuse,
         labels=_signature(labels),
         all_zero=all_zero,
-        folds=hashlib.sha256(FOLDS.read_bytes()).hexdigest(),
+        folds=sha256(FOLDS.read_bytes()),
     )
 
 

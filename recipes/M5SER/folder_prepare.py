@@ -22,7 +22,6 @@ Usage: python folder_prepare.py --data_folder mine --save_folder manifests
 """
 
 import glob
-import hashlib
 import os
 import re
 from dataclasses import replace
@@ -30,6 +29,7 @@ from pathlib import Path, PurePosixPath
 
 from speechbrain_mser.emotions import canonical
 from speechbrain_mser.errors import InputError, exits_on_input_error
+from speechbrain_mser.files.fingerprints import sha256
 from speechbrain_mser.files.tables import read_table
 from speechbrain_mser.preparation.command_line import argument_parser
 from speechbrain_mser.preparation.corpus import Corpus, prepare_corpus
@@ -122,14 +122,14 @@ def prepare_folder(
     table = _find_table(folder, table)
     corpus = replace(FOLDER, name=name, language=language)
     if table is None:
-        digest = ""
+        table_digest = ""
 
         def collect(_, paths):
             return _by_folder(paths, meanings)
 
     else:
         entries = read_table(table, ["path", "label"])
-        digest = hashlib.sha256(table.read_bytes()).hexdigest()
+        table_digest = sha256(table.read_bytes())
         has_splits = bool(entries) and "split" in entries[0]
         if has_splits and (valid_speakers or [*test_speakers] != [ALL]):
             raise InputError(
@@ -155,7 +155,7 @@ def prepare_folder(
         decode=decode,
         language=language,
         emotions=meanings,
-        table=digest,
+        table=table_digest,
     )
 
 

@@ -29,7 +29,6 @@ to ``m5ser_filters.json``.
 Usage: python m5ser_prepare.py --data_folder M5SER --save_folder manifests
 """
 
-import hashlib
 import json
 from dataclasses import asdict
 from functools import partial
@@ -37,7 +36,8 @@ from pathlib import Path, PurePosixPath
 
 from speechbrain_mser.dataio.manifest import DATA_ROOT, read_manifest
 from speechbrain_mser.errors import InputError, exits_on_input_error
-from speechbrain_mser.files.atomic import atomic_path
+from speechbrain_mser.files.atomic import write_text
+from speechbrain_mser.files.fingerprints import sha256
 from speechbrain_mser.files.tables import read_table
 from speechbrain_mser.preparation.command_line import argument_parser
 from speechbrain_mser.preparation.corpus import Corpus, prepare_corpus
@@ -164,7 +164,7 @@ def prepare_m5ser(
         keep_if=list(keep_if),
         # Of all that decides what is in the manifest
         read={
-            name: hashlib.sha256(Path(path).read_bytes()).hexdigest()
+            name: sha256(Path(path).read_bytes())
             for name, path in {
                 **sources,
                 **({"scores": scores} if scores else {}),
@@ -172,10 +172,9 @@ def prepare_m5ser(
         },
     )
     toll = read_toll(manifest)
-    with atomic_path(manifest.with_name("m5ser_filters.json")) as partial_path:
-        facts = {**asdict(rules), "keep_if": list(keep_if), "toll": toll}
-        text = json.dumps(facts, indent=1)
-        partial_path.write_text(text + "\n", encoding="utf-8")
+    facts = {**asdict(rules), "keep_if": list(keep_if), "toll": toll}
+    text = json.dumps(facts, indent=1)
+    write_text(manifest.with_name("m5ser_filters.json"), text + "\n")
     print(f"\nthe paper's filters, each alone and both:\n{toll_table(toll)}")
     return manifest
 

@@ -33,7 +33,6 @@ A zero-shot corpus: everything is in the test split by default.
 Usage: python shemo_prepare.py --data_folder ShEMO --save_folder manifests
 """
 
-import hashlib
 import json
 import re
 import sys
@@ -41,6 +40,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from speechbrain_mser.errors import InputError, exits_on_input_error
+from speechbrain_mser.files.fingerprints import sha256
 from speechbrain_mser.preparation.audio_listing import (
     find_data_folder,
     find_files,
@@ -247,7 +247,7 @@ def _read_modified(path):
             f"{path}: not the modified_shemo.json of ShEMO-Modification, which "
             "gives every recording speech_name, emotion and transcript"
         )
-    return modified, hashlib.sha256(content).hexdigest()
+    return modified, sha256(content)
 
 
 @exits_on_input_error

@@ -27,7 +27,7 @@ from speechbrain_mser.evaluation.metrics import (
     label_positions,
     normalize_log_probs,
 )
-from speechbrain_mser.files.atomic import atomic_path
+from speechbrain_mser.files.atomic import write_text
 from speechbrain_mser.files.tables import read_json
 
 logger = get_logger(__name__)
@@ -153,9 +153,8 @@ class Calibration:
         path : str or path-like
             The file.
         """
-        with atomic_path(path) as partial:
-            text = json.dumps(asdict(self), indent=2, allow_nan=False)
-            partial.write_text(text + "\n", encoding="utf-8")
+        text = json.dumps(asdict(self), indent=2, allow_nan=False)
+        write_text(path, text + "\n")
 
     @classmethod
     def load(cls, path):

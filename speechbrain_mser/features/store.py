@@ -25,7 +25,7 @@ from speechbrain_mser.features.store_files import (
     reading,
     write_anew,
 )
-from speechbrain_mser.files.atomic import atomic_path
+from speechbrain_mser.files.atomic import write_text
 from speechbrain_mser.files.fingerprints import (
     file_digest,
     file_identity,
@@ -247,8 +247,8 @@ class FeatureStore:
         """Make the folder, and say in it what its features are made with."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with atomic_path(self.folder / "settings.json") as partial:
-                partial.write_text(json.dumps(settings, indent=2) + "\n")
+            text = json.dumps(settings, indent=2)
+            write_text(self.folder / "settings.json", text + "\n")
         except OSError as error:
             raise InputError(
                 f"cannot write features into {self.folder} ({error.strerror}); "

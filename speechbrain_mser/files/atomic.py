@@ -67,6 +67,32 @@ def atomic_path(path):
         partial.unlink(missing_ok=True)
 
 
+def write_text(path, text):
+    """Write a text file, whole or not at all.
+
+    Arguments
+    ---------
+    path : str or path-like
+        The file to make or replace; its folder is made when missing.
+    text : str
+        Written as UTF-8, line breaks as they are.
+
+    Raises
+    ------
+    InputError
+        As `atomic_path`.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "new" / "a.txt"
+    >>> write_text(path, "whole")
+    >>> path.read_text()
+    'whole'
+    """
+    with atomic_path(path) as partial:
+        partial.write_bytes(text.encode())
+
+
 def _usual_mode(partial, path):
     """The permissions of a file that is made here: the umask's.
 

@@ -11,6 +11,43 @@ DIGEST_BYTES = 16
 BLOCK = 1 << 20
 
 
+def new_digest(data=b""):
+    """What the digests of features and models are made with.
+
+    Arguments
+    ---------
+    data : bytes
+        The beginning.
+
+    Returns
+    -------
+    hashlib.blake2b
+        To be updated.
+    """
+    return hashlib.blake2b(data, digest_size=DIGEST_BYTES)
+
+
+def sha256(data):
+    """What a record says of the bytes that it goes with.
+
+    Arguments
+    ---------
+    data : bytes
+        All of them.
+
+    Returns
+    -------
+    str
+        SHA-256, which any ``sha256sum`` checks.
+
+    Example
+    -------
+    >>> sha256(b"abc")[:16]
+    'ba7816bf8f01cfea'
+    """
+    return hashlib.sha256(data).hexdigest()
+
+
 def settings_digest(settings):
     """A name for a set of settings.
 
@@ -33,7 +70,7 @@ def settings_digest(settings):
     False
     """
     text = json.dumps(settings, sort_keys=True)
-    return _hash(text.encode()).hexdigest()
+    return new_digest(text.encode()).hexdigest()
 
 
 def weights_digest(module):
@@ -58,7 +95,7 @@ def weights_digest(module):
     >>> before == weights_digest(layer)
     False
     """
-    digest = _hash()
+    digest = new_digest()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         tensor = tensor.detach().cpu().contiguous().reshape(-1)
@@ -84,7 +121,7 @@ def file_digest(path):
     OSError
         It cannot be read.
     """
-    digest = _hash()
+    digest = new_digest()
     with open(path, "rb") as file:
         while block := file.read(BLOCK):
             digest.update(block)
@@ -117,8 +154,4 @@ def file_identity(path):
         f"{os.path.abspath(path)}\0{status.st_size}\0{status.st_mtime_ns}"
         f"\0{status.st_ctime_ns}\0{status.st_ino}"
     )
-    return _hash(text.encode(errors="surrogateescape")).digest()
-
-
-def _hash(data=b""):
-    return hashlib.blake2b(data, digest_size=DIGEST_BYTES)
+    return new_digest(text.encode(errors="surrogateescape")).digest()

@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.evaluation import calibration
-from speechbrain_mser.files.atomic import PARTIAL, atomic_path
+from speechbrain_mser.files.atomic import PARTIAL, write_text
 from speechbrain_mser.files.fingerprints import file_digest
 from speechbrain_mser.inference.old_folders import (
     SHAPE,
@@ -456,8 +456,7 @@ def export_recognizer(folder, model_yaml, model, connector, llm=None):
         text = _hyperpyyaml_text(model_yaml, model, connector)
     else:
         text = settings_text(settings)
-    with atomic_path(folder / SETTINGS_FILE) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_text(folder / SETTINGS_FILE, text)
     for part in PARTS:
         path = folder / f"{part}.safetensors"
         if part in parts:

@@ -1,6 +1,5 @@
 """A model's weights on disk: which files, whether whole, and whose."""
 
-import hashlib
 import json
 import os
 import struct
@@ -10,6 +9,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.files.fingerprints import new_digest
 from speechbrain_mser.files.tables import read_json
 
 _NAME = "model.safetensors"
@@ -18,7 +18,6 @@ _SUFFIX = ".safetensors"
 # spaced, the first and the last among them.
 BLOCK_BYTES = 4096
 BLOCKS = 32
-DIGEST_BYTES = 16
 
 
 def weight_files(folder):
@@ -122,14 +121,14 @@ def model_digest(folder, rename=lambda name: name):
             renamed = rename(name)
             if renamed is not None:
                 digests[renamed] = _tensor_digest(described, size, block)
-    whole = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    whole = new_digest()
     for name, digest in sorted(digests.items()):
         whole.update(f"{name}\0".encode() + digest)
     return whole.hexdigest()
 
 
 def _tensor_digest(described, size, block):
-    digest = hashlib.blake2b(described.encode(), digest_size=DIGEST_BYTES)
+    digest = new_digest(described.encode())
     if size <= BLOCK_BYTES * BLOCKS:
         digest.update(block(0, size))
     else:

@@ -5,7 +5,6 @@ were made from, by which a second run sees that there is nothing to do.
 """
 
 import csv
-import hashlib
 import io
 import json
 import sys
@@ -15,8 +14,9 @@ from collections import Counter
 from speechbrain_mser.dataio.manifest import MANIFEST_FOLDER, write_manifest
 from speechbrain_mser.emotions import CANONICAL, FURTHER
 from speechbrain_mser.errors import InputError
-from speechbrain_mser.files.atomic import atomic_path
+from speechbrain_mser.files.atomic import write_text
 from speechbrain_mser.files.csv_files import write_csv
+from speechbrain_mser.files.fingerprints import sha256
 from speechbrain_mser.spelling import find_spelling
 
 SPLITS = ("train", "valid", "test")
@@ -69,9 +69,9 @@ def write_outcome(outputs, rows, dropped, record):
         # First, so that a failure on the way is not taken for complete
         record_path.unlink(missing_ok=True)
         write_manifest(manifest, rows)
-        _write(dropped_path, table.getvalue())
+        write_text(dropped_path, table.getvalue())
         full = {**record, "outputs": _digests(manifest, dropped_path)}
-        _write(record_path, json.dumps(full, indent=1) + "\n")
+        write_text(record_path, json.dumps(full, indent=1) + "\n")
     except OSError as error:
         raise unwritable(manifest.parent, error) from None
 
@@ -240,17 +240,9 @@ def unwritable(folder, error):
 
 
 def _digests(*paths):
-    return {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in paths
-    }
+    return {path.name: sha256(path.read_bytes()) for path in paths}
 
 
 def _numbers(counter):
     """``duplicate 3, empty 1``, or ``none``."""
     return ", ".join(f"{kind} {n}" for kind, n in counter.items()) or "none"
-
-
-def _write(path, text):
-    with atomic_path(path) as partial:
-        partial.write_text(text, encoding="utf-8", newline="")

@@ -21,7 +21,7 @@ from ruamel.yaml.scalarstring import (
 )
 
 from speechbrain_mser.errors import InputError
-from speechbrain_mser.files.atomic import atomic_path
+from speechbrain_mser.files.atomic import write_text
 
 INCLUDE = "!include:"
 # Begins what stands for a text: a word, so that it is neither a number nor part
@@ -132,12 +132,9 @@ def record_settings(record, path, overrides):
     tree = _show(_resolve(path, overrides, texts), texts, _quoted)
     text = io.StringIO()
     YAML().dump(tree, text)
-    with atomic_path(record) as partial:
-        partial.write_text(
-            f"# From {json.dumps(str(Path(path).absolute()))}\n"
-            f"# yamllint disable\n{text.getvalue()}",
-            encoding="utf-8",
-        )
+    source = json.dumps(str(Path(path).absolute()))
+    head = f"# From {source}\n# yamllint disable\n"
+    write_text(record, head + text.getvalue())
 
 
 def place_overrides(path, overrides):

@@ -11,7 +11,7 @@ from ruamel.yaml.error import YAMLError
 from speechbrain.utils.distributed import main_process_only
 from speechbrain.utils.logger import get_logger
 
-from speechbrain_mser.files.atomic import atomic_path
+from speechbrain_mser.files.atomic import write_text
 from speechbrain_mser.settings.hparams import record_settings
 
 SETTINGS = "hyperparams.yaml"
@@ -70,12 +70,8 @@ def write_environment(folder):
         "Revision": _revision(),
         "CUDA": str(torch.version.cuda or torch.version.hip),
     }
-    with atomic_path(Path(folder, ENVIRONMENT)) as partial:
-        partial.write_text(
-            "\n\n".join(f"{name}:\n{said}" for name, said in parts.items())
-            + "\n",
-            encoding="utf-8",
-        )
+    text = "\n\n".join(f"{name}:\n{said}" for name, said in parts.items())
+    write_text(Path(folder, ENVIRONMENT), text + "\n")
 
 
 def _revision():

@@ -1,6 +1,5 @@
 """Whether a training goes on in a folder: as what it was, or not at all."""
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -9,7 +8,8 @@ from speechbrain.utils.logger import get_logger
 
 from speechbrain_mser.distributed import world_size
 from speechbrain_mser.errors import InputError
-from speechbrain_mser.files.atomic import atomic_path
+from speechbrain_mser.files.atomic import write_text
+from speechbrain_mser.files.fingerprints import sha256
 from speechbrain_mser.training.checkpoints import AtomicCheckpointer
 
 logger = get_logger(__name__)
@@ -168,8 +168,7 @@ def write_data(folder, data):
     data : dict
         As `describe_data` returns.
     """
-    with atomic_path(Path(folder, DATA)) as partial:
-        partial.write_text(json.dumps(data, indent=2), encoding="utf-8")
+    write_text(Path(folder, DATA), json.dumps(data, indent=2))
 
 
 def describe_data(train, valid):
@@ -197,8 +196,7 @@ def _describe(table):
         return {"utterances": 0}
     columns = ["ID", "emotion", "language", "corpus", "duration"]
     text = table[columns].to_csv(index=False)
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    return {"utterances": len(table), "digest": digest}
+    return {"utterances": len(table), "digest": sha256(text.encode())}
 
 
 def finished_epochs(folder):

@@ -7,7 +7,7 @@ from speechbrain.utils.distributed import main_process_only
 from speechbrain.utils.logger import get_logger
 from speechbrain.utils.train_logger import FileTrainLogger
 
-from speechbrain_mser.files.atomic import atomic_path
+from speechbrain_mser.files.atomic import write_text
 
 logger = get_logger(__name__)
 
@@ -53,8 +53,7 @@ class EpochLog(FileTrainLogger):
             if stats is not None:
                 row += " - " + self._stats_to_string(stats, name)
         rows = [*self._rows_before(stats_meta["epoch"]), row]
-        with atomic_path(self.save_file) as partial:
-            partial.write_text("\n".join(rows) + "\n", encoding="utf-8")
+        write_text(self.save_file, "\n".join(rows) + "\n")
         if verbose:
             logger.info(row)
 

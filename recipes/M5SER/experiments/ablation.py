@@ -24,7 +24,7 @@ from steps import Steps, as_flags, begin_with
 
 from speechbrain_mser.errors import InputError, exits_on_input_error
 from speechbrain_mser.evaluation.figures import plot_ablation
-from speechbrain_mser.files.atomic import atomic_path
+from speechbrain_mser.files.atomic import write_text
 from speechbrain_mser.files.csv_files import write_csv
 from speechbrain_mser.files.markdown import markdown_table
 from speechbrain_mser.settings.flags import read_command_line
@@ -417,8 +417,7 @@ def main():
         ("table.csv", table_csv(rows, seeds)),
         ("metrics.json", json.dumps({"seeds": seeds, "rows": rows}, indent=2)),
     ):
-        with atomic_path(ablation.folder / name) as partial:
-            partial.write_text(text, encoding="utf-8")
+        write_text(ablation.folder / name, text)
     plot_ablation(rows, ablation.folder / "ablation")
     print(f"\n{table}")
 

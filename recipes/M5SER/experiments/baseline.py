@@ -13,7 +13,6 @@ Usage: python baseline.py --whisper_hub W --data_root D --manifest_folder M
 
 import argparse
 import json
-from pathlib import Path
 
 import numpy as np
 import recipe  # noqa: F401  finds the recipe's scripts
@@ -33,7 +32,7 @@ from speechbrain_mser.dataio.manifest import read_manifests
 from speechbrain_mser.emotions import CANONICAL, candidate_labels
 from speechbrain_mser.errors import exits_on_input_error
 from speechbrain_mser.evaluation.metrics import emotion_metrics
-from speechbrain_mser.files.atomic import atomic_path
+from speechbrain_mser.files.atomic import write_text
 from speechbrain_mser.lobes.whisper import WhisperEncoder
 
 FOLDERS = {
@@ -127,8 +126,7 @@ def main():
                 metrics = zero_shot(values, table, training, labels)
                 key = f"{name}, layer {layer}{kind}"
                 results[key] = {m: metrics[m] for m in ("WA", "UA", "WF1")}
-    with atomic_path(Path(arguments.output)) as partial:
-        partial.write_text(json.dumps(results, indent=2) + "\n")
+    write_text(arguments.output, json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ Usage: python espeak_prepare.py --save_folder data/demo
 
 import argparse
 import csv
-import hashlib
 import importlib.util
 import json
 import os
@@ -38,6 +37,7 @@ from tqdm import tqdm
 
 from speechbrain_mser.emotions import CANONICAL
 from speechbrain_mser.errors import InputError, exits_on_input_error
+from speechbrain_mser.files.fingerprints import sha256
 
 CORPUS = yaml.safe_load(
     Path(__file__).with_name("espeak_corpus.yaml").read_text(encoding="utf-8")
@@ -243,9 +243,7 @@ def _check_installed():
 
 def _stamp(plan):
     """A key of everything that decides how a shard sounds."""
-    return hashlib.sha256(
-        json.dumps([VERSION, NEUTRAL, plan]).encode()
-    ).hexdigest()
+    return sha256(json.dumps([VERSION, NEUTRAL, plan]).encode())
 
 
 def _read_shard(root, language, plan):

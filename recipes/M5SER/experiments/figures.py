@@ -34,7 +34,7 @@ from speechbrain_mser.evaluation.figures import (
     plot_embeddings,
     plot_spectrogram_map,
 )
-from speechbrain_mser.files.atomic import atomic_path
+from speechbrain_mser.files.atomic import write_text
 from speechbrain_mser.inference import EmotionRecognizer
 
 N_MELS = 80
@@ -395,9 +395,9 @@ def main():
         *map(options.pop, ("split", "languages", "emotions")),
     )
     numbers = draw(table, **options)
-    with atomic_path(f"{options['output']}.json") as partial:
-        partial.write_text(json.dumps(numbers, indent=2) + "\n")
-    print(json.dumps(numbers, indent=2))
+    text = json.dumps(numbers, indent=2)
+    write_text(f"{options['output']}.json", text + "\n")
+    print(text)
 
 
 if __name__ == "__main__":

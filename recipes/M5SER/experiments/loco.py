@@ -37,7 +37,7 @@ from real_speech import require_data
 from steps import Steps, as_flags, begin_with
 
 from speechbrain_mser.errors import exits_on_input_error
-from speechbrain_mser.files.atomic import atomic_path
+from speechbrain_mser.files.atomic import write_text
 from speechbrain_mser.files.markdown import markdown_table
 from speechbrain_mser.settings.project_files import HPARAMS
 
@@ -412,8 +412,7 @@ def write_results(folder, text, results):
         ("table.md", text),
         ("results.json", json.dumps(results, indent=1)),
     ):
-        with atomic_path(folder / name) as partial:
-            partial.write_text(content + "\n", encoding="utf-8")
+        write_text(folder / name, content + "\n")
 
 
 @exits_on_input_error

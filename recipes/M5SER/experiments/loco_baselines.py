@@ -33,7 +33,7 @@ from speechbrain_mser.dataio.manifest import read_manifests
 from speechbrain_mser.emotions import CANONICAL, candidate_labels
 from speechbrain_mser.errors import exits_on_input_error
 from speechbrain_mser.evaluation.metrics import emotion_metrics
-from speechbrain_mser.files.atomic import atomic_path
+from speechbrain_mser.files.atomic import write_text
 from speechbrain_mser.inference.pseudo_labels import even_out, surest
 from speechbrain_mser.lobes.whisper import WhisperEncoder
 
@@ -190,8 +190,7 @@ def main():
                 test: leave_out(fit, values, table, test, kind)
                 for test in LABELS
             }
-    with atomic_path(arguments.output) as partial:
-        partial.write_text(json.dumps(results, indent=1) + "\n")
+    write_text(arguments.output, json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

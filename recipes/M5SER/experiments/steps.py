@@ -12,7 +12,7 @@ from recipe import RECIPE
 
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.evaluation.metrics import metrics_table
-from speechbrain_mser.files.atomic import atomic_path
+from speechbrain_mser.files.atomic import write_text
 
 # In a training's folder: what it depends on.
 NOTE = "begun_with.json"
@@ -70,7 +70,7 @@ class Steps:
             sys.exit(code)
         seconds = time.time() - start
         done = json.dumps({"command": command, "seconds": seconds})
-        _write(marker, done)
+        write_text(marker, done)
         print(f"[{name}] took {seconds:.0f} s", flush=True)
 
 
@@ -113,7 +113,7 @@ def begin_with(folder, identity):
         if note.read_text(encoding="utf-8") == wanted:
             return
         # Of no training: if this ends half-way, it is emptied again.
-        _write(note, "")
+        write_text(note, "")
         for path in note.parent.iterdir():
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
@@ -125,7 +125,7 @@ def begin_with(folder, identity):
             "what it was trained with: give the experiment another folder, or "
             "delete this one"
         )
-    _write(note, wanted)
+    write_text(note, wanted)
 
 
 def as_flags(settings):
@@ -192,10 +192,5 @@ def summarize(folder, zero_shot):
         ("metrics.json", json.dumps(results, indent=2)),
         ("table.md", table),
     ):
-        _write(folder / name, text + "\n")
+        write_text(folder / name, text + "\n")
     return table
-
-
-def _write(path, text):
-    with atomic_path(path) as partial:
-        partial.write_text(text, encoding="utf-8")
