@@ -27,7 +27,6 @@ from speechbrain_mser.lobes.candidates import candidate_tree, log_normalizer
 from speechbrain_mser.lobes.families import longest_tree, require_family
 from speechbrain_mser.lobes.hub import find_model, load_model, require_dtype
 from speechbrain_mser.lobes.no_remote_code import DataOnly
-from speechbrain_mser.lobes.onednn import use_onednn
 from speechbrain_mser.lobes.weight_files import model_digest
 
 with warnings.catch_warnings():
@@ -137,7 +136,6 @@ class EmotionLLaMA(DataOnly, LLaMA):
         self._require_end_token()
         self._tokens_of, self._text_on = {}, {}
         self._longest_tree = longest_tree(self.model.config)
-        use_onednn(self.model)
         self.lora_rank = lora_rank
         if lora_rank > 0:
             add_adapters(self.model, lora_rank)

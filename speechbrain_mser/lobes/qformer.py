@@ -13,7 +13,6 @@ from transformers import (
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.lobes.connector import Connector
 from speechbrain_mser.lobes.hub import find_model, load_model
-from speechbrain_mser.lobes.onednn import use_onednn
 
 logger = get_logger(__name__)
 
@@ -155,7 +154,6 @@ class EmotionQFormer(Connector):
         self.bert_report = dict.fromkeys(self.model.state_dict())
         if bert_source is not None:
             self.bert_report = load_bert(self.model, bert_source, save_path)
-        use_onednn(self)
 
     def forward(self, features, lens):
         """Connect a batch.
