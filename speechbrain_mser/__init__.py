@@ -5,4 +5,13 @@ word: an implementation of "Large Language Models Meet Contrastive Learning:
 Zero-Shot Emotion Recognition Across Languages" (arXiv 2503.21806).
 """
 
+import sys
+
+from speechbrain_mser.torchaudio_extension import check_torchaudio
+
 __version__ = "0.1.0"
+
+# While Python looks for what `-m` shall run, "-m" stands there: the command
+# looks by itself, as it is what mends torchaudio.
+if sys.argv[:1] != ["-m"]:
+    check_torchaudio()

@@ -109,7 +109,7 @@ def named_failures():
 def _room():
     try:
         found = os.statvfs("/dev/shm")
-    except OSError:
+    except (AttributeError, OSError):  # Windows has no statvfs
         return "/dev/shm is not there"
     size = found.f_blocks * found.f_frsize
     return f"/dev/shm has {size / 1e6:.1f} MB in all"

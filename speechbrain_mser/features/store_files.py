@@ -274,8 +274,9 @@ def _before_fork():
         close_file(path)
 
 
-os.register_at_fork(
-    before=_before_fork,
-    after_in_parent=_opened.release,
-    after_in_child=_opened.release,
-)
+if hasattr(os, "register_at_fork"):  # Windows never forks
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_opened.release,
+        after_in_child=_opened.release,
+    )

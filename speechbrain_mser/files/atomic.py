@@ -127,7 +127,11 @@ def to_disk(path):
     -------
     >>> to_disk(getfixture("tmp_path"))
     """
-    opened = os.open(path, os.O_RDONLY)
+    if os.name == "nt" and os.path.isdir(path):
+        return  # Windows opens no folder, and keeps names in a journal
+    # Windows flushes only what may be written to
+    flags = os.O_RDWR if os.name == "nt" else os.O_RDONLY
+    opened = os.open(path, flags)
     try:
         os.fsync(opened)
     except OSError as error:

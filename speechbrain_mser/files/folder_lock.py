@@ -115,8 +115,9 @@ def _read(folder):
 
 
 def _may_run(holder):
-    """Whether a holder may be at work; of another host that is not known."""
-    if holder["host"] != socket.gethostname():
+    """Whether a holder may be at work; of another host nobody knows."""
+    # On Windows os.kill(process, 0) is Ctrl-C, not a question
+    if os.name == "nt" or holder["host"] != socket.gethostname():
         return True
     try:
         os.kill(holder["process"], 0)

@@ -318,8 +318,9 @@ def read_text(path):
         No such file, no regular one, above 64 KiB, or no UTF-8.
     """
     try:
-        # A pipe would wait for its writer.
-        number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        # A pipe would wait for its writer; Windows would end lines anew.
+        flags = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        number = os.open(path, os.O_RDONLY | flags)
         try:
             if not stat.S_ISREG(os.fstat(number).st_mode):
                 raise InputError(f"{path} is not a regular file")
