@@ -36,10 +36,10 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from speechbrain_mser.emotions import ALIASES, canonical
-from speechbrain_mser.errors import InputError, exits_on_input_error
+from speechbrain_mser.errors import InputError
 from speechbrain_mser.files.fingerprints import sha256
 from speechbrain_mser.files.tables import read_table, read_text
-from speechbrain_mser.preparation.command_line import argument_parser
+from speechbrain_mser.preparation.command_line import entry_point
 from speechbrain_mser.preparation.corpus import Corpus, prepare_corpus
 from speechbrain_mser.settings.project_files import MANIFESTS
 
@@ -338,23 +338,16 @@ def _check_counts(segments):
         )
 
 
-@exits_on_input_error
-def main():
-    """Read the command line and prepare."""
-    parser = argument_parser(CMU_MOSEI, __doc__)
-    parser.add_argument(
-        "--labels",
-        default="",
-        help=f"{LABELS}; default: looked for in the data folder",
-    )
-    parser.add_argument(
-        "--all_zero",
-        choices=ALL_ZERO,
-        default="neutral",
-        help="what a segment without any emotion is; default: neutral",
-    )
-    prepare_cmu_mosei(**vars(parser.parse_args()))
-
+main = entry_point(
+    CMU_MOSEI,
+    prepare_cmu_mosei,
+    __doc__,
+    labels={"help": f"{LABELS}; default: looked for in the data folder"},
+    all_zero={
+        "choices": ALL_ZERO,
+        "help": "what a segment without any emotion is; default: neutral",
+    },
+)
 
 if __name__ == "__main__":
     main()

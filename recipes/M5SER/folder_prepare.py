@@ -28,10 +28,10 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from speechbrain_mser.emotions import canonical
-from speechbrain_mser.errors import InputError, exits_on_input_error
+from speechbrain_mser.errors import InputError
 from speechbrain_mser.files.fingerprints import sha256
 from speechbrain_mser.files.tables import read_table
-from speechbrain_mser.preparation.command_line import argument_parser
+from speechbrain_mser.preparation.command_line import entry_point
 from speechbrain_mser.preparation.corpus import Corpus, prepare_corpus
 from speechbrain_mser.preparation.splits import ALL
 from speechbrain_mser.spelling import compose, find_spelling
@@ -169,11 +169,11 @@ def _check_folder(folder):
 
 def _check_name_is_free(name):
     """Not to write over the manifest of a corpus that has a script."""
-    script = Path(__file__).with_name(f"{name}_prepare.py")
-    if name != FOLDER.name and script.is_file():
+    script = f"{name}_prepare.py"
+    if name != FOLDER.name and [*Path(__file__).parent.rglob(script)]:
         raise InputError(
-            f"name is {name!r}, and {name}.csv is what {script.name} writes; "
-            "give another name"
+            f"name is {name!r}, and {name}.csv is what {script} writes; give "
+            "another name"
         )
 
 
@@ -317,31 +317,22 @@ def _row(path, entry, meanings, where):
     return row
 
 
-@exits_on_input_error
-def main():
-    """Read the command line and prepare."""
-    parser = argument_parser(FOLDER, __doc__)
-    add = parser.add_argument
-    add(
-        "--table",
-        metavar="FILE",
-        help=f"the CSV file; default: {TABLE} in the data folder, if any",
-    )
-    add("--name", default=FOLDER.name, help="the corpus; default: folder")
-    add(
-        "--language",
-        default=FOLDER.language,
-        help="ISO 639-3; default: und (undetermined)",
-    )
-    add(
-        "--emotions",
-        nargs="*",
-        metavar="LABEL=EMOTION",
-        default=(),
-        help="what labels mean that the vocabulary does not know",
-    )
-    prepare_folder(**vars(parser.parse_args()))
-
+main = entry_point(
+    FOLDER,
+    prepare_folder,
+    __doc__,
+    table={
+        "metavar": "FILE",
+        "help": f"the CSV file; default: {TABLE} in the data folder, if any",
+    },
+    name={"help": "the corpus; default: folder"},
+    language={"help": "ISO 639-3; default: und (undetermined)"},
+    emotions={
+        "nargs": "*",
+        "metavar": "LABEL=EMOTION",
+        "help": "what labels mean that the vocabulary does not know",
+    },
+)
 
 if __name__ == "__main__":
     main()

@@ -31,8 +31,8 @@ import re
 from functools import partial
 from pathlib import PurePosixPath
 
-from speechbrain_mser.errors import InputError, exits_on_input_error
-from speechbrain_mser.preparation.command_line import argument_parser
+from speechbrain_mser.errors import InputError
+from speechbrain_mser.preparation.command_line import entry_point
 from speechbrain_mser.preparation.corpus import Corpus, prepare_corpus
 
 COUNTS = {
@@ -245,29 +245,22 @@ def _text_files(folder, kind):
         yield path.relative_to(folder).as_posix(), text.split("\n")
 
 
-@exits_on_input_error
-def main():
-    """Read the command line and prepare."""
-    parser = argument_parser(IEMOCAP, __doc__, speaker_options=False)
-    parser.add_argument(
-        "--test_session",
-        type=int,
-        default=TEST_SESSION,
-        help=f"the session left out, 0 for none; default: {TEST_SESSION}",
-    )
-    parser.add_argument(
-        "--valid_session",
-        type=int,
-        help="0 for none; default: the one before the test session",
-    )
-    parser.add_argument(
-        "--excited",
-        choices=EXCITED,
-        default=MERGE,
-        help=f"what excited is; default: {MERGE}, as in the usual four classes",
-    )
-    prepare_iemocap(**vars(parser.parse_args()))
-
+main = entry_point(
+    IEMOCAP,
+    prepare_iemocap,
+    __doc__,
+    test_session={
+        "help": f"the session left out, 0 for none; default: {TEST_SESSION}",
+    },
+    valid_session={
+        "type": int,
+        "help": "0 for none; default: the one before the test session",
+    },
+    excited={
+        "choices": EXCITED,
+        "help": f"what excited is; default: {MERGE}, as in the usual four classes",
+    },
+)
 
 if __name__ == "__main__":
     main()

@@ -35,11 +35,11 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from speechbrain_mser.dataio.manifest import DATA_ROOT, read_manifest
-from speechbrain_mser.errors import InputError, exits_on_input_error
+from speechbrain_mser.errors import InputError
 from speechbrain_mser.files.atomic import write_text
 from speechbrain_mser.files.fingerprints import sha256
 from speechbrain_mser.files.tables import read_table
-from speechbrain_mser.preparation.command_line import argument_parser
+from speechbrain_mser.preparation.command_line import entry_point
 from speechbrain_mser.preparation.corpus import Corpus, prepare_corpus
 from speechbrain_mser.spelling import compose
 from speechbrain_mser.synthesis.filters import (
@@ -319,51 +319,42 @@ def _collect(folder, paths, sources, languages, texts):
     return rows, dropped
 
 
-@exits_on_input_error
-def main():
-    """Read the command line and prepare."""
-    parser = argument_parser(M5SER, __doc__)
-    add = parser.add_argument
-    add(
-        "--source_folder",
-        metavar="FOLDER",
-        help="where the sources' manifests are; default: the save folder",
-    )
-    for name, kind, what in (
-        ("min_seconds", float, "shorter ones are dropped; 0: none"),
-        ("min_kilobytes", float, "smaller ones are dropped; 0: none"),
-        (
-            "reference_rate",
-            int,
-            "samples per second of the encoding that sizes are meant in",
-        ),
-        ("reference_bytes", int, "bytes per sample; 4: float32"),
-        ("kilobyte", int, "bytes"),
-    ):
-        default = getattr(PaperFilters, name)
-        add(
-            f"--{name}",
-            type=kind,
-            default=default,
-            help=f"{what}; default: {default:g}",
+# What no other corpus has; `entry_point` takes their defaults from the function
+FLAGS = {
+    "source_folder": {
+        "metavar": "FOLDER",
+        "help": "where the sources' manifests are; default: the save folder",
+    },
+    **{
+        name: {"help": f"{what}; default: {getattr(PaperFilters, name):g}"}
+        for name, what in (
+            ("min_seconds", "shorter ones are dropped; 0: none"),
+            ("min_kilobytes", "smaller ones are dropped; 0: none"),
+            (
+                "reference_rate",
+                "samples per second of the encoding that sizes are meant in",
+            ),
+            ("reference_bytes", "bytes per sample; 4: float32"),
+            ("kilobyte", "bytes"),
         )
-    add(
-        "--min_kilobytes_of",
-        nargs="*",
-        metavar="CORPUS=KB",
-        default=MIN_KILOBYTES_OF,
-        help=f"default: {' '.join(MIN_KILOBYTES_OF)}",
-    )
-    add("--scores", metavar="FILE", help="a table that m5ser_scores.py wrote")
-    add(
-        "--keep_if",
-        nargs="*",
-        metavar="CONDITION",
-        default=(),
-        help="what must hold in it, e.g. 'cer<=0.5'; default: nothing",
-    )
-    prepare_m5ser(**vars(parser.parse_args()))
+    },
+    "min_kilobytes_of": {
+        "nargs": "*",
+        "metavar": "CORPUS=KB",
+        "help": f"default: {' '.join(MIN_KILOBYTES_OF)}",
+    },
+    "scores": {
+        "metavar": "FILE",
+        "help": "a table that m5ser_scores.py wrote",
+    },
+    "keep_if": {
+        "nargs": "*",
+        "metavar": "CONDITION",
+        "help": "what must hold in it, e.g. 'cer<=0.5'; default: nothing",
+    },
+}
 
+main = entry_point(M5SER, prepare_m5ser, __doc__, **FLAGS)
 
 if __name__ == "__main__":
     main()

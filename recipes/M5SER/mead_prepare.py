@@ -26,19 +26,17 @@ Usage: python mead_prepare.py --data_folder MEAD --save_folder manifests
 """
 
 import re
-from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from speechbrain_mser.dataio.audio_limits import CONTAINERS
 from speechbrain_mser.dataio.manifest import MANIFEST_FOLDER
-from speechbrain_mser.errors import exits_on_input_error
 from speechbrain_mser.preparation.audio_extraction import extract_each
-from speechbrain_mser.preparation.command_line import argument_parser
+from speechbrain_mser.preparation.command_line import entry_point
 from speechbrain_mser.preparation.corpus import (
     Corpus,
-    NotAnUtterance,
-    prepare_corpus,
+    preparation,
 )
+from speechbrain_mser.preparation.file_names import NotAnUtterance
 from speechbrain_mser.preparation.tarballs import read_tarball
 
 GENDERS = {"M": "male", "W": "female"}
@@ -74,8 +72,8 @@ MEAD = Corpus(
     # M003 is the identity that the authors test on themselves.
     valid_speakers=("M041", "M042", "W038", "W040"),
     test_speakers=("M003", "M005", "W009", "W011"),
+    extracts_audio=True,
 )
-AUDIO_FOLDER = f"{MEAD.name}_audio"
 
 # ASCII: \d takes the digits of all scripts
 NAME = re.compile(
@@ -84,54 +82,6 @@ NAME = re.compile(
     r"level_([123])/(\d{3})\.\w+",
     re.ASCII,
 )
-
-
-def prepare_mead(
-    data_folder,
-    save_folder,
-    valid_speakers=MEAD.valid_speakers,
-    test_speakers=MEAD.test_speakers,
-    decode=False,
-):
-    """Write ``mead.csv``, ``mead_dropped.csv`` and the folder ``mead_audio``.
-
-    Arguments
-    ---------
-    data_folder : str or path-like
-        The folder that holds ``M003`` to ``W040``.
-    save_folder : str or path-like
-        Where the manifest and the audio go.
-    valid_speakers, test_speakers : list of str
-        Actors: M003, W009 ...
-    decode : bool
-        Decode every file, to find silent and broken-off ones too.
-
-    Returns
-    -------
-    pathlib.Path
-        The manifest.
-
-    Raises
-    ------
-    InputError
-        A tarball is damaged, or see `prepare_corpus` and `extract_audio`.
-
-    Example
-    -------
-    >>> prepare_mead("MEAD", "manifests")  # doctest: +SKIP
-    PosixPath('manifests/mead.csv')
-    """
-    return prepare_corpus(
-        MEAD,
-        partial(
-            _collect, audio_folder=Path(save_folder).expanduser() / AUDIO_FOLDER
-        ),
-        data_folder,
-        save_folder,
-        valid_speakers,
-        test_speakers,
-        decode=decode,
-    )
 
 
 def _collect(folder, paths, audio_folder):
@@ -153,7 +103,7 @@ def _collect(folder, paths, audio_folder):
     for source, target, _, problem in extracted:
         rows[source]["problem"] = problem
         if not problem:
-            wav = f"{MANIFEST_FOLDER}{AUDIO_FOLDER}/{target}"
+            wav = f"{MANIFEST_FOLDER}{audio_folder.name}/{target}"
             rows[source]["wav"] = wav
     return [*rows.values()], dropped
 
@@ -208,12 +158,9 @@ def _parse_path(path):
     }
 
 
-@exits_on_input_error
-def main():
-    """Read the command line and prepare."""
-    parser = argument_parser(MEAD, __doc__)
-    prepare_mead(**vars(parser.parse_args()))
+prepare_mead = preparation(MEAD, _collect)
 
+main = entry_point(MEAD, prepare_mead, __doc__)
 
 if __name__ == "__main__":
     main()

@@ -25,20 +25,19 @@ Usage: python meld_prepare.py --data_folder MELD.Raw --save_folder manifests
 import re
 import sys
 from collections import defaultdict
-from functools import partial
 from itertools import chain
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from speechbrain_mser.dataio.audio_limits import CONTAINERS
 from speechbrain_mser.dataio.manifest import MANIFEST_FOLDER
 from speechbrain_mser.emotions import canonical
-from speechbrain_mser.errors import InputError, exits_on_input_error
+from speechbrain_mser.errors import InputError
 from speechbrain_mser.files.csv_files import read_csv
 from speechbrain_mser.preparation.audio_extraction import extract_each
 from speechbrain_mser.preparation.audio_listing import find_files
-from speechbrain_mser.preparation.command_line import argument_parser
-from speechbrain_mser.preparation.corpus import Corpus, prepare_corpus
+from speechbrain_mser.preparation.command_line import entry_point
+from speechbrain_mser.preparation.corpus import Corpus, preparation
 from speechbrain_mser.preparation.tarballs import read_tarball
 from speechbrain_mser.settings.project_files import MANIFESTS
 
@@ -71,8 +70,8 @@ MELD = Corpus(
     companions=("*.csv", "*.txt", "*.tar.gz", "*.md"),
     exclusions=MANIFESTS / "exclusions/meld.csv",
     official_splits=True,
+    extracts_audio=True,
 )
-AUDIO_FOLDER = f"{MELD.name}_audio"
 
 # Example: final_videos_testdia93_utt6 -> a corrected cut
 # Names in a tarball have any length, and int() takes no 4,301 digits
@@ -90,48 +89,6 @@ class Clip(NamedTuple):
     problem: str
 
 
-def prepare_meld(data_folder, save_folder, drop_known_bad=False, decode=False):
-    """Write ``meld.csv``, ``meld_dropped.csv`` and the folder ``meld_audio``.
-
-    Arguments
-    ---------
-    data_folder : str or path-like
-        The folder ``MELD.Raw``, its tarballs unpacked or not.
-    save_folder : str or path-like
-        Where the manifest and the audio go.
-    drop_known_bad : bool
-        Drop also the clips that are cut wrongly (two of the test split) and
-        the scenes that the training split has twice.
-    decode : bool
-        Decode the extracted files once more.
-
-    Returns
-    -------
-    pathlib.Path
-        The manifest.
-
-    Raises
-    ------
-    InputError
-        An annotation file is missing or is none, a tarball is damaged, or as
-        `prepare_corpus`.
-
-    Example
-    -------
-    >>> prepare_meld("MELD.Raw", "manifests")  # doctest: +SKIP
-    PosixPath('manifests/meld.csv')
-    """
-    audio_folder = Path(save_folder).expanduser() / AUDIO_FOLDER
-    return prepare_corpus(
-        MELD,
-        partial(_collect, audio_folder=audio_folder),
-        data_folder,
-        save_folder,
-        drop_known_bad=drop_known_bad,
-        decode=decode,
-    )
-
-
 def _collect(folder, paths, audio_folder):
     """Extract every film, then join clips and annotations."""
     tables = _find_tables(folder)
@@ -147,7 +104,7 @@ def _collect(folder, paths, audio_folder):
     clips = defaultdict(list)
     for source, target, _, problem in extract_each(folder, items, audio_folder):
         key, corrected = _key(source)
-        wav = f"{MANIFEST_FOLDER}{AUDIO_FOLDER}/{target}"
+        wav = f"{MANIFEST_FOLDER}{audio_folder.name}/{target}"
         clips[key].append(Clip(wav, source, corrected, problem))
     for key, path in audio:
         clips[key].append(Clip(path, path, _key(path)[1], ""))
@@ -322,12 +279,9 @@ def _mend(text):
     )
 
 
-@exits_on_input_error
-def main():
-    """Read the command line and prepare."""
-    parser = argument_parser(MELD, __doc__)
-    prepare_meld(**vars(parser.parse_args()))
+prepare_meld = preparation(MELD, _collect)
 
+main = entry_point(MELD, prepare_meld, __doc__)
 
 if __name__ == "__main__":
     main()

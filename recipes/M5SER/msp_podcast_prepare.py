@@ -28,10 +28,10 @@ from collections import Counter
 from functools import partial
 from pathlib import PurePosixPath
 
-from speechbrain_mser.errors import InputError, exits_on_input_error
+from speechbrain_mser.errors import InputError
 from speechbrain_mser.files.tables import read_json, read_table, read_text
 from speechbrain_mser.preparation.audio_listing import find_files
-from speechbrain_mser.preparation.command_line import argument_parser
+from speechbrain_mser.preparation.command_line import entry_point
 from speechbrain_mser.preparation.corpus import Corpus, prepare_corpus
 
 EMOTIONS = {
@@ -275,19 +275,16 @@ def _check_version(labels, audio):
         print(f"warning: labelled are {', '.join(wrong)}", file=sys.stderr)
 
 
-@exits_on_input_error
-def main():
-    """Read the command line and prepare."""
-    parser = argument_parser(MSP_PODCAST, __doc__)
-    parser.add_argument(
-        "--test_sets",
-        nargs="+",
-        metavar="SET",
-        default=TEST_SETS,
-        help=f"what makes the test split; default: {' '.join(TEST_SETS)}",
-    )
-    prepare_msp_podcast(**vars(parser.parse_args()))
-
+main = entry_point(
+    MSP_PODCAST,
+    prepare_msp_podcast,
+    __doc__,
+    test_sets={
+        "nargs": "+",
+        "metavar": "SET",
+        "help": f"what makes the test split; default: {' '.join(TEST_SETS)}",
+    },
+)
 
 if __name__ == "__main__":
     main()

@@ -39,13 +39,12 @@ Usage: python resd_prepare.py --data_folder RESD --save_folder manifests
 
 import re
 from dataclasses import replace
-from pathlib import Path
 
 from speechbrain_mser.dataio.manifest import MANIFEST_FOLDER
-from speechbrain_mser.errors import InputError, exits_on_input_error
+from speechbrain_mser.errors import InputError
 from speechbrain_mser.preparation.audio_extraction import Packed, extract_audio
 from speechbrain_mser.preparation.audio_listing import find_files
-from speechbrain_mser.preparation.command_line import argument_parser
+from speechbrain_mser.preparation.command_line import entry_point
 from speechbrain_mser.preparation.corpus import Corpus, prepare_corpus
 from speechbrain_mser.preparation.parquet import check_parquet, read_parquet
 
@@ -65,6 +64,7 @@ RESD = Corpus(
     },
     companions=("*.parquet", "*.md", "*.json"),
     official_splits=True,
+    extracts_audio=True,
 )
 
 ENTHUSIASM = ("keep", "drop", "happy")
@@ -122,10 +122,8 @@ def prepare_resd(
     if enthusiasm == "drop":
         del counts["enthusiasm"]
 
-    def collect(folder, paths):
-        rows, dropped = _collect(
-            folder, Path(save_folder).expanduser() / AUDIO, enthusiasm
-        )
+    def collect(folder, paths, audio_folder):
+        rows, dropped = _collect(folder, audio_folder, enthusiasm)
         if all_test:
             rows = [{**row, "split": "test"} for row in rows]
         beside = "unlisted: the release has its audio in parquet files"
@@ -210,20 +208,16 @@ def _row(entry, split, enthusiasm):
     return row, ""
 
 
-@exits_on_input_error
-def main():
-    """Read the command line and prepare."""
-    parser = argument_parser(RESD, __doc__)
-    add = parser.add_argument
-    add(
-        "--enthusiasm",
-        choices=ENTHUSIASM,
-        default="keep",
-        help="default: keep",
-    )
-    add("--all_test", action="store_true", help="everything is the test split")
-    prepare_resd(**vars(parser.parse_args()))
-
+main = entry_point(
+    RESD,
+    prepare_resd,
+    __doc__,
+    enthusiasm={"choices": ENTHUSIASM, "help": "default: keep"},
+    all_test={
+        "action": "store_true",
+        "help": "everything is the test split",
+    },
+)
 
 if __name__ == "__main__":
     main()

@@ -34,24 +34,19 @@ Usage: python shemo_prepare.py --data_folder ShEMO --save_folder manifests
 """
 
 import json
-import re
 import sys
 from dataclasses import replace
 from pathlib import Path
 
-from speechbrain_mser.errors import InputError, exits_on_input_error
+from speechbrain_mser.errors import InputError
 from speechbrain_mser.files.fingerprints import sha256
 from speechbrain_mser.preparation.audio_listing import (
     find_data_folder,
     find_files,
 )
-from speechbrain_mser.preparation.command_line import argument_parser
-from speechbrain_mser.preparation.corpus import (
-    Corpus,
-    NotAnUtterance,
-    by_name,
-    prepare_corpus,
-)
+from speechbrain_mser.preparation.command_line import entry_point
+from speechbrain_mser.preparation.corpus import Corpus, prepare_corpus
+from speechbrain_mser.preparation.file_names import NameParser, by_name
 from speechbrain_mser.preparation.splits import ALL
 
 EMOTIONS = {
@@ -62,8 +57,6 @@ EMOTIONS = {
     "H": "happiness",
     "F": "fear",
 }
-GENDERS = {"F": "female", "M": "male"}
-
 LABELS = ("name", "modified")
 SUBSETS = ("all", "emobox")
 # In the order of EMOTIONS, by labels and subset
@@ -84,8 +77,12 @@ SHEMO = Corpus(
     test_speakers=(ALL,),
 )
 
-# ASCII: \d takes the digits of all scripts
-NAME = re.compile(r"([FM])(\d\d)([AFHNSW])(\d\d)", re.ASCII)
+_parse_name = NameParser(
+    r"(?P<speaker>(?P<gender>[FM])\d\d)(?P<label>[AFHNSW])\d\d",
+    example="F03S02",
+    label=EMOTIONS,
+    gender={"F": "female", "M": "male"},
+)
 
 
 def prepare_shemo(
@@ -195,19 +192,6 @@ def _collect(folder, paths, subset, modified):
     return kept, dropped
 
 
-def _parse_name(path):
-    # Example: F03S02 -> a woman, sadness
-    name = NAME.fullmatch(path.stem)
-    if name is None:
-        raise NotAnUtterance("misnamed: not like F03S02")
-    gender, number, emotion, _ = name.groups()
-    return {
-        "label": EMOTIONS[emotion],
-        "speaker": gender + number,
-        "gender": GENDERS[gender],
-    }
-
-
 def _text(path):
     """What an .ort file says; nothing when there is none."""
     if path is None:
@@ -250,20 +234,17 @@ def _read_modified(path):
     return modified, sha256(content)
 
 
-@exits_on_input_error
-def main():
-    """Read the command line and prepare."""
-    parser = argument_parser(SHEMO, __doc__)
-    add = parser.add_argument
-    add("--labels", choices=LABELS, default="name", help="default: name")
-    add("--subset", choices=SUBSETS, default="all", help="default: all")
-    add(
-        "--modified_labels",
-        metavar="FILE",
-        help="where modified_shemo.json is; default: in the data folder",
-    )
-    prepare_shemo(**vars(parser.parse_args()))
-
+main = entry_point(
+    SHEMO,
+    prepare_shemo,
+    __doc__,
+    labels={"choices": LABELS, "help": "default: name"},
+    subset={"choices": SUBSETS, "help": "default: all"},
+    modified_labels={
+        "metavar": "FILE",
+        "help": "where modified_shemo.json is; default: in the data folder",
+    },
+)
 
 if __name__ == "__main__":
     main()

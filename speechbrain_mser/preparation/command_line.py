@@ -1,8 +1,10 @@
 """The command lines that several scripts have in common."""
 
 import argparse
+import inspect
 from pathlib import Path
 
+from speechbrain_mser.errors import exits_on_input_error
 from speechbrain_mser.preparation.splits import ALL
 
 
@@ -46,28 +48,32 @@ def sources_parser(about):
     return parser
 
 
-def argument_parser(corpus, about, speaker_options=True):
+def argument_parser(corpus, prepare, about, options=None):
     """Read the folders, and the choices that a corpus leaves.
 
     Arguments
     ---------
     corpus : Corpus
         What is true of the corpus.
+    prepare : callable
+        ``prepare_<corpus>``: a flag for each of its arguments, with the
+        same default.
     about : str
         The script's docstring.
-    speaker_options : bool
-        False for a script with options of its own for its splits.
+    options : dict, optional
+        For arguments that no other corpus has: name to what
+        `argparse.ArgumentParser.add_argument` takes.
 
     Returns
     -------
     argparse.ArgumentParser
-        A script may add options of its own.
+        Of the function's arguments.
 
     Example
     -------
-    >>> from speechbrain_mser.preparation.corpus import Corpus
+    >>> from speechbrain_mser.preparation.corpus import Corpus, preparation
     >>> toy = Corpus("toy", "eng", __file__, "wav", valid_speakers=("anna",))
-    >>> parser = argument_parser(toy, "A toy corpus.")
+    >>> parser = argument_parser(toy, preparation(toy, None), "A toy corpus.")
     >>> parser.parse_args(["--data_folder", "toy", "--save_folder", "out"])
     Namespace(data_folder='toy', save_folder='out', valid_speakers=('anna',),
               test_speakers=(), decode=False)
@@ -77,40 +83,70 @@ def argument_parser(corpus, about, speaker_options=True):
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    add = parser.add_argument
-    add(
-        "--data_folder",
-        required=True,
-        help=f"the corpus as distributed: the folder with {corpus.layout}",
-    )
-    add("--save_folder", required=True, help="where the manifest goes")
-    if speaker_options and not corpus.official_splits:
-        add(
-            "--valid_speakers",
-            nargs="*",
-            metavar="SPEAKER",
-            default=corpus.valid_speakers,
-            help="the validation split; default: "
-            f"{' '.join(corpus.valid_speakers) or 'none'}",
-        )
-        add(
-            "--test_speakers",
-            nargs="*",
-            metavar="SPEAKER",
-            default=corpus.test_speakers,
-            help=f"the test split, or '{ALL}' for all others; default: "
-            f"{' '.join(corpus.test_speakers) or 'none'}",
-        )
-    if corpus.exclusions:
-        add(
-            "--drop_known_bad",
-            action="store_true",
-            help=f"drop the items of exclusions/{Path(corpus.exclusions).name} "
-            "although they can be read",
-        )
-    add(
-        "--decode",
-        action="store_true",
-        help="decode every file, to find silent and broken-off ones too",
-    )
+    flags = {**_common_flags(corpus), **(options or {})}
+    arguments = inspect.signature(prepare).parameters
+    for name in (name for name in flags if name in arguments):
+        default = arguments[name].default
+        if default is inspect.Parameter.empty:
+            usual = {"required": True}
+        elif type(default) in (int, float):
+            usual = {"type": type(default), "default": default}
+        else:
+            usual = {"default": default}
+        parser.add_argument(f"--{name}", **{**usual, **flags[name]})
     return parser
+
+
+def _common_flags(corpus):
+    """The arguments that most corpora have."""
+    speakers = {"nargs": "*", "metavar": "SPEAKER"}
+    valid = " ".join(corpus.valid_speakers) or "none"
+    test = " ".join(corpus.test_speakers) or "none"
+    listed = Path(corpus.exclusions or "").name
+    return {
+        "data_folder": {
+            "help": f"the corpus as distributed: the folder with {corpus.layout}"
+        },
+        "save_folder": {"help": "where the manifest goes"},
+        "valid_speakers": {
+            **speakers,
+            "help": f"the validation split; default: {valid}",
+        },
+        "test_speakers": {
+            **speakers,
+            "help": f"the test split, or '{ALL}' for all others; "
+            f"default: {test}",
+        },
+        "drop_known_bad": {
+            "action": "store_true",
+            "help": f"drop the items of exclusions/{listed} although they can "
+            "be read",
+        },
+        "decode": {
+            "action": "store_true",
+            "help": "decode every file, to find silent and broken-off ones too",
+        },
+    }
+
+
+def entry_point(corpus, prepare, about, **options):
+    """The ``main`` of a preparation script.
+
+    Arguments
+    ---------
+    corpus, prepare, about, **options
+        As for `argument_parser`.
+
+    Returns
+    -------
+    callable
+        Reads the command line and prepares; ends as
+        `exits_on_input_error` says.
+    """
+
+    @exits_on_input_error
+    def main():
+        parser = argument_parser(corpus, prepare, about, options)
+        prepare(**vars(parser.parse_args()))
+
+    return main

@@ -6,10 +6,12 @@ the files, reads their durations, drops what cannot be used with a reason,
 splits by speaker, writes, and reports.
 """
 
+import inspect
 import os
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from functools import partial
+from pathlib import Path
 
 from speechbrain_mser.dataio.audio_limits import MAX_SECONDS, MIN_SECONDS
 from speechbrain_mser.dataio.manifest import DATA_ROOT, MANIFEST_FOLDER
@@ -38,10 +40,6 @@ from speechbrain_mser.spelling import compose, find_spelling
 
 # Columns of a list of known-bad items
 _LISTED = ("item", "reason", "source")
-
-
-class NotAnUtterance(Exception):
-    """A file that is no utterance of the corpus: ``kind: detail``."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +73,9 @@ class Corpus:
         is an error.
     official_splits : bool
         The rows bring their splits, which may share speakers.
+    extracts_audio : bool
+        Collecting it makes audio, under ``<save_folder>/<corpus>_audio``;
+        `collect` takes that folder as ``audio_folder``.
     valid_speakers, test_speakers : tuple of str
         Where the user does not say otherwise; see `prepare_corpus`.
     """
@@ -89,37 +90,9 @@ class Corpus:
     exclusions: str | os.PathLike | None = None
     without_emotion: tuple = ()
     official_splits: bool = False
+    extracts_audio: bool = False
     valid_speakers: tuple = ()
     test_speakers: tuple = ()
-
-
-def by_name(parse_name):
-    """Collect the rows of a corpus whose file names say everything.
-
-    Arguments
-    ---------
-    parse_name : callable
-        From the relative path (`PurePosixPath`) to a row: ``label``,
-        ``speaker`` and whatever else of the manifest's columns is known.
-        Raises `NotAnUtterance`.
-
-    Returns
-    -------
-    callable
-        For `prepare_corpus`.
-    """
-
-    def collect(folder, paths):
-        rows, dropped = [], []
-        for path in paths:
-            name = PurePosixPath(path)
-            try:
-                rows.append({"ID": name.stem, "wav": path, **parse_name(name)})
-            except NotAnUtterance as reason:
-                dropped.append((path, str(reason)))
-        return rows, dropped
-
-    return collect
 
 
 def prepare_corpus(
@@ -147,10 +120,10 @@ def prepare_corpus(
         From the folder and the relative paths of its audio files to a list
         of rows and a list of (item, reason). A row is a dict of the
         manifest's columns, its ``ID`` without prefix, ``wav`` relative to
-        the data folder. Where audio was made from it (see `extraction`), it
-        lies under ``<save_folder>/<corpus>_audio`` and ``wav`` begins with
-        ``$manifest_folder/``. A row may bring its ``problem`` (``kind:
-        detail``) when the script knows already that it cannot be used.
+        the data folder, or under ``$manifest_folder/<corpus>_audio/`` where
+        audio was made from it (see `extract_audio`). A row may bring its
+        ``problem`` (``kind: detail``) when the script knows already that it
+        cannot be used.
     data_folder : str or path-like
         The corpus as distributed; what ``$data_root`` will stand for.
     save_folder : str or path-like
@@ -163,7 +136,7 @@ def prepare_corpus(
         Drop also those items of the exclusion list that can be read. Results
         of others are over all that can.
     decode : bool
-        Decode every file, see `probing.probe`.
+        Decode every file, see `audio_listing.probe`.
     refuse : callable, optional
         From a row and the seconds of its file to a reason (``kind: detail``)
         to drop it, or an empty one.
@@ -187,8 +160,11 @@ def prepare_corpus(
         save_folder / f"{corpus.name}{ending}"
         for ending in (".csv", "_dropped.csv", ".json")
     ]
+    audio_folder = save_folder / f"{corpus.name}_audio"
+    if corpus.extracts_audio:
+        collect = partial(collect, audio_folder=audio_folder)
     # The save folder may lie in the data folder
-    made = [*outputs, save_folder / f"{corpus.name}_audio"]
+    made = [*outputs, audio_folder]
     listing = list_files(data_folder, corpus.companions, skip=made)
     record = {
         "code": code_digest(corpus.script),
@@ -211,6 +187,58 @@ def prepare_corpus(
         check_writable(save_folder)
         _prepare(corpus, collect, refuse, data_folder, listing, outputs, record)
     return outputs[0]
+
+
+def preparation(corpus, collect):
+    """The function that prepares a corpus without options of its own.
+
+    Arguments
+    ---------
+    corpus : Corpus
+        What is true of the corpus.
+    collect : callable
+        As for `prepare_corpus`.
+
+    Returns
+    -------
+    callable
+        ``prepare_<corpus>(data_folder, save_folder, ...)``, which returns the
+        manifest's path. Of the options of `prepare_corpus` it takes those
+        that the corpus has: speakers to hold out where it brings no splits,
+        ``drop_known_bad`` where it has a list of such items, and ``decode``.
+
+    Example
+    -------
+    >>> toy = Corpus("toy", "eng", __file__, "wav", valid_speakers=("anna",))
+    >>> inspect.signature(preparation(toy, None))
+    <Signature (data_folder, save_folder, valid_speakers=('anna',),
+                test_speakers=(), decode=False)>
+    """
+    without = {"corpus", "collect", "refuse", "options"}
+    if corpus.official_splits:
+        without |= {"valid_speakers", "test_speakers"}
+    if corpus.exclusions is None:
+        without.add("drop_known_bad")
+    signature = inspect.Signature(
+        [
+            # The corpus's own speakers, and all else as it is
+            option.replace(default=getattr(corpus, name, option.default))
+            for name, option in inspect.signature(
+                prepare_corpus
+            ).parameters.items()
+            if name not in without
+        ]
+    )
+
+    def prepare(*args, **options):
+        given = signature.bind(*args, **options)
+        given.apply_defaults()
+        return prepare_corpus(corpus, collect, **given.arguments)
+
+    prepare.__name__ = f"prepare_{corpus.name}"
+    prepare.__doc__ = prepare_corpus.__doc__
+    prepare.__signature__ = signature
+    return prepare
 
 
 def _prepare(corpus, collect, refuse, data_folder, listing, outputs, record):

@@ -50,9 +50,9 @@ def test_the_project_may_move(copy):
         ("dataio/audio.py", "\n# Another comment\n"),
         ("emotions.py", "\n\n\n# Another comment\n"),
         # Of training alone, or of messages
-        ("dataio/sampling.py", "\nX = 1\n"),
+        ("dataio/batch_sampler.py", "\nX = 1\n"),
         ("dataio/batching.py", "\nX = 1\n"),
-        ("dataio/feature_files.py", "\nX = 1\n"),
+        ("features/store.py", "\nX = 1\n"),
         ("errors.py", "\nX = 1\n"),
         ("brain.py", "\nX = 1\n"),
     ],
@@ -76,9 +76,9 @@ def test_a_docstring_decides_nothing(copy):
     [
         ("emotions.py", '"joy": "happy"', '"joy": "calm"'),
         ("dataio/manifest.py", '"ID",\n', '"ID",\n    "age",\n'),
-        ("dataio/limits.py", "MIN_SECONDS = 0.1", "MIN_SECONDS = 0.2"),
-        ("dataio/splits.py", 'else "test"', 'else "train"'),
-        ("dataio/probing.py", '".flac", ', ""),
+        ("dataio/audio_limits.py", "MIN_SECONDS = 0.1", "MIN_SECONDS = 0.2"),
+        ("preparation/splits.py", 'else "test"', 'else "train"'),
+        ("preparation/audio_listing.py", '".flac", ', ""),
         ("spelling.py", '"NFC"', '"NFKC"'),
     ],
 )
@@ -92,7 +92,9 @@ def test_library_code_that_decides_a_manifest_prepares_again(
 
 def test_only_the_scripts_that_use_a_module_prepare_again(copy):
     before = digest(copy, "ravdess"), digest(copy, "meld")
-    append(copy / "speechbrain_mser" / "dataio" / "tarballs.py", "\nX = 1\n")
+    append(
+        copy / "speechbrain_mser" / "preparation" / "tarballs.py", "\nX = 1\n"
+    )
     assert digest(copy, "ravdess") == before[0]
     assert digest(copy, "meld") != before[1]
 

@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from speechbrain_mser.dataio.manifest import write_manifest
-from speechbrain_mser.preparation.corpus import by_name
+from speechbrain_mser.preparation.file_names import by_name
 
 # The same examples in every run, and no failure by a busy machine
 claim = settings(

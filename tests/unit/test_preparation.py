@@ -21,10 +21,10 @@ from speechbrain_mser.preparation.audio_listing import (
 from speechbrain_mser.preparation.command_line import argument_parser
 from speechbrain_mser.preparation.corpus import (
     Corpus,
-    NotAnUtterance,
-    by_name,
+    preparation,
     prepare_corpus,
 )
+from speechbrain_mser.preparation.file_names import NotAnUtterance, by_name
 from speechbrain_mser.preparation.splits import check_speakers_disjoint
 
 TOY = Corpus(name="toy", language="eng", script=__file__, layout="speech")
@@ -390,7 +390,8 @@ def test_official_splits_may_share_speakers_and_it_is_said(root, out, capsys):
     )
     with pytest.raises(InputError, match="toy: speaker anna is in the splits"):
         check_speakers_disjoint(table.to_dict("records"))
-    assert "--valid_speakers" not in argument_parser(corpus, "").format_help()
+    parser = argument_parser(corpus, preparation(corpus, collect), "")
+    assert "--valid_speakers" not in parser.format_help()
 
 
 # Output
@@ -550,9 +551,27 @@ def test_folders_can_be_passed_over(root):
     assert list_files(root, skip=[root / "speech"]).audio == ["other/b.wav"]
 
 
-def test_a_script_may_have_split_options_of_its_own():
-    parser = argument_parser(TOY, "", speaker_options=False)
-    with pytest.raises(SystemExit):
-        parser.parse_args(
-            ["--data_folder", "a", "--save_folder", "b", "--test_speakers", "c"]
-        )
+def test_a_flag_for_each_argument_and_no_other():
+    def prepare_toy(data_folder, save_folder, session=5, share=0.2):
+        return data_folder, save_folder, session, share
+
+    options = {"session": {"help": "left out"}, "share": {}, "other": {}}
+    parser = argument_parser(TOY, prepare_toy, "", options)
+    folders = ["--data_folder", "a", "--save_folder", "b"]
+    given = parser.parse_args([*folders, "--session", "1"])
+    assert vars(given) == {
+        **{"data_folder": "a", "save_folder": "b"},
+        **{"session": 1, "share": 0.2},
+    }
+    for flag in ("--test_speakers", "--decode", "--other"):
+        with pytest.raises(SystemExit):
+            parser.parse_args([*folders, flag])
+
+
+def test_a_prepared_function_takes_what_its_corpus_has(root, out):
+    prepare_toy = preparation(TOY, by_name(parse_name))
+    manifest = prepare_toy(root, out, test_speakers=["anna"])
+    other = prepare(root, out / "other", test_speakers=["anna"])
+    assert manifest.read_bytes() == other.read_bytes()
+    with pytest.raises(TypeError, match="drop_known_bad"):
+        prepare_toy(root, out, drop_known_bad=True)
