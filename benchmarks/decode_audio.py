@@ -38,7 +38,8 @@ from speechbrain.dataio import audio_io
 from speechbrain.dataio.dataio import read_audio
 from speechbrain.dataio.preprocess import AudioNormalizer
 
-from speechbrain_mser.dataio.audio import SAMPLE_RATE, load_audio
+from speechbrain_mser import SAMPLE_RATE
+from speechbrain_mser.dataio.audio import load_audio
 
 # Relative, root mean square; white noise has a part of this just below 8 kHz,
 # where filters differ (speech is ten times closer).

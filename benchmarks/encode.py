@@ -31,8 +31,9 @@ from material import sample_of, whisper_base
 from report import ROOT, Row, in_turns, median_ratio, report
 from speechbrain.integrations.huggingface.whisper import Whisper
 
+from speechbrain_mser import SAMPLE_RATE
 from speechbrain_mser.dataio.audio import load_audio
-from speechbrain_mser.lobes import whisper
+from speechbrain_mser.lobes import encoder as frozen_encoder
 from speechbrain_mser.lobes.whisper import SAMPLES_PER_FRAME, WhisperEncoder
 
 # Relative, root mean square; a single value may be 1e-3 off, for some frames
@@ -58,7 +59,7 @@ def encode(encoder, batches):
 
 def encode_in_one_pass(encoder, batches):
     """The same, whatever the lengths in a batch."""
-    with patch.object(whisper, "FRAMES_PER_PASS", {"cpu": float("inf")}):
+    with patch.object(frozen_encoder, "FRAMES_PER_PASS", {"cpu": float("inf")}):
         return encode(encoder, batches)
 
 
@@ -139,7 +140,7 @@ def main():
         },
         arguments.repeats,
     )
-    seconds = sum(map(len, wavs)) / whisper.SAMPLE_RATE
+    seconds = sum(map(len, wavs)) / SAMPLE_RATE
     config = encoder.model.config
     speed = multiplication_speed(config.d_model, config.encoder_ffn_dim)
     frames = [-(-len(wav) // SAMPLES_PER_FRAME) for wav in wavs]

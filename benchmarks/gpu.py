@@ -37,27 +37,22 @@ from speechbrain.utils.epoch_loop import EpochCounter
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
+from speechbrain_mser import SAMPLE_RATE
 from speechbrain_mser.dataio.batching import (
     StoredUtterance,
     UtteranceBatch,
     make_dataset,
 )
-from speechbrain_mser.dataio.cached_encoding import (
-    FRAMES_PER_SECOND,
-    open_store,
-)
+from speechbrain_mser.dataio.cached_encoding import open_store
 from speechbrain_mser.emotions import CANONICAL
 from speechbrain_mser.features.store import FeatureStore, UtteranceKey
 from speechbrain_mser.inference import EmotionRecognizer
-from speechbrain_mser.lobes.whisper import (
-    FRAMES_PER_PASS_ELSEWHERE,
-    SAMPLE_RATE,
-    SAMPLES_PER_FRAME,
-)
+from speechbrain_mser.lobes.encoder import FRAMES_PER_PASS_ELSEWHERE
+from speechbrain_mser.lobes.whisper import SAMPLES_PER_FRAME
 from speechbrain_mser.losses import EmotionContrastiveLoss
 
 SECONDS = 4
-FRAMES = SECONDS * FRAMES_PER_SECOND
+FRAMES = SECONDS * SAMPLE_RATE // SAMPLES_PER_FRAME
 NEW_TOKENS = 10
 TOP_KERNELS = 15
 NAME_LENGTH = 100

@@ -19,11 +19,12 @@ import torch
 from material import emotional_llama, whisper_base
 from report import RESULTS, ROOT, environment, in_turns
 
+from speechbrain_mser import SAMPLE_RATE
 from speechbrain_mser.emotions import CANONICAL
 from speechbrain_mser.files.atomic import write_text
 from speechbrain_mser.lobes.llama import EmotionLLaMA
 from speechbrain_mser.lobes.qformer import EmotionQFormer
-from speechbrain_mser.lobes.whisper import SAMPLE_RATE, WhisperEncoder
+from speechbrain_mser.lobes.whisper import WhisperEncoder
 
 FRAMES = 200  # 4 s
 BATCH, QUERIES, N_LABELS = 16, 32, 7

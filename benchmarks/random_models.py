@@ -10,7 +10,12 @@ import torch
 from material import PROMPT, emotional_llama
 from safetensors.torch import save_file
 from speechbrain.integrations.huggingface.whisper import Whisper
-from transformers import LlamaConfig, WhisperConfig, WhisperFeatureExtractor
+from transformers import (
+    AutoModel,
+    LlamaConfig,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+)
 
 from speechbrain_mser.lobes.llama import EmotionLLaMA
 from speechbrain_mser.lobes.whisper import WhisperEncoder
@@ -131,8 +136,12 @@ class _Random:
         self.digest = None  # of weights that are in no file
 
 
-class _RandomWhisper(_Random, WhisperEncoder):
-    pass
+class _RandomWhisper(WhisperEncoder):
+    def _load_model(self, folder, config):
+        del folder
+        model = AutoModel.from_config(config, dtype=torch.bfloat16)
+        model.decoder = None
+        return model, None  # no digest of weights that are in no file
 
 
 class _RandomPeer(_Random, Whisper):

@@ -10,6 +10,8 @@ import sys
 from speechbrain_mser.torchaudio_extension import check_torchaudio
 
 __version__ = "0.1.0"
+# Of all audio that is heard or made, in Hz: what speech models are trained on.
+SAMPLE_RATE = 16000
 
 # While Python looks for what `-m` shall run, "-m" stands there: the command
 # looks by itself, as it is what mends torchaudio.

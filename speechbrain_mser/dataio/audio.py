@@ -10,6 +10,7 @@ import os
 import numpy as np
 import soxr
 
+from speechbrain_mser import SAMPLE_RATE
 from speechbrain_mser.dataio.audio_limits import (
     MIN_SECONDS,
     AudioError,
@@ -18,7 +19,6 @@ from speechbrain_mser.dataio.audio_limits import (
 )
 from speechbrain_mser.dataio.decoding import decode
 
-SAMPLE_RATE = 16000
 # What decides which samples a file has; features that were computed with
 # others are not taken for these.
 DECODING = {

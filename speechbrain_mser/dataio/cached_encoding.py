@@ -15,7 +15,6 @@ from speechbrain_mser.finite import finite_rows
 logger = get_logger(__name__)
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
-FRAMES_PER_SECOND = 50
 REFUSE = BadUtterances("stop")
 
 # Of an utterance that could be read and not be encoded,
@@ -35,8 +34,8 @@ def open_store(encoder, features, feature_folder, feature_dtype):
 
     Arguments
     ---------
-    encoder : WhisperEncoder
-        Or another with a ``fingerprint()``.
+    encoder : FrozenEncoder
+        The one that makes them.
     features : str
         "off", "read" or "write".
     feature_folder : str
@@ -68,7 +67,7 @@ def log_size(store, encoder, durations):
     ---------
     store : FeatureStore or None
         Where they go.
-    encoder : WhisperEncoder
+    encoder : FrozenEncoder
         Whose they are.
     durations : pandas.Series
         Of the utterances, in seconds.
@@ -80,7 +79,7 @@ def log_size(store, encoder, durations):
     size = each * (
         len(durations)
         if encoder.mean_over_time
-        else seconds * FRAMES_PER_SECOND
+        else seconds * encoder.frame_rate
     )
     free = shutil.disk_usage(store.folder).free
     logger.info(

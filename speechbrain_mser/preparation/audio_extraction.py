@@ -17,7 +17,8 @@ from typing import NamedTuple
 import soundfile
 from tqdm import tqdm
 
-from speechbrain_mser.dataio.audio import SAMPLE_RATE, read_samples
+from speechbrain_mser import SAMPLE_RATE
+from speechbrain_mser.dataio.audio import read_samples
 from speechbrain_mser.dataio.audio_limits import AudioError
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.files.atomic import atomic_path

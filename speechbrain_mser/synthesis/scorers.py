@@ -13,7 +13,8 @@ from speechbrain.utils.edit_distance import accumulatable_wer_stats
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 from transformers.models.whisper.english_normalizer import BasicTextNormalizer
 
-from speechbrain_mser.dataio.audio import SAMPLE_RATE, AudioError, load_audio
+from speechbrain_mser import SAMPLE_RATE
+from speechbrain_mser.dataio.audio import AudioError, load_audio
 from speechbrain_mser.dataio.batching import pad_together
 from speechbrain_mser.devices import find_device
 from speechbrain_mser.errors import InputError

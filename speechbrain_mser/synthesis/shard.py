@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from speechbrain_mser import SAMPLE_RATE
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.synthesis.backend import Translation
 from speechbrain_mser.synthesis.flac import encode_flac, why_unusable
@@ -33,8 +34,6 @@ from speechbrain_mser.synthesis.receipts import (
 )
 from speechbrain_mser.synthesis.sources import make_batches, read_ahead
 
-# Of what a translator gets
-SAMPLE_RATE = 16000
 # Batches that wait to be written: bounds the memory.
 _AHEAD = 2
 # A translator's files may lie on another disk than ours.

@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from speechbrain_mser.dataio.audio import SAMPLE_RATE
+from speechbrain_mser import SAMPLE_RATE
 from speechbrain_mser.dataio.batching import read_batches, refuse_bad
 from speechbrain_mser.dataio.cached_encoding import encode_batch, open_store
 from speechbrain_mser.errors import InputError

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import soxr
 
+from speechbrain_mser import SAMPLE_RATE
 from speechbrain_mser.errors import InputError
 
-SAMPLE_RATE = 16000
 # Neutral speech: eSpeak's settings, and dB below full scale, which leave room
 # for the loudest anger.
 NEUTRAL = {"pitch": 45, "range": 45, "rate": 160, "level": -27}

@@ -32,9 +32,10 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import yaml
-from espeak_engine import NEUTRAL, SAMPLE_RATE, Engine
+from espeak_engine import NEUTRAL, Engine
 from tqdm import tqdm
 
+from speechbrain_mser import SAMPLE_RATE
 from speechbrain_mser.emotions import CANONICAL
 from speechbrain_mser.errors import InputError, exits_on_input_error
 from speechbrain_mser.files.fingerprints import sha256

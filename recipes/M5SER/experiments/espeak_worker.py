@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from espeak_engine import SAMPLE_RATE, Engine
+from espeak_engine import Engine
 from espeak_prepare import (
     CORPUS,
     LANGUAGES,
@@ -32,6 +32,7 @@ from espeak_prepare import (
     prosody_of,
 )
 
+from speechbrain_mser import SAMPLE_RATE
 from speechbrain_mser.synthesis.backends.protocol import CannotStart, serve
 
 SOURCE = "eng"

@@ -24,7 +24,7 @@ from sklearn.manifold import TSNE
 from sklearn.preprocessing import StandardScaler
 from speechbrain.lobes.features import Fbank
 
-from speechbrain_mser.dataio.audio import SAMPLE_RATE
+from speechbrain_mser import SAMPLE_RATE
 from speechbrain_mser.dataio.batching import read_batches, select_utterances
 from speechbrain_mser.dataio.cached_encoding import encode_batch, open_store
 from speechbrain_mser.dataio.manifest import read_manifests

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from speechbrain_mser import SAMPLE_RATE
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.synthesis.backend import Backend, Translation
 from speechbrain_mser.synthesis.backends.protocol import (
@@ -18,7 +19,6 @@ from speechbrain_mser.synthesis.backends.protocol import (
 )
 from speechbrain_mser.synthesis.backends.worker import WorkerProcess
 
-SAMPLE_RATE = 16000
 # An answer that is larger, on the disk or decoded, is no utterance.
 MAX_BYTES = 2**30
 # Nor is a longer text one's transcript.

@@ -4,10 +4,10 @@ from importlib.metadata import version
 
 import numpy as np
 
+from speechbrain_mser import SAMPLE_RATE
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.synthesis.backend import Backend, Translation
 
-SAMPLE_RATE = 16000
 # Two frames: its features are normalised by how they vary.
 MIN_SAMPLES = 560
 DTYPES = ("float16", "bfloat16", "float32")
