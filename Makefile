@@ -1,6 +1,10 @@
 # What a contributor needs; `make help` lists it.
 
 PYTHON ?= python3
+# The oldest that is here of those that are promised
+OLDEST_PYTHON ?= $(shell for p in python3.10 python3.11 python3; do $$p -V >/dev/null 2>&1 && echo $$p && break; done)
+# What a wheel is tried on
+WHEEL_PYTHONS ?= python3.10 python3.13
 TORCH ?= 2.13.0
 TORCHAUDIO ?= 2.11.0
 MSER_DATA ?= ../shared/data
@@ -10,21 +14,21 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-m5ser ablation real loco loco-linear loco-qformer bench bench-gpu test lint format clean
+.PHONY: help install demo demo-m5ser ablation real loco loco-linear loco-qformer bench bench-gpu test test-oldest wheel lint format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | \
-	  sed -E 's/^([a-z0-9-]+):.*## /  make \1\t/' | expand -t 18
+	  sed -E 's/^([a-z0-9-]+):.*## /  make \1\t/' | expand -t 20
 
 install: $(INSTALLED) ## Make .venv with everything in it (demo and dev extras)
 
 # torch first and by version: left to the resolver it may be another build.
-$(INSTALLED): setup.py tools/mend_torchaudio.py
+$(INSTALLED): setup.py
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 10), "needs Python 3.10 or newer: make PYTHON=..."'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet torch==$(TORCH)
 	$(BIN)/pip install --quiet torch==$(TORCH) torchaudio==$(TORCHAUDIO) -e '.[demo,dev]'
-	$(BIN)/python tools/mend_torchaudio.py
+	$(BIN)/python -m speechbrain_mser mend-torchaudio
 	touch $@
 
 demo: install ## Both stages and zero-shot evaluation on a spoken toy corpus
@@ -61,6 +65,16 @@ bench-gpu: install ## Real shapes on a GPU; without one it says so
 test: install ## All tests, offline
 	$(BIN)/python -m pytest -n logical --dist loadfile
 
+# On Linux x86-64 the oldest torch comes with CUDA: several GB.
+test-oldest: ## All tests, on the oldest of all that is asked for
+	test -x .venv-oldest/bin/python || $(OLDEST_PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/pip install --quiet --constraint tests/oldest.txt -e '.[demo,dev]'
+	.venv-oldest/bin/python -m speechbrain_mser mend-torchaudio
+	.venv-oldest/bin/python -m pytest -n logical --dist loadfile
+
+wheel: ## Build the wheel; train and recognise in empty environments
+	$(PYTHON) tools/try_wheel.py --folder .venv-wheel $(WHEEL_PYTHONS)
+
 lint: install ## Check the style of code and YAML
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -71,4 +85,4 @@ format: install ## Rewrite the code in the project's style
 	$(BIN)/ruff format .
 
 clean: ## Remove .venv, results and caches
-	rm -rf $(VENV) results .pytest_cache .ruff_cache *.egg-info
+	rm -rf .venv* results .pytest_cache .ruff_cache *.egg-info
