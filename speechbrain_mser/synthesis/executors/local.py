@@ -20,9 +20,7 @@ import traceback
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 
-from speechbrain_mser.errors import InputError
-from speechbrain_mser.synthesis.executors import check_counts
-from speechbrain_mser.synthesis.executors.jobs import Jobs
+from speechbrain_mser.synthesis.executors.queue import attempt, run_queue
 
 # A worker's whole program. Its path of search is an argument, not PYTHONPATH:
 # a backend's own interpreter, of another version, would inherit that.
@@ -63,36 +61,18 @@ def run_local(work, shards, n_workers=1, max_attempts=3, gpus=()):
     InputError
         Nothing can be made: no weights, no such language, a full disk.
     """
-    check_counts(n_workers, max_attempts)
-    jobs = Jobs(shards, max_attempts)
     payload = pickle.dumps(work)
     workers = [
-        _Worker(payload, _environment(k, n_workers, gpus))
-        for k in range(n_workers)
+        _Worker(payload, _environment(number, n_workers, gpus))
+        for number in range(n_workers)
     ]
     try:
-        while True:
-            _hand_out(workers, jobs)
-            busy = [worker for worker in workers if worker.shard is not None]
-            if not busy:
-                return
-            for worker in _with_news(busy):
-                shard, attempts = worker.shard, worker.attempts
-                outcome = jobs.ended(shard, attempts, *worker.news())
-                if outcome is not None:
-                    yield outcome
+        yield from run_queue(workers, shards, max_attempts, _answered)
     finally:
         for worker in workers:
             worker.dismiss()
         for worker in workers:
             worker.end()
-
-
-def _hand_out(workers, jobs):
-    """Give everybody something to do, as far as there is anything."""
-    for worker in workers:
-        if worker.shard is None and jobs:
-            worker.begin(*jobs.next())
 
 
 def _environment(number, n_workers, gpus):
@@ -105,36 +85,35 @@ def _environment(number, n_workers, gpus):
     return environment
 
 
-def _with_news(workers):
+def _answered(workers):
     """The workers that have sent something, or have died."""
-    while True:
-        ready = wait([worker.connection for worker in workers], _LOOK)
-        found = [
-            worker
-            for worker in workers
-            if worker.connection in ready or worker.process.poll() is not None
-        ]
-        if found:
-            return found
+    busy = [worker for worker in workers if worker.job]
+    readable = wait([worker.connection for worker in busy], _LOOK)
+    return [
+        worker
+        for worker in busy
+        if worker.connection in readable or worker.process.poll() is not None
+    ]
 
 
 class _Worker:
-    """A place for a process, which is replaced when it dies."""
+    """A place for a process, which is replaced when it dies; see `run_queue`."""
 
     def __init__(self, payload, environment):
         self.payload = payload
         self.environment = environment
-        self.process = self.connection = self.shard = None
-        self.attempts = 0
+        self.process = self.connection = self.job = None
 
-    def begin(self, shard, attempts):
-        """Give it a shard that was begun so often before."""
-        self.shard, self.attempts = shard, attempts
+    def is_free(self):
+        return self.job is None
+
+    def begin(self, job):
+        self.job = job
         if self.process is None:
             self._start()
         # A process that is gone already is noticed on reading.
         with contextlib.suppress(OSError):
-            self.connection.send(shard)
+            self.connection.send(job[0])
 
     def _start(self):
         self.connection, theirs = Pipe()
@@ -151,40 +130,31 @@ class _Worker:
         with contextlib.suppress(OSError):
             self.connection.send_bytes(self.payload)
 
-    def news(self):
-        """What became of its shard: a receipt, or None and why not."""
-        self.shard = None
+    def answer(self):
         try:
             # What a dead one has started may hold its socket open.
             if self.process.poll() is not None and not self.connection.poll():
                 raise EOFError
-            kind, found = self.connection.recv()
+            kind, content = self.connection.recv()
         except (EOFError, OSError):
-            kind, found = "failed", f"its process ended ({self._how()})"
-        if kind == "made":
-            return found, ""
-        self.end()
-        if kind == "refused":
-            raise InputError(found)
-        return None, found
+            kind, content = "failed", f"its process ended ({self._how()})"
+        if kind != "made":
+            self.end()
+        return kind, content
 
     def _how(self):
         try:
             code = self.process.wait(_PATIENCE)
         except subprocess.TimeoutExpired:
             return "it closed its socket"
-        if code >= 0:
-            return f"exit code {code}"
-        return signal.Signals(-code).name
+        return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
 
     def dismiss(self):
         """Let it close its backend; one at work ends at once."""
-        if self.process is None:
-            return
-        if self.shard is None:
+        if self.process is not None and self.job is None:
             with contextlib.suppress(OSError):
                 self.connection.send(None)
-        else:
+        elif self.process is not None:
             self.connection.close()
 
     def end(self):
@@ -214,18 +184,16 @@ def _serve(descriptor):
     threading.Thread(
         target=_listen, args=(connection, arrived), daemon=True
     ).start()
-    work = None
     try:
         work = pickle.loads(arrived.get())
-        while (shard := pickle.loads(arrived.get())) is not None:
-            connection.send(("made", work.make(shard)))
-    except InputError as error:
-        connection.send(("refused", str(error)))
     except Exception:
         connection.send(("failed", traceback.format_exc()))
-    finally:
-        if work is not None:
-            work.close()
+        return
+    with contextlib.closing(work):
+        kind = "made"
+        while kind == "made" and (shard := pickle.loads(arrived.get())):
+            kind, content = attempt(work, shard)
+            connection.send((kind, content))
 
 
 def _listen(connection, arrived):

@@ -1,10 +1,10 @@
 """Shards made by actors of a Ray cluster, or of a Ray of this machine.
 
 Ray brings the places and notices who dies; which shard is whose is decided
-here, with a fixed number of actors and one request at a time for each. All
-hosts must have this environment and see the output folder at the same path,
-which every actor confirms before it gets a shard. Actors belong to the run:
-when it is gone, however that happened, Ray ends them.
+here, with one request at a time for each actor. All hosts must have this
+environment and see the output folder at the same path, which every actor
+confirms before it gets a shard. Actors belong to the run: when it is gone,
+however that happened, Ray ends them.
 """
 
 import contextlib
@@ -21,39 +21,23 @@ import uuid
 from pathlib import Path
 
 from speechbrain_mser.errors import InputError
-from speechbrain_mser.synthesis.executors import check_counts
-from speechbrain_mser.synthesis.executors.jobs import Jobs
+from speechbrain_mser.synthesis.executors.queue import attempt, run_queue
 from speechbrain_mser.synthesis.executors.ray_resources import (
     check_room,
     check_share,
     in_words,
-    shown,
 )
-from speechbrain_mser.synthesis.executors.ray_worker import Worker
 from speechbrain_mser.synthesis.receipts import PARTIAL, writing
 
-logger = logging.getLogger(__name__)
-
-# Seconds: how often it is looked at whether there are actors, and how long one
-# that was told to end may take.
+# Seconds: how often it is looked at whether there are actors, how long one
+# that was told to end may take, and a shared file system to show a file.
 _LOOK = 1.0
 _PATIENCE = 10.0
-# Bytes: only tasks and receipts are sent, audio goes by the file system.
-_STORE = 100 * 2**20
+_SIGHT = 10.0
 
 
 def import_ray():
-    """Ray, which is an extra.
-
-    Returns
-    -------
-    module
-
-    Raises
-    ------
-    InputError
-        It is not installed.
-    """
+    """Ray, which is an extra."""
     try:
         import ray
     except ImportError:
@@ -78,15 +62,9 @@ def run_ray(
 
     Arguments
     ---------
-    work : ShardWork
-        Makes one shard; travels to every actor.
-    shards : iterable of Shard
-        Asked for one by one, as actors become free.
-    n_workers : int
-        How many actors.
-    max_attempts : int
-        How often a shard is begun when its actor dies or fails on it; and
-        how often in a row an actor is started that dies before it has one.
+    work, shards, n_workers, max_attempts
+        As for `run_local`, of actors. An actor that dies before it is there
+        is started so often in a row, too.
     address : str
         ``local``: a Ray of this machine, started for this run; ``auto``: the
         cluster that this machine belongs to; or its ``host:port``.
@@ -102,249 +80,229 @@ def run_ray(
     Yields
     ------
     Outcome
-        One for each shard, in the order in which they end.
+        As `run_local`.
 
     Raises
     ------
     InputError
-        Nothing can be made: no weights, no such language, a full disk; there
-        is no Ray, no place for so many actors, or a host without the folder.
+        As `run_local`; or there is no Ray, no place for so many actors, or a
+        host without the folder.
     """
-    check_counts(n_workers, max_attempts)
     check_share("ray_cpus", num_cpus)
     if num_gpus:
         check_share("ray_gpus", num_gpus)
-    jobs = Jobs(shards, max_attempts)
-    if not jobs:
-        return
     ray = import_ray()
     with _connected(ray, address), _sign(work.output_folder) as sign:
-        asked = check_room(_nodes(ray), n_workers, num_cpus, num_gpus)
-        actor = ray.remote(
-            num_cpus=asked["CPU"],
-            num_gpus=asked["GPU"],
-            # Who is replaced, and when, is decided here
-            max_restarts=0,
-            scheduling_strategy="SPREAD",
+        nodes = _nodes(ray)
+        if num_gpus is None:
+            num_gpus = int(any(node["Resources"].get("GPU") for node in nodes))
+        asked = check_room(nodes, n_workers, num_cpus, num_gpus)
+        # Who is replaced, and when, is decided here
+        options = {"max_restarts": 0, "scheduling_strategy": "SPREAD"}
+        actor_class = ray.remote(
+            num_cpus=num_cpus, num_gpus=num_gpus, **options
         )(Worker)
         begin = sys.path, os.getcwd(), str(sign), pickle.dumps(work)
         places = [
-            _Place(ray, actor, begin, max_attempts) for _ in range(n_workers)
+            _Place(ray, actor_class, begin, max_attempts)
+            for _ in range(n_workers)
         ]
-        hope = _Hope(ray, asked, n_workers, patience)
+        wait = _Waiting(ray, asked, patience)
         try:
-            while jobs or any(place.shard for place in places):
-                _hand_out(places, jobs)
-                hope.check(places)
-                for place in _with_news(ray, places):
-                    shard, attempts = place.shard, place.attempts
-                    news = place.news()
-                    if shard is None:
-                        continue
-                    outcome = jobs.ended(shard, attempts, *news)
-                    if outcome is not None:
-                        yield outcome
+            yield from run_queue(places, shards, max_attempts, wait)
         finally:
-            _dismiss(ray, places)
+            closing = [p.actor.close.remote() for p in places if p.is_free()]
+            if closing:
+                ray.wait(closing, num_returns=len(closing), timeout=_PATIENCE)
+            for place in places:
+                place.end()
 
 
-def _hand_out(places, jobs):
-    """Give everybody something to do, as far as there is anything."""
-    for place in places:
-        if not jobs:
-            return
-        if place.actor is None and not place.given_up:
+class Worker:
+    """What lives in an actor, on whatever host."""
+
+    def begin(self, path, folder, sign, work):
+        """Be where the run is, with its ``sys.path``, and see its sign."""
+        self.host, self.work, self.pickled = socket.gethostname(), None, work
+        # Scripts and their backends need not be installed
+        sys.path[:] = dict.fromkeys([*path, *sys.path])
+        try:
+            os.chdir(folder)
+        except OSError as error:
+            return "refused", (
+                f"host {self.host} has no folder {folder}, where this was "
+                f"started ({error.strerror}); start it from a folder that all "
+                "hosts share"
+            )
+        until = time.monotonic() + _SIGHT
+        while not os.path.exists(sign):
+            if time.monotonic() > until:
+                return "refused", (
+                    f"host {self.host} does not see what is written to "
+                    f"{Path(sign).parents[1]}; the output folder must be on a "
+                    "file system that all hosts share, at the same path"
+                )
+            time.sleep(0.1)
+        return "there", self.host
+
+    def make(self, shard):
+        """Make a shard; as `attempt`."""
+        self.work = self.work or pickle.loads(self.pickled)
+        kind, content = attempt(self.work, shard)
+        return kind, (
+            content if kind == "made" else f"host {self.host}: {content}"
+        )
+
+    def close(self):
+        """Close the backend."""
+        if self.work is not None:
+            self.work.close()
+
+
+class _Place:
+    """A place for an actor, which is replaced when it dies; see `run_queue`."""
+
+    def __init__(self, ray, actor_class, arguments, max_starts):
+        self.ray, self.actor_class = ray, actor_class
+        self.arguments = arguments
+        self.starts_left = self.max_starts = max_starts
+        # `reference` is to the answer that the actor owes
+        self.actor = self.reference = self.job = None
+        # Where the actor is, once it is there; why the last one never was
+        self.host = self.failure = ""
+
+    def start(self):
+        """Ask Ray for an actor, where none is; it may take long to come."""
+        if self.actor is None and self.starts_left:
+            self.starts_left -= 1
+            self.actor = self.actor_class.remote()
+            self.reference = self.actor.begin.remote(*self.arguments)
+
+    def arrive(self):
+        """Take an actor's first answer."""
+        kind, content = self.answer()
+        if kind == "refused":
+            raise InputError(content)
+        if kind == "there":
+            self.host, self.starts_left = content, self.max_starts
+        else:
+            self.failure = content
+
+    def is_free(self):
+        return bool(self.host) and self.reference is None
+
+    def begin(self, job):
+        self.job, self.reference = job, self.actor.make.remote(job[0])
+
+    def answer(self):
+        reference, self.reference = self.reference, None
+        try:
+            kind, content = self.ray.get(reference)
+        except self.ray.exceptions.RayError as error:
+            # Ray writes in colours
+            told = re.sub(r"\x1b\[\d+m", "", str(error))
+            kind, content = "failed", f"its actor ended: {told}"
+        if kind == "failed":
+            self.end()
+        return kind, content
+
+    def end(self):
+        """Be rid of the actor, dead or of a state that nobody knows."""
+        if self.actor is not None:
+            self.ray.kill(self.actor)
+        self.actor, self.host = None, ""
+
+
+class _Waiting:
+    """Waits for actors and their answers, as long as there is hope."""
+
+    def __init__(self, ray, asked, patience):
+        self.ray, self.asked, self.patience = ray, asked, patience
+        self.last_seen = time.monotonic()
+
+    def __call__(self, places):
+        """The places whose actors have answered for a shard, or have died."""
+        for place in places:
             place.start()
-        elif place.host and place.shard is None:
-            place.begin(*jobs.next())
+        self._hope(places)
+        owed = {p.reference: p for p in places if p.reference is not None}
+        ready, _ = self.ray.wait(list(owed), timeout=_LOOK)
+        answered = [owed[reference] for reference in ready]
+        for place in answered:
+            if not place.job:
+                place.arrive()
+        return [place for place in answered if place.job]
 
-
-def _with_news(ray, places):
-    """The places whose actors have answered, or have died."""
-    asked = {p.reference: p for p in places if p.reference is not None}
-    found, _ = ray.wait(list(asked), timeout=_LOOK) if asked else ([], [])
-    return [asked[reference] for reference in found]
-
-
-def _dismiss(ray, places):
-    """Let actors close their backends; those at work end at once."""
-    there = [place for place in places if place.actor is not None]
-    closing = [p.actor.close.remote() for p in there if p.reference is None]
-    ending = [p.reference for p in there if p.reference is not None]
-    if closing:
-        ray.wait(closing, num_returns=len(closing), timeout=_PATIENCE)
-    for place in there:
-        ray.kill(place.actor)
-    if ending:
-        # It is answered when its actor is gone
-        ray.wait(ending, num_returns=len(ending), timeout=_PATIENCE)
-
-
-@contextlib.contextmanager
-def _sigterm_kept():
-    """Undo Ray's own handling, which ends in an abort with a trace.
-
-    Whoever is told to end just ends; Ray sees to the actors all the same.
-    """
-    before = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL
-    try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)
-
-
-@contextlib.contextmanager
-def _connected(ray, address):
-    """Be part of a Ray, and leave this process as it was."""
-    _check_address(address)
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Whatever becomes of the network, this machine can reach itself
-    own = {
-        "include_dashboard": False,
-        "_node_ip_address": "127.0.0.1",
-        "object_store_memory": _STORE,
-    }
-    try:
-        with _sigterm_kept():
-            if address == "local":
-                ray.init(address, logging_level=logging.ERROR, **own)
-            else:
-                ray.init(address, logging_level=logging.WARNING)
-    except (
-        OSError,
-        RuntimeError,
-        ValueError,
-        ray.exceptions.RayError,
-    ) as error:
-        raise InputError(_no_ray(address, error)) from None
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _check_address(address):
-    """Refuse one where nobody is; Ray would look for minutes."""
-    if address in ("local", "auto"):
-        return
-    host, _, port = str(address).rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), _PATIENCE).close()
-    except (OSError, ValueError, OverflowError) as error:
-        raise InputError(_no_ray(address, error)) from None
-
-
-def _no_ray(address, error):
-    return (
-        f"there is no Ray to be reached at ray_address {address}: {error}; "
-        "expected local, auto on a host where `ray start` was run, or "
-        "host:port of the cluster's head"
-    )
-
-
-@contextlib.contextmanager
-def _sign(folder):
-    """A file by which actors recognise the output folder."""
-    place = Path(os.path.abspath(folder), PARTIAL)
-    sign = place / f"ray-{uuid.uuid4().hex}"
-    with writing(folder):
-        place.mkdir(parents=True, exist_ok=True)
-        sign.touch()
-    try:
-        yield sign
-    finally:
-        with contextlib.suppress(OSError):
-            sign.unlink()
+    def _hope(self, places):
+        if any(place.host for place in places):
+            self.last_seen = time.monotonic()
+        elif not any(place.actor for place in places):
+            raise InputError(
+                "workers end before they begin; all hosts need this "
+                "environment, with the same Python and Ray, at the same "
+                f"path. The last: {places[-1].failure}"
+            )
+        elif time.monotonic() - self.last_seen > self.patience:
+            free = self.ray.available_resources()
+            raise InputError(
+                f"{self.asked}, and none of them was there in "
+                f"{self.patience:g} s: {in_words(_nodes(self.ray))}; of that "
+                f"{free.get('CPU', 0):g} CPU and {free.get('GPU', 0):g} GPU "
+                "are free. Wait for the cluster's other programs or lost "
+                "hosts, or ask for less"
+            )
 
 
 def _nodes(ray):
     return [node for node in ray.nodes() if node["Alive"]]
 
 
-class _Hope:
-    """Ends a run that waits for actors which never come."""
+@contextlib.contextmanager
+def _connected(ray, address):
+    """Be part of a Ray, and leave this process as it was."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    options = {"logging_level": logging.WARNING}
+    if address == "local":
+        options = {
+            "logging_level": logging.ERROR,
+            "include_dashboard": False,
+            # Whatever becomes of the network, this machine can reach itself
+            "_node_ip_address": "127.0.0.1",
+            # Only tasks and receipts are sent, audio goes by the file system
+            "object_store_memory": 100 * 2**20,
+        }
+    sigterm = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL
+    try:
+        if address not in ("local", "auto"):
+            # Where nobody is, Ray would look for minutes
+            host, _, port = str(address).rpartition(":")
+            socket.create_connection((host, int(port)), _PATIENCE).close()
+        ray.init(address, **options)
+    except (OSError, RuntimeError, ValueError, OverflowError) as error:
+        raise InputError(
+            f"there is no Ray to be reached at ray_address {address}: {error}; "
+            "expected local, auto on a host where `ray start` was run, or "
+            "host:port of the cluster's head"
+        ) from None
+    finally:
+        # Ray's own handling ends in an abort with a trace
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, sigterm)
+    try:
+        yield
+    finally:
+        ray.shutdown()
 
-    def __init__(self, ray, asked, n_workers, patience):
-        self.ray = ray
-        self.asked = asked
-        self.n_workers = n_workers
-        self.patience = patience
-        self.since = time.monotonic()
 
-    def check(self, places):
-        """Refuse to wait longer, if there is nobody."""
-        if any(place.host for place in places):
-            self.since = time.monotonic()
-        elif all(place.given_up for place in places):
-            raise InputError(
-                "workers end before they begin; all hosts need this "
-                "environment, with the same Python and Ray, at the same "
-                f"path. The last: {places[-1].given_up}"
-            )
-        elif time.monotonic() - self.since > self.patience:
-            free = self.ray.available_resources()
-            raise InputError(
-                f"{in_words(self.n_workers, self.asked)} are asked for, and "
-                f"none of them was there in {self.patience:g} s: "
-                f"{shown(_nodes(self.ray))}; of that {free.get('CPU', 0):g} CPU and "
-                f"{free.get('GPU', 0):g} GPU are free. Wait for the cluster's "
-                "other programs or lost hosts, or ask for less"
-            )
-
-
-class _Place:
-    """A place for an actor, which is replaced when it dies."""
-
-    def __init__(self, ray, actor_class, arguments, max_attempts):
-        self.ray = ray
-        self.actor_class = actor_class
-        self.arguments = arguments
-        self.max_attempts = max_attempts
-        # What it was asked, until it has answered
-        self.actor = self.reference = self.shard = None
-        # Where it is, once it is there
-        self.host = ""
-        self.attempts = self.failed = 0
-        # Why no actor is started here any more
-        self.given_up = ""
-
-    def start(self):
-        """Ask Ray for an actor; it may take long to come."""
-        self.actor = self.actor_class.remote()
-        self.reference = self.actor.begin.remote(*self.arguments)
-
-    def begin(self, shard, attempts):
-        """Give it a shard that was begun so often before."""
-        self.shard, self.attempts = shard, attempts
-        self.reference = self.actor.make.remote(shard)
-
-    def news(self):
-        """What became of its shard, if any: a receipt, or why not."""
-        reference, self.reference = self.reference, None
-        try:
-            kind, found = self.ray.get(reference)
-        except self.ray.exceptions.RayError as error:
-            # Ray writes in colours
-            told = re.sub(r"\x1b\[\d+m", "", str(error))
-            kind, found = "failed", f"its actor ended: {told}"
-        if kind == "refused":
-            raise InputError(found)
-        if kind == "there":
-            self.host, self.failed = found, 0
-        elif kind == "failed":
-            self._lose(found)
-            return None, found
-        self.shard = None
-        return found, ""
-
-    def _lose(self, why):
-        """Be rid of an actor that died, or of which nobody knows its state."""
-        if not self.host:
-            self.failed += 1
-            if self.failed == self.max_attempts:
-                logger.warning("a worker is given up: %s", why)
-                self.given_up = why
-        self.ray.kill(self.actor)
-        self.actor = self.shard = None
-        self.host = ""
+@contextlib.contextmanager
+def _sign(folder):
+    """A file by which actors recognise the output folder."""
+    sign = Path(os.path.abspath(folder), PARTIAL, f"ray-{uuid.uuid4().hex}")
+    with writing(folder):
+        sign.parent.mkdir(parents=True, exist_ok=True)
+        sign.touch()
+    try:
+        yield sign
+    finally:
+        with contextlib.suppress(OSError):
+            sign.unlink()

@@ -14,7 +14,7 @@ from echo_backend import EchoBackend
 from made_audio import audio
 
 from speechbrain_mser.errors import InputError
-from speechbrain_mser.synthesis.executors import ray_worker
+from speechbrain_mser.synthesis.executors import ray_executor
 from speechbrain_mser.synthesis.executors.ray_executor import run_ray
 from speechbrain_mser.synthesis.executors.ray_resources import check_room
 
@@ -274,7 +274,7 @@ def test_a_ray_of_its_own_ends_with_its_driver(
         (1, 0.4, 6),
         (1, 0.3, 9),
         (1, 2, 1),
-        (4, None, 2),
+        (4, 1, 2),
         (2, 3, 0),
     ],
 )
@@ -288,14 +288,14 @@ def test_room_is_counted_host_by_host(cpus, gpus, room):
 
 
 def test_a_host_without_the_folders_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(ray_worker, "_SIGHT", 0.0)
+    monkeypatch.setattr(ray_executor, "_SIGHT", 0.0)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.chdir(tmp_path)
     place = str(tmp_path / "out/.partial/ray-1")
-    kind, told = ray_worker.Worker().begin([], str(tmp_path), place, b"")
+    kind, told = ray_executor.Worker().begin([], str(tmp_path), place, b"")
     assert kind == "refused"
     assert f"does not see what is written to {tmp_path}/out" in told
-    kind, told = ray_worker.Worker().begin(
+    kind, told = ray_executor.Worker().begin(
         [], str(tmp_path / "home"), place, b""
     )
     assert kind == "refused"
@@ -312,7 +312,6 @@ def test_without_ray_its_extra_is_named(begin, monkeypatch):
 @pytest.mark.parametrize(
     "options, told",
     [
-        ({"n_workers": 0}, "at least 1"),
         ({"num_cpus": 0}, "ray_cpus is 0, expected"),
         ({"num_cpus": "all"}, "ray_cpus is 'all', expected"),
         ({"num_gpus": 1.5}, "ray_gpus is 1.5, expected .* a whole number"),
