@@ -28,14 +28,8 @@ import soundfile
 from echo_backend import EchoBackend
 
 from speechbrain_mser.synthesis.executors.local import run_local
+from speechbrain_mser.synthesis.folder import SynthesisFolder
 from speechbrain_mser.synthesis.plan import Plan
-from speechbrain_mser.synthesis.receipts import (
-    begin_folder,
-    clear_partial,
-    digest,
-    hold_part,
-    read_receipts,
-)
 from speechbrain_mser.synthesis.shard import ShardWork
 
 # What a receipt says about its making, not about what was made.
@@ -149,25 +143,17 @@ def find_executor(address):
 def drive(table, folder, address):
     """Make what is not there; this is what is killed."""
     plan = Plan(pandas.read_pickle(table), ["deu", "fra"], 0.15)
-    begin_folder(folder, plan.description, SETTINGS)
-    with hold_part(folder, "1/1"):
-        receipts = read_receipts(
-            folder, plan.shards.name, plan.digest, digest(SETTINGS)
-        )
+    folder = SynthesisFolder(folder, plan.description, SETTINGS)
+    with folder.hold_part("1/1"):
+        receipts = folder.receipts(plan.shards.name)
         left = [name for name in plan.shards.name if name not in receipts]
-        work = ShardWork(
-            partial(EchoBackend, seconds=EFFORT),
-            "echo",
-            folder,
-            plan.digest,
-            digest(SETTINGS),
-            batch_size=4,
-        )
+        backend = partial(EchoBackend, seconds=EFFORT)
+        work = ShardWork(backend, folder, batch_size=4)
         shards = map(plan.shard, left)
         for outcome in find_executor(address)(work, shards):
             if not outcome.receipt:
                 raise SystemExit(outcome.error)
-        clear_partial(folder)
+        folder.clear_partial()
 
 
 def start(table, folder, place):

@@ -25,13 +25,8 @@ from material import sample_of
 from report import ROOT, Row, in_turns, report
 
 from speechbrain_mser.synthesis.executors.local import run_local
+from speechbrain_mser.synthesis.folder import SynthesisFolder
 from speechbrain_mser.synthesis.plan import Plan
-from speechbrain_mser.synthesis.receipts import (
-    begin_folder,
-    digest,
-    read_receipts,
-    write_shard,
-)
 from speechbrain_mser.synthesis.shard import ShardWork
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
@@ -67,18 +62,17 @@ def pretend_finished(plan, folder, settings):
     }
     scratch = folder / "scratch"
     scratch.mkdir(parents=True)
+    translations = SynthesisFolder(folder, plan.description, settings)
     for shard in plan.shards.itertuples():
-        receipt = {"shard": shard.name, "plan": plan.digest}
-        receipt["settings"] = digest(settings)
-        write_shard(folder, scratch, receipt, [row] * shard.utterances)
+        translations.finish(
+            scratch, {"shard": shard.name}, [row] * shard.utterances
+        )
 
 
 def look_up(plan, folder, settings):
     """Find out that all shards are finished."""
-    found = read_receipts(
-        folder, plan.shards.name, plan.digest, digest(settings)
-    )
-    assert len(found) == len(plan.shards)
+    translations = SynthesisFolder(folder, plan.description, settings)
+    assert len(translations.receipts(plan.shards.name)) == len(plan.shards)
 
 
 def make(plan, folder, settings, count, n_workers):
@@ -92,8 +86,8 @@ def make(plan, folder, settings, count, n_workers):
     whole : float
         Utterances per second of all that time.
     """
-    begin_folder(folder, plan.description, settings)
-    work = ShardWork(EchoBackend, "echo", folder, plan.digest, digest(settings))
+    translations = SynthesisFolder(folder, plan.description, settings)
+    work = ShardWork(EchoBackend, translations)
     enough = np.searchsorted(plan.shards.utterances.cumsum(), count) + 1
     shards = [plan.shard(name) for name in plan.shards.name[:enough]]
     # One utterance for each worker, over which it starts and loads

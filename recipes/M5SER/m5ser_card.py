@@ -14,11 +14,16 @@ spectrograms.png (Fig. 2) and card.json, which holds all numbers.
 """
 
 import json
+import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
 
 import pandas
+
+# The paper's figures are among the experiments
+sys.path.append(str(Path(__file__).resolve().parent / "experiments"))
+
 from figures import draw_distributions, draw_spectrograms
 from licences import inherited
 from m5ser_prepare import SCORES, prepare_m5ser
@@ -29,10 +34,8 @@ from speechbrain_mser.files.atomic import atomic_path
 from speechbrain_mser.files.tables import read_json, read_table
 from speechbrain_mser.preparation.command_line import sources_parser
 from speechbrain_mser.synthesis.card import dataset_card
-from speechbrain_mser.synthesis.shard_check import (
-    describe_shards,
-    was_synthesized,
-)
+from speechbrain_mser.synthesis.folder import SynthesisFolder, was_synthesized
+from speechbrain_mser.synthesis.shard_check import describe_shards
 
 # A map of fewer shows nothing.
 FEWEST = 10
@@ -96,8 +99,11 @@ def write_card(output_folder, manifest_folder, sources, most=2000, seed=1):
     dropped = read_table(
         manifest.with_name("m5ser_dropped.csv"), ["item", "reason"]
     )
+    made = None
+    if was_synthesized(folder):
+        made = describe_shards(SynthesisFolder.of(folder))
     facts = {
-        "made": describe_shards(folder) if was_synthesized(folder) else None,
+        "made": made,
         "filters": filters,
         "dropped": dict(
             Counter(
@@ -117,7 +123,7 @@ def write_card(output_folder, manifest_folder, sources, most=2000, seed=1):
     _write(folder / "card.json", _as_json(facts))
     licences = inherited(
         set(table.corpus),
-        facts["made"]["backend"] if facts["made"] else "unknown",
+        made["backend"] if made else "unknown",
     )
     card = dataset_card(table, source, licences=licences, **facts)
     _write(folder / "README.md", card.encode())

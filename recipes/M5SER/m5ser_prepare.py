@@ -51,10 +51,9 @@ from speechbrain_mser.synthesis.filters import (
     filters_toll,
     toll_table,
 )
-from speechbrain_mser.synthesis.receipts import FOLDER_FILE
-from speechbrain_mser.synthesis.shard_check import (
-    finished_shards,
-    read_rows,
+from speechbrain_mser.synthesis.folder import (
+    FOLDER_FILE,
+    SynthesisFolder,
     was_synthesized,
 )
 
@@ -239,14 +238,15 @@ def _read_finished(folder):
     """
     if not was_synthesized(folder):
         return LANGUAGES, None
-    finished = finished_shards(folder)
+    translations = SynthesisFolder.of(folder)
+    receipts = translations.receipts()
     texts = {
         row["audio"]: row["text"]
-        for name in finished
-        for row in read_rows(folder, name)
+        for name in receipts
+        for row in translations.rows(name)
         if row["audio"]
     }
-    return sorted({r["language"] for r in finished.values()}), texts
+    return sorted({r["language"] for r in receipts.values()}), texts
 
 
 def _find_sources(folder, languages, source_folder):

@@ -33,21 +33,13 @@ from speechbrain_mser.settings.hparams import (
     read_settings,
 )
 from speechbrain_mser.synthesis.executors.local import run_local
+from speechbrain_mser.synthesis.folder import SynthesisFolder
 from speechbrain_mser.synthesis.plan import (
     Plan,
     read_sources,
     target_languages,
 )
 from speechbrain_mser.synthesis.progress import plan_report, status_report
-from speechbrain_mser.synthesis.receipts import (
-    begin_folder,
-    check_folder,
-    clear_partial,
-    digest,
-    forget,
-    hold_part,
-    read_receipts,
-)
 from speechbrain_mser.synthesis.shard import ShardWork, check_languages
 from speechbrain_mser.synthesis.shard_check import damaged_shards
 
@@ -203,13 +195,10 @@ def run(execute, work, plan, shards, receipts):
         )
 
 
-def tell(plan, folder, described, settings):
+def tell(plan, folder, settings):
     """Print what there is to do, or how far it is; write nothing."""
-    check_folder(folder, plan.description, described)
     shards = part_of(plan.shards, settings)
-    receipts = read_receipts(
-        folder, shards.name, plan.digest, digest(described)
-    )
+    receipts = folder.receipts(shards.name)
     if settings["dry_run"]:
         print(
             plan_report(
@@ -220,7 +209,7 @@ def tell(plan, folder, described, settings):
         print(status_report(shards, receipts))
 
 
-def make(plan, folder, described, settings, make_backend, execute):
+def make(plan, folder, settings, make_backend, execute):
     """Make the shards of this part.
 
     Returns
@@ -229,37 +218,29 @@ def make(plan, folder, described, settings, make_backend, execute):
         Whether all parts are finished.
     """
     shards = part_of(plan.shards, settings)
-    digests = plan.digest, digest(described)
     work = ShardWork(
-        make_backend,
-        settings["backend"],
-        folder,
-        *digests,
-        settings["batch_size"],
-        settings["batch_seconds"],
+        make_backend, folder, settings["batch_size"], settings["batch_seconds"]
     )
-    begin_folder(folder, plan.description, described)
-    with hold_part(folder, settings["shard_index"]):
-        receipts = read_receipts(folder, shards.name, *digests)
+    with folder.hold_part(settings["shard_index"]):
+        receipts = folder.receipts(shards.name)
         again = damaged_shards(folder, receipts, settings["check_audio"])
         for name, lost in again.items():
             logger.warning("%s is made again: %s", name, lost)
         if settings["retry_failed"]:
             again |= {name: "" for name, r in receipts.items() if r["failed"]}
         for name in again:
-            forget(folder, name)
+            folder.forget(name)
             del receipts[name]
         run(execute, work, plan, shards, receipts)
         print(status_report(shards, receipts))
         if receipts and not any(r["made"] for r in receipts.values()):
             raise InputError(
-                f"none of the utterances could be translated; {folder}/shards "
+                f"none of the utterances could be translated; {folder.path}/shards "
                 "says why, in the column error"
             )
-        receipts = read_receipts(folder, plan.shards.name, *digests)
-        if len(receipts) < len(plan.shards):
+        if len(folder.receipts(plan.shards.name)) < len(plan.shards):
             return False
-        clear_partial(folder)
+        folder.clear_partial()
         return True
 
 
@@ -288,15 +269,18 @@ def main():
         settings["corpus_options"],
     )
     plan = make_plan(manifests, settings)
-    described = {"backend": settings["backend"], **backend.settings()}
-    folder = Path(settings["output_folder"])
+    folder = SynthesisFolder(
+        settings["output_folder"],
+        plan.description,
+        {"backend": settings["backend"], **backend.settings()},
+    )
     if only_tell:
-        tell(plan, folder, described, settings)
-    elif make(plan, folder, described, settings, make_backend, execute):
+        tell(plan, folder, settings)
+    elif make(plan, folder, settings, make_backend, execute):
         # It draws: --status need not wait for what that imports
         from m5ser_card import finish
 
-        finish(folder, settings["manifest_folder"], manifests)
+        finish(folder.path, settings["manifest_folder"], manifests)
     else:
         print("other parts are not finished: no manifest, no card yet")
 

@@ -14,10 +14,9 @@ import pandas
 
 from speechbrain_mser.dataio.manifest import read_manifest, read_manifests
 from speechbrain_mser.errors import InputError
-from speechbrain_mser.synthesis.receipts import digest
 from speechbrain_mser.synthesis.shard import Shard, Task
 
-# To be raised when packing or digests change.
+# To be raised when packing or the description change.
 VERSION = 1
 # What decides how a translation sounds, or what a translator may go by.
 _DIGESTED = (
@@ -55,9 +54,7 @@ class Plan:
     Attributes
     ----------
     description : dict
-        What the plan is made of, for `receipts.begin_folder`.
-    digest : str
-        Of the description.
+        What the plan is made of, for `SynthesisFolder`.
     shards : pandas.DataFrame
         name, language, utterances, seconds (of the sources); language by
         language.
@@ -86,7 +83,6 @@ class Plan:
                 for corpus, rows in table.groupby("corpus", sort=True)
             },
         }
-        self.digest = digest(self.description)
         self._columns = [table[name].to_numpy(object) for name in Task._fields]
         self._rows, shards = {}, []
         for language in languages:

@@ -168,7 +168,7 @@ def plan_report(shards, receipts, n_workers, speed=None):
     else:
         time, why = numbers["seconds_left"], "at the rate measured so far"
     text.append(
-        "time: not known before a shard is finished, or --speed is given"
+        "time: not known before a shard is finished, or speed is given"
         if time is None
         else f"time: {duration_in_words(time)} ({why})"
     )

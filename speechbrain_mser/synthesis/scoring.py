@@ -9,16 +9,15 @@ that was made anew is. A killed run loses a shard at most.
 """
 
 import json
-from pathlib import Path
 
 from tqdm import tqdm
 
 from speechbrain_mser.errors import InputError
-from speechbrain_mser.files.atomic import atomic_path
+from speechbrain_mser.files.atomic import atomic_path, write_text
 from speechbrain_mser.files.csv_files import write_csv
 from speechbrain_mser.files.tables import read_table
+from speechbrain_mser.synthesis.folder import SynthesisFolder
 from speechbrain_mser.synthesis.scorers import Pair, readable
-from speechbrain_mser.synthesis.shard_check import finished_shards, read_rows
 
 FOLDER = "scores"
 TABLE = "scores.csv"
@@ -32,7 +31,7 @@ def score_folder(folder, sources, scorers, batch_size=16):
     Arguments
     ---------
     folder : str or path-like
-        What `synthesize.py` wrote.
+        What a synthesis wrote.
     sources : pandas.DataFrame
         The sources, as `read_manifests` returns, paths resolved.
     scorers : list of Scorer
@@ -51,8 +50,8 @@ def score_folder(folder, sources, scorers, batch_size=16):
         There is no finished shard, a source is in no manifest, or two
         scorers have a column in common.
     """
-    folder = Path(folder)
-    receipts = finished_shards(folder)
+    translations = SynthesisFolder.of(folder)
+    folder, receipts = translations.path, translations.receipts()
     if not receipts:
         raise InputError(f"{folder}: no shard is finished; nothing to score")
     columns = [name for scorer in scorers for name in scorer.columns]
@@ -66,11 +65,11 @@ def score_folder(folder, sources, scorers, batch_size=16):
         for name, receipt in receipts.items():
             record = {"rows": receipt["rows_sha256"], "scorers": settings}
             if not _is_scored(folder, name, record):
-                rows = [row for row in read_rows(folder, name) if row["audio"]]
+                rows = [r for r in translations.rows(name) if r["audio"]]
                 scores = _score(folder, rows, by_id, scorers, batch_size)
                 _write(folder / FOLDER / f"{name}.csv", header, scores)
-                with atomic_path(folder / FOLDER / f"{name}.json") as partial:
-                    partial.write_text(json.dumps(record) + "\n", "utf-8")
+                record_path = folder / FOLDER / f"{name}.json"
+                write_text(record_path, json.dumps(record) + "\n")
             bar.update(receipt["made"])
     found = (
         row

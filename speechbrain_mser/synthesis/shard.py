@@ -7,7 +7,6 @@ receipt and is made again, over what was moved already.
 """
 
 import errno
-import hashlib
 import os
 import shutil
 import socket
@@ -20,15 +19,12 @@ from typing import NamedTuple
 
 from speechbrain_mser import SAMPLE_RATE
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.files.fingerprints import sha256
 from speechbrain_mser.synthesis.backend import Translation
 from speechbrain_mser.synthesis.flac import encode_flac, why_unusable
-from speechbrain_mser.synthesis.receipts import (
+from speechbrain_mser.synthesis.folder import (
     COLUMNS,
     PARTIAL,
-    lock_in,
-    read_receipt,
-    receipt_path,
-    write_shard,
     write_through,
     writing,
 )
@@ -92,12 +88,8 @@ class ShardWork:
     ---------
     make_backend : callable
         Makes a `Backend`, without arguments; must be picklable.
-    backend_name : str
-        As the user calls it, for the receipts.
-    output_folder : str or path-like
-        What `receipts.begin_folder` accepted.
-    plan_digest, settings_digest : str
-        For the receipts.
+    folder : SynthesisFolder
+        Where they go; it is begun when the first shard is there.
     batch_size : int
         Utterances that are translated together, at most.
     batch_seconds : float
@@ -108,10 +100,7 @@ class ShardWork:
     def __init__(
         self,
         make_backend,
-        backend_name,
-        output_folder,
-        plan_digest,
-        settings_digest,
+        folder,
         batch_size=16,
         batch_seconds=160.0,
     ):
@@ -122,10 +111,7 @@ class ShardWork:
                 "must fit into a batch"
             )
         self.make_backend = make_backend
-        self.backend_name = backend_name
-        self.output_folder = Path(output_folder)
-        self.plan_digest = plan_digest
-        self.settings_digest = settings_digest
+        self.folder = folder
         self.batch_size = batch_size
         self.batch_seconds = batch_seconds
         self._backend = None
@@ -179,30 +165,30 @@ class ShardWork:
             Whatever the translator raised on every utterance.
         """
         # An orphan of a killed run may still be dying over it
-        with lock_in(self.output_folder, shard.name):
-            receipt = read_receipt(
-                self.output_folder,
-                shard.name,
-                self.plan_digest,
-                self.settings_digest,
-            )
+        with self.folder.lock(shard.name):
+            receipt = self.folder.receipt(shard.name)
             if receipt:
                 return receipt
             started = time.time()
             self.open()
-            check_languages(self.backend_name, self._backend, [shard.language])
+            check_languages(self._name, self._backend, [shard.language])
             partial = self._partial(shard.name)
             try:
                 rows = self._make_rows(shard, partial)
-                with writing(self.output_folder):
+                self.folder.begin()
+                with writing(self.folder.path):
                     return self._finish(shard, rows, partial, started)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
 
+    @property
+    def _name(self):
+        return self.folder.settings["backend"]
+
     def _partial(self, name):
         """An empty folder; what such an orphan left is removed."""
-        place = self.output_folder / PARTIAL
-        with writing(self.output_folder):
+        place = self.folder.path / PARTIAL
+        with writing(self.folder.path):
             for left in place.glob(f"{name}-*"):
                 shutil.rmtree(left, ignore_errors=True)
             return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=place))
@@ -254,10 +240,7 @@ class ShardWork:
         longest = self._backend.max_seconds
         if longest is None or seconds <= longest:
             return ""
-        return (
-            f"{TOO_LONG}: {seconds:.2f} s, {self.backend_name} takes "
-            f"{longest:g} s"
-        )
+        return f"{TOO_LONG}: {seconds:.2f} s, {self._name} takes {longest:g} s"
 
     def _set_aside(self, rows, sources):
         """The sources that can be translated; the others' rows say why not."""
@@ -280,7 +263,7 @@ class ShardWork:
             found = self._backend.translate(sources, language)
             if len(found) != len(sources):
                 raise RuntimeError(
-                    f"{self.backend_name} gave {len(found)} translations of "
+                    f"{self._name} gave {len(found)} translations of "
                     f"{len(sources)} utterances"
                 )
             return found
@@ -289,7 +272,7 @@ class ShardWork:
         except Exception as error:
             if getattr(error, "errno", None) in _FULL:
                 raise InputError(
-                    f"{self.backend_name} has no space for its own files "
+                    f"{self._name} has no space for its own files "
                     f"({error}); free some (TMPDIR names another place) and "
                     "run this again"
                 ) from None
@@ -311,23 +294,23 @@ class ShardWork:
             return
         samples, rate = found.samples, found.sample_rate
         flac, clipped = encode_flac(samples, rate)
-        with writing(self.output_folder):
+        with writing(self.folder.path):
             write_through(path, flac)
         row |= {
             "audio": audio_path(row["language"], row["corpus"], row["ID"]),
             "seconds": round(len(samples) / rate, 6),
             "sample_rate": rate,
-            "sha256": hashlib.sha256(flac).hexdigest(),
+            "sha256": sha256(flac),
             "clipped": clipped,
         }
 
     def _finish(self, shard, rows, partial, started):
         """Move the audio into place, write rows and receipt."""
         # From here on what an earlier receipt says is no longer true.
-        receipt_path(self.output_folder, shard.name).unlink(missing_ok=True)
+        self.folder.receipt_path(shard.name).unlink(missing_ok=True)
         size, folders = 0, set()
         for number, row in enumerate(rows):
-            target = self.output_folder / audio_path(
+            target = self.folder.path / audio_path(
                 row["language"], row["corpus"], row["ID"]
             )
             if row["error"]:
@@ -346,9 +329,7 @@ class ShardWork:
         receipt = {
             "shard": shard.name,
             "language": shard.language,
-            "plan": self.plan_digest,
-            "settings": self.settings_digest,
-            "backend": self.backend_name,
+            "backend": self._name,
             "versions": self._versions,
             "planned": len(rows),
             "made": len(rows) - errors.total(),
@@ -364,7 +345,7 @@ class ShardWork:
             "wall_seconds": round(time.time() - started, 3),
             "finished_at": round(time.time(), 3),
         }
-        write_shard(self.output_folder, partial, receipt, rows)
+        self.folder.finish(partial, receipt, rows)
         return receipt
 
 
@@ -400,8 +381,8 @@ def check_languages(name, backend, languages):
     if backend.languages and lacking:
         raise InputError(
             f"{name} does not speak {', '.join(lacking)}; it speaks "
-            f"{', '.join(sorted(backend.languages))}: give other --languages "
-            "or another --backend"
+            f"{', '.join(sorted(backend.languages))}: give other languages or "
+            "another backend"
         )
 
 

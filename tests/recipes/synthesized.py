@@ -5,8 +5,8 @@ import soundfile
 
 from speechbrain_mser.dataio.manifest import write_manifest
 from speechbrain_mser.synthesis.backend import Backend, Translation
+from speechbrain_mser.synthesis.folder import SynthesisFolder
 from speechbrain_mser.synthesis.plan import Plan, read_sources
-from speechbrain_mser.synthesis.receipts import begin_folder, digest
 from speechbrain_mser.synthesis.shard import ShardWork
 
 RATE = 16000
@@ -83,9 +83,8 @@ def synthesize(folder, most=None, minutes=0.1, languages=("deu", "fra")):
     root = write_sources(folder)
     sources = {str(folder / "manifests/tones.csv"): str(root)}
     plan = Plan(read_sources(sources), languages, shard_minutes=minutes)
-    begin_folder(folder / "m5ser", plan.description, SETTINGS)
     work = ShardWork(
-        Echo, "echo", folder / "m5ser", plan.digest, digest(SETTINGS)
+        Echo, SynthesisFolder(folder / "m5ser", plan.description, SETTINGS)
     )
     for name in plan.shards.name[:most]:
         work.make(plan.shard(name))

@@ -13,7 +13,7 @@ from demo_m5ser import differences
 
 from speechbrain_mser.dataio.manifest import read_manifest
 from speechbrain_mser.files.tables import read_table
-from speechbrain_mser.synthesis.receipts import hold_part
+from speechbrain_mser.synthesis.folder import SynthesisFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "recipes/M5SER/synthesize.py"
@@ -95,6 +95,9 @@ def test_a_dry_run_and_a_status_write_nothing(synthesize, tmp_path, capsys):
 
 def test_all_is_made_once_and_training_finds_it(synthesize, tmp_path, capsys):
     out = tmp_path / "out"
+    # What fails before its first shard leaves the folder free for another
+    assert synthesize(backend="external", command="[/nowhere/python]") == 2
+    assert "/nowhere/python is not there" in capsys.readouterr().err
     assert synthesize() == 0
     assert f"{2 * SOURCES}/{2 * SOURCES}" in capsys.readouterr().out
     assert len(audio(out)) == 2 * SOURCES
@@ -216,7 +219,7 @@ def command(yaml, flags, **changed):
 def environment():
     return {
         **os.environ,
-        "PYTHONPATH": str(BENCHMARKS),
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{BENCHMARKS}",
         "OMP_NUM_THREADS": "1",
     }
 
@@ -241,7 +244,7 @@ def test_ray_makes_the_same_and_its_drivers_keep_each_other_out(
     folders = [tmp_path / "by_ray", tmp_path / "by_local"]
     assert len(audio(folders[0])) == 2 * SOURCES
     assert differences(*folders) == []
-    with hold_part(tmp_path / "out", "1/1"):
+    with SynthesisFolder(tmp_path / "out", {}, {}).hold_part("1/1"):
         assert synthesize(executor="ray") == 2
     assert "another run is making part 1/1" in capsys.readouterr().err
 

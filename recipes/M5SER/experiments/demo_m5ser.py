@@ -26,7 +26,7 @@ from steps import Steps, as_flags, summarize
 
 from speechbrain_mser.errors import InputError, exits_on_input_error
 from speechbrain_mser.settings.project_files import HPARAMS
-from speechbrain_mser.synthesis.receipts import PARTIAL, SHARDS
+from speechbrain_mser.synthesis.folder import PARTIAL, SHARDS
 
 SOURCE = "eng"
 EXECUTORS = ("local", "ray")

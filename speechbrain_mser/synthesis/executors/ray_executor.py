@@ -27,7 +27,7 @@ from speechbrain_mser.synthesis.executors.ray_resources import (
     check_share,
     in_words,
 )
-from speechbrain_mser.synthesis.receipts import PARTIAL, writing
+from speechbrain_mser.synthesis.folder import PARTIAL, writing
 
 # Seconds: how often it is looked at whether there are actors, how long one
 # that was told to end may take, and a shared file system to show a file.
@@ -92,7 +92,7 @@ def run_ray(
     if num_gpus:
         check_share("ray_gpus", num_gpus)
     ray = import_ray()
-    with _connected(ray, address), _sign(work.output_folder) as sign:
+    with _connected(ray, address), _sign(work.folder.path) as sign:
         nodes = _nodes(ray)
         if num_gpus is None:
             num_gpus = int(any(node["Resources"].get("GPU") for node in nodes))

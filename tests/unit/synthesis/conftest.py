@@ -48,23 +48,17 @@ def sources(tmp_path_factory):
 
 @pytest.fixture
 def begin(sources, tmp_path):
-    """A plan in shards of some 4 s, and work on it in a begun folder."""
+    """A plan in shards of some 4 s, and work on it."""
+    from speechbrain_mser.synthesis.folder import SynthesisFolder
     from speechbrain_mser.synthesis.plan import Plan
-    from speechbrain_mser.synthesis.receipts import begin_folder, digest
     from speechbrain_mser.synthesis.shard import ShardWork
 
     def make(make_backend=EchoBackend, table=sources, folder="out", **options):
         plan = Plan(table, ["fra"], 0.065)
-        begin_folder(tmp_path / folder, plan.description, SETTINGS)
-        work = ShardWork(
-            make_backend,
-            "echo",
-            tmp_path / folder,
-            plan.digest,
-            digest(SETTINGS),
-            **{"batch_size": 3, **options},
+        place = SynthesisFolder(tmp_path / folder, plan.description, SETTINGS)
+        return plan, ShardWork(
+            make_backend, place, **{"batch_size": 3, **options}
         )
-        return plan, work
 
     return make
 

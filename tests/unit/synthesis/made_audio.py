@@ -3,7 +3,7 @@
 
 def audio(work):
     """What is in the files."""
-    folder = work.output_folder
+    folder = work.folder.path
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")

@@ -110,7 +110,7 @@ def test_actors_make_what_is_made_here_and_each_has_its_gpu(
     assert {o.receipt["versions"]["gpus"] for o in found.values()} == {"0"}
     assert audio(work) == calm()
     assert len(audio(work)) == 12 + len(plan.shards)
-    assert list(work.output_folder.glob(".partial/ray-*")) == []
+    assert list(work.folder.path.glob(".partial/ray-*")) == []
     assert signal.getsignal(signal.SIGTERM) == before
 
 

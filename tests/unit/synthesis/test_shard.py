@@ -20,6 +20,7 @@ from echo_backend import EchoBackend
 
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.synthesis.flac import encode_flac
+from speechbrain_mser.synthesis.folder import SynthesisFolder
 from speechbrain_mser.synthesis.shard import ShardWork
 from speechbrain_mser.synthesis.sources import make_batches
 
@@ -28,14 +29,14 @@ BENCHMARKS = HERE.parents[2] / "benchmarks"
 
 
 def rows_of(work, name="fra-00000"):
-    path = work.output_folder / "shards" / f"{name}.csv"
+    path = work.folder.path / "shards" / f"{name}.csv"
     with open(path, newline="", encoding="utf-8") as file:
         return {row["ID"]: row for row in csv.DictReader(file)}
 
 
 def made_in(work):
     """Names of the audio files that are there."""
-    return sorted(path.stem for path in work.output_folder.rglob("*.flac"))
+    return sorted(path.stem for path in work.folder.path.rglob("*.flac"))
 
 
 def test_a_shard_is_audio_rows_and_a_receipt(begin, sources):
@@ -46,7 +47,7 @@ def test_a_shard_is_audio_rows_and_a_receipt(begin, sources):
     assert list(rows) == [task.ID for task in shard.tasks]
     size = 0
     for task, row in zip(shard.tasks, rows.values(), strict=True):
-        path = work.output_folder / row["audio"]
+        path = work.folder.path / row["audio"]
         assert row["audio"] == f"fra/toy/{task.ID}.flac"
         samples, rate = soundfile.read(path)
         source, _ = soundfile.read(task.wav)
@@ -65,11 +66,11 @@ def test_a_shard_is_audio_rows_and_a_receipt(begin, sources):
     assert receipt["bytes"] == size
     assert receipt["versions"] == {"echo": "1"}
     assert receipt["source_seconds"] == pytest.approx(receipt["seconds"])
-    path = work.output_folder / "shards/fra-00000.json"
+    path = work.folder.path / "shards/fra-00000.json"
     assert json.loads(path.read_text()) == receipt
     # A lock, and nothing half made
-    left = os.listdir(work.output_folder / ".partial")
-    assert left in ([], ["fra-00000.lock"])
+    left = os.listdir(work.folder.path / ".partial")
+    assert {*left} <= {"fra-00000.lock", "folder.lock"}
 
 
 def test_a_finished_shard_is_not_made_again(begin, mischief, notes):
@@ -174,7 +175,8 @@ def test_one_that_fails_leaves_the_others_alone(
     names = [task.ID for task in plan.shard("fra-00000").tasks]
     assert "toy_04" in names
     # What an earlier run left of it
-    old = work.output_folder / "fra/toy/toy_04.flac"
+    work.folder.begin()
+    old = work.folder.path / "fra/toy/toy_04.flac"
     old.parent.mkdir(parents=True)
     old.write_bytes(b"old")
     receipt = work.make(plan.shard("fra-00000"))
@@ -189,7 +191,7 @@ def test_a_translator_that_always_raises_makes_no_shard(begin, mischief):
     plan, work = begin(mischief("Broken"))
     with pytest.raises(KeyError, match="missing"):
         work.make(plan.shard("fra-00000"))
-    assert not (work.output_folder / "shards").exists()
+    assert not (work.folder.path / "shards").exists()
     assert made_in(work) == []
 
 
@@ -224,10 +226,22 @@ def test_the_translator_is_opened_once_and_told_of_shards(
     assert called == ["open", "fra-00000", "fra-00001", "close"]
 
 
-def test_a_translator_that_cannot_be_opened_stops_all(begin, mischief):
-    plan, work = begin(mischief("WithoutWeights"))
-    with pytest.raises(InputError, match="no weights"):
+@pytest.mark.parametrize(
+    "name, error", [("WithoutWeights", InputError), ("Broken", KeyError)]
+)
+def test_who_fails_before_the_first_shard_leaves_the_folder_free(
+    begin, mischief, name, error
+):
+    plan, work = begin(mischief(name))
+    with pytest.raises(error, match=r"no weights|missing"):
         work.make(plan.shard("fra-00000"))
+    other = SynthesisFolder(
+        work.folder.path, plan.description, {"backend": "another"}
+    )
+    ShardWork(EchoBackend, other).make(plan.shard("fra-00000"))
+    # And is no longer, once there is one
+    with pytest.raises(InputError, match='backend was "another", is "echo"'):
+        begin()
 
 
 # The audio
@@ -250,11 +264,11 @@ import os, signal, sys, shutil, pickle
 from pathlib import Path
 import torch  # before the forks, which would each import it
 import speechbrain_mser.dataio.audio
-from speechbrain_mser.synthesis import receipts, shard
+from speechbrain_mser.synthesis import folder, shard
 import filelock
 
 work, task = pickle.load(open(sys.argv[1], "rb"))
-out = Path(work.output_folder)
+out = work.folder.path
 
 def forked(kill_at):
     # The number of steps that were made, None when it was killed
@@ -292,9 +306,9 @@ def tree():
     return found
 
 def is_finished():
-    return receipts.read_receipt(
-        out, task.name, work.plan_digest, work.settings_digest) is not None
+    return work.folder.receipt(task.name) is not None
 
+out.mkdir()
 steps = forked(-1)
 calm = tree()
 for kill_at in range(steps):
@@ -340,7 +354,7 @@ def test_a_retried_shard_loses_what_no_longer_succeeds(begin, mischief):
     shard = plan.shard("fra-00000")
     work.make(shard)
     assert "toy_04" in made_in(work)
-    (work.output_folder / "shards/fra-00000.json").unlink()
+    (work.folder.path / "shards/fra-00000.json").unlink()
     _, worse = begin(mischief("Says", only="toy_04"))
     worse.make(shard)
     assert "toy_04" not in made_in(work)
@@ -362,7 +376,7 @@ def test_a_disk_without_space_ends_with_advice_and_goes_on_later(begin):
     assert "cannot be written to" in str(error.value)
     assert "free some space" in str(error.value)
     assert made_in(work) == []
-    assert not (work.output_folder / "shards").exists()
+    assert not (work.folder.path / "shards").exists()
     assert work.make(shard)["made"] == len(shard.tasks)
     assert made_in(work) == [task.ID for task in shard.tasks]
 
@@ -378,7 +392,7 @@ def test_a_translator_without_space_is_no_utterances_fault(begin, mischief):
 
 
 @pytest.mark.parametrize(
-    "module", ["plan", "receipts", "shard", "progress", "executors.local"]
+    "module", ["plan", "folder", "shard", "progress", "executors.local"]
 )
 def test_workers_start_without_torch(module):
     program = (
