@@ -73,7 +73,8 @@ setup(
         "safetensors>=0.5",
         "lmdb>=3.0",
         "xxhash>=3.4.1",
-        "filelock>=3.16",
+        # The first whose locks are refused where a file system has none
+        "filelock>=3.30",
         "numpy>=1.26",
         "ruamel.yaml>=0.18",
         "tqdm>=4.66",

@@ -17,8 +17,13 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-# The protocol's side of this project needs the standard library alone.
-sys.path.append(str(Path(__file__).resolve().parents[3]))
+# The protocol's side of this project needs the standard library alone. It lies
+# in one of the folders above, in a checkout and where pip has installed it.
+sys.path += [
+    str(folder)
+    for folder in Path(__file__).resolve().parents
+    if (folder / "speechbrain_mser/__init__.py").is_file()
+]
 
 from speechbrain_mser.synthesis.backends.protocol import CannotStart, serve
 
