@@ -31,10 +31,9 @@ from speechbrain_mser.inference.settings import (
     read_text,
     settings_text,
 )
-from speechbrain_mser.lobes import build_connector
+from speechbrain_mser.lobes import build_connector, build_encoder
 from speechbrain_mser.lobes.hub import is_folder
 from speechbrain_mser.lobes.llama import EmotionLLaMA
-from speechbrain_mser.lobes.whisper import WhisperEncoder
 
 SETTINGS_FILE = "hyperparams.yaml"
 # Files, named as ever.
@@ -319,10 +318,11 @@ def build_recognizer(folder, settings, pretrained_folder):
     """
     weights = find_weights(folder, "connector", settings["connector_digest"])
     _check_size(weights, settings)
-    encoder = WhisperEncoder(
+    encoder = build_encoder(
         source=settings["whisper_hub"],
         save_path=pretrained_folder,
         layers=settings["encoder_layers"],
+        window=settings["encoder_window"],
         pad_to_30s=settings["pad_to_30s"],
         mean_over_time=settings["mean_over_time"],
         dtype=settings["frozen_dtype"],
@@ -397,6 +397,8 @@ def plain_settings(model, model_yaml):
         A value that no recogniser could be loaded with.
     """
     if not describes_ours(Path(model_yaml).read_text(encoding="utf-8")):
+        return None
+    if model["encoder_class"] is not None:
         return None
     settings = {
         name: _from_anywhere(name, model[name])

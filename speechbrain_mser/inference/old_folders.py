@@ -15,10 +15,12 @@ from speechbrain_mser.inference.settings import OWN, check_settings
 
 # What model.yaml describes, whatever the experiment.
 _OBJECTS = """
-encoder: !new:speechbrain_mser.lobes.whisper.WhisperEncoder
+encoder: !apply:speechbrain_mser.lobes.build_encoder
   source: !ref <whisper_hub>
+  encoder_class: !ref <encoder_class>
   save_path: !ref <pretrained_folder>
   layers: !ref <encoder_layers>
+  window: !ref <encoder_window>
   pad_to_30s: !ref <pad_to_30s>
   mean_over_time: !ref <mean_over_time>
   dtype: !ref <frozen_dtype>
@@ -56,6 +58,10 @@ modules:
 """
 # What it described while it was written into recognisers' folders.
 _OLD_NAMES = {
+    "!apply:speechbrain_mser.lobes.build_encoder": (
+        "!new:speechbrain_mser.lobes.whisper.WhisperEncoder"
+    ),
+    "  encoder_class: !ref <encoder_class>\n": "",
     "encoder: !": "whisper: !",
     "<encoder.": "<whisper.",
     "<encoder>": "<whisper>",
@@ -77,6 +83,7 @@ pretrainer: !new:speechbrain_mser.checkpoints.SafetensorsPretrainer
 )
 # Arguments that came later, each with the setting that stands for it.
 _LATER = {
+    "window",
     "layer_join",
     "mean_over_time",
     "activation_checkpointing",

@@ -23,6 +23,7 @@ from ruamel.yaml.events import (
 from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.lobes.connector import LAYER_JOINS, ON_MISMATCH
+from speechbrain_mser.lobes.encoder import LONGEST_WINDOW
 from speechbrain_mser.lobes.hub import DTYPES
 
 # Ours take one or two kilobytes.
@@ -78,10 +79,11 @@ def _is_whole(value, least, most):
     )
 
 
-def _whole(least, most):
+def _whole(least, most, default=REQUIRED):
     return Setting(
         f"a whole number from {least} to {most}",
         lambda value: _is_whole(value, least, most),
+        default,
     )
 
 
@@ -144,6 +146,7 @@ SETTINGS = {
     "encoder_layers": Setting(
         'a layer\'s number, a list of them, or "all"', _are_layers
     ),
+    "encoder_window": _whole(1, LONGEST_WINDOW, default=30),
     "layer_join": _one_of(LAYER_JOINS, default="mix"),
     "mean_over_time": _yes_or_no(default=False),
     "pad_to_30s": _yes_or_no(),

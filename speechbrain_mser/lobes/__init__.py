@@ -1,8 +1,76 @@
 """The lobes: one frozen encoder, one trained connector, one frozen LLM."""
 
+import pydoc
+
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.lobes.encoder import FrozenEncoder, find_encoder
 from speechbrain_mser.lobes.linear import LinearConnector
 from speechbrain_mser.lobes.qformer import EmotionQFormer
+from speechbrain_mser.lobes.speech_encoder import SpeechEncoder
+from speechbrain_mser.lobes.whisper import WhisperEncoder
+
+
+def build_encoder(
+    source,
+    save_path="pretrained_models",
+    layers=-1,
+    window=30,
+    pad_to_30s=False,
+    mean_over_time=False,
+    dtype="float32",
+    encoder_class=None,
+):
+    """The encoder that a model's own configuration asks for.
+
+    Arguments
+    ---------
+    source : str
+        Hub name or folder: a Whisper, or another of transformers' encoders of
+        raw audio.
+    save_path : str
+        Where files from the hub are kept.
+    layers, window, mean_over_time, dtype
+        As for `FrozenEncoder`.
+    pad_to_30s : bool
+        As for `WhisperEncoder`; no other encoder is padded.
+    encoder_class : str, optional
+        The dotted name of a `FrozenEncoder` of one's own, built with the
+        other arguments.
+
+    Returns
+    -------
+    FrozenEncoder
+        `WhisperEncoder`, `SpeechEncoder`, or one's own.
+
+    Raises
+    ------
+    InputError
+        It cannot be had, or is of no such kind.
+    """
+    shared = {
+        "source": source,
+        "save_path": save_path,
+        "layers": layers,
+        "window": window,
+        "mean_over_time": mean_over_time,
+        "dtype": dtype,
+    }
+    if encoder_class is None:
+        kind = find_encoder(source, save_path)[1].model_type
+        if kind == "whisper":
+            return WhisperEncoder(**shared, pad_to_30s=pad_to_30s)
+        own = SpeechEncoder
+    else:
+        kind, own = encoder_class, pydoc.locate(encoder_class)
+        if not isinstance(own, type) or not issubclass(own, FrozenEncoder):
+            raise InputError(
+                f"encoder_class is {encoder_class!r}, expected the dotted name "
+                "of a FrozenEncoder (speechbrain_mser.lobes.encoder) in a "
+                "module that Python finds"
+            )
+    if pad_to_30s:
+        raise InputError(f"pad_to_30s is for a Whisper; {source} is a {kind}")
+    return own(**shared)
 
 
 def build_connector(

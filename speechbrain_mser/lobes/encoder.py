@@ -72,7 +72,7 @@ class FrozenEncoder(nn.Module):
     It is never in train mode and has no gradients, whatever a Brain says.
 
     A subclass calls this constructor before it loads its ``model``, then
-    `freeze`; it computes `_hidden_states` and says in `_settings` what else
+    `freeze`; it computes `hidden_states` and says in `settings` what else
     its features depend on. Cutting long utterances into windows, passing
     pieces of like length together, choosing layers and averaging are done
     here.
@@ -93,7 +93,7 @@ class FrozenEncoder(nn.Module):
         The hop from frame to frame.
     samples_of_frame : int
         What a frame must have heard of the audio to be there.
-    window : float
+    window : int
         Seconds that go through the model at a time. Longer utterances are
         encoded in windows of equal length and the windows' features joined;
         each window is heard as if it were an utterance.
@@ -138,6 +138,9 @@ class FrozenEncoder(nn.Module):
         self.samples_per_frame = samples_per_frame
         self.samples_of_frame = samples_of_frame
         self.frame_rate = SAMPLE_RATE / samples_per_frame
+        # Where features are computed, and in which dtype.
+        weight = torch.zeros((), dtype=getattr(torch, dtype))
+        self.register_buffer("like_weights", weight, persistent=False)
         self.max_frames = int(window * self.frame_rate)
         if n_positions is not None:
             self.max_frames = min(self.max_frames, n_positions)
@@ -149,7 +152,7 @@ class FrozenEncoder(nn.Module):
         Arguments
         ---------
         model : torch.nn.Module
-            What `_hidden_states` uses.
+            What `hidden_states` uses.
         digest : str
             Of its weights, as from `model_digest`.
         """
@@ -183,7 +186,7 @@ class FrozenEncoder(nn.Module):
             "version": self.version,
             "dtype": self.dtype_name,
             "layers": self.layers if self.several else self.layers[0],
-            **self._settings(),
+            **self.settings(),
         }
         # Only where it is asked for: what was stored before stays valid.
         if self.mean_over_time:
@@ -214,15 +217,14 @@ class FrozenEncoder(nn.Module):
             wav_lens = torch.ones(len(wavs), device=wavs.device)
         pieces, frames, places, totals = self._cut(wavs, wav_lens)
         longest = max(totals)
-        weight = next(self.model.parameters())
-        features = weight.new_zeros(
+        features = self.like_weights.new_zeros(
             len(wavs), self.n_output_layers, longest, self.hidden_size
         )
         for part in self._passes(frames, len(wavs)):
-            states = self._hidden_states(
+            states = self.hidden_states(
                 [pieces[i] for i in part], [frames[i] for i in part]
             )
-            for number, hidden in enumerate(states):
+            for number, hidden in states:
                 for k, wanted in enumerate(self.layers):
                     if wanted == number:
                         _put(features[:, k], [places[i] for i in part], hidden)
@@ -234,12 +236,18 @@ class FrozenEncoder(nn.Module):
             features, lens = sums / counts, torch.ones_like(lens)
         return features if self.several else features[:, 0], lens
 
-    def _settings(self):
-        """What features depend on besides what `fingerprint` says itself."""
+    def settings(self):
+        """What features depend on besides what `fingerprint` says itself.
+
+        Returns
+        -------
+        dict
+            Plain values.
+        """
         raise NotImplementedError
 
-    def _hidden_states(self, pieces, frames):
-        """Yield hidden states 0, 1, ... up to the last one asked for.
+    def hidden_states(self, pieces, frames):
+        """Yield hidden states, at least those in ``layers``.
 
         Arguments
         ---------
@@ -250,7 +258,9 @@ class FrozenEncoder(nn.Module):
 
         Yields
         ------
-        torch.Tensor
+        number : int
+            Which one.
+        hidden : torch.Tensor
             ``[pieces, frames, dim]``; what stands beyond a piece's frames
             means nothing, and must not have changed what stands before.
         """
@@ -303,7 +313,7 @@ class FrozenEncoder(nn.Module):
         ]
 
     def _frames_per_pass(self):
-        device = next(self.model.parameters()).device.type
+        device = self.like_weights.device.type
         return FRAMES_PER_PASS.get(device, FRAMES_PER_PASS_ELSEWHERE)
 
 

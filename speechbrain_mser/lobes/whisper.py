@@ -37,7 +37,7 @@ class WhisperEncoder(FrozenEncoder):
         Where files from the hub are kept.
     layers, mean_over_time, dtype
         As for `FrozenEncoder`; layer 0 is the convolutions' output.
-    window : float
+    window : int
         Seconds that are encoded at a time; Whisper has positions for 30.
     pad_to_30s : bool
         Encode 30 s of audio and silence, as Whisper was trained: bit for bit
@@ -67,7 +67,7 @@ class WhisperEncoder(FrozenEncoder):
         source,
         save_path="pretrained_models",
         layers=-1,
-        window=30.0,
+        window=30,
         pad_to_30s=False,
         mean_over_time=False,
         dtype="float32",
@@ -121,24 +121,24 @@ class WhisperEncoder(FrozenEncoder):
         )
         return model, digest
 
-    def _settings(self):
+    def settings(self):
         config = self.model.config
-        settings = {
+        described = {
             "stft": [self._n_fft, self._hop_length],
             "heads": config.encoder_attention_heads,
             "activation": config.activation_function,
             "pad_to_30s": self.pad_to_30s,
         }
         if self.max_frames < config.max_source_positions:
-            settings["max_frames"] = self.max_frames
-        return settings
+            described["max_frames"] = self.max_frames
+        return described
 
     def _passes(self, frames, most):
         if self.pad_to_30s:
             frames = [self.model.config.max_source_positions] * len(frames)
         return super()._passes(frames, most)
 
-    def _hidden_states(self, pieces, frames):
+    def hidden_states(self, pieces, frames):
         longest = max(frames)
         if self.pad_to_30s:
             longest = self.model.config.max_source_positions
@@ -163,7 +163,7 @@ class WhisperEncoder(FrozenEncoder):
                 hidden = encoder.layers[number - 1](hidden, attention_mask)
             if number == len(encoder.layers):
                 hidden = encoder.layer_norm(hidden)
-            yield hidden
+            yield number, hidden
 
     def _log_mel(self, pieces, frames, longest):
         """``[batch, mels, 2 * longest]``: Whisper's log-mel, per utterance.

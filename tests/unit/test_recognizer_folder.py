@@ -171,14 +171,8 @@ def test_lobes_of_ones_own_are_exported_as_hyperpyyaml(
         "class Own(WhisperEncoder):\n    pass\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    own_yaml = tmp_path / "model.yaml"
-    own_yaml.write_text(
-        MODEL_YAML.read_text().replace(
-            "!new:speechbrain_mser.lobes.whisper.WhisperEncoder", "!new:own.Own"
-        )
-    )
-    model = load(own_yaml, **settings)
-    export_recognizer("recognizer", own_yaml, model, model["connector"])
+    model = load(MODEL_YAML, **settings, encoder_class="own.Own")
+    export_recognizer("recognizer", MODEL_YAML, model, model["connector"])
     with pytest.raises(InputError, match="trusted=True"):
         EmotionRecognizer.from_hparams("recognizer")
     # Nothing that lies in a savedir takes a file's place, here neither

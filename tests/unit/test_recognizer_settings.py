@@ -34,6 +34,7 @@ GOOD = {
     "lora_rank": 0,
     "activation_checkpointing": False,
     "encoder_layers": [1, -1],
+    "encoder_window": 30,
     "layer_join": "mix",
     "mean_over_time": False,
     "pad_to_30s": False,
@@ -115,6 +116,10 @@ def test_every_setting_of_the_model_is_one_of_a_recogniser():
         for name, value in YAML().load(text).items()
         if not isinstance(value, dict) or name == "emotion_words"
     }
+    # No folder can name a class, of which model.yaml itself has none.
+    assert plain.pop("encoder_class") is None
+    with pytest.raises(InputError, match="no setting 'encoder_class'"):
+        check_settings({**GOOD, "encoder_class": "os.system"}, "x")
     assert plain.keys() == SETTINGS.keys() | OWN.keys()
     for name, setting in OWN.items():
         assert plain.pop(name) == setting.default
@@ -179,7 +184,7 @@ def test_a_missing_setting_is_named_and_later_ones_have_a_default():
     for name, setting in SETTINGS.items():
         fewer = {k: v for k, v in GOOD.items() if k != name}
         later = ("layer_join", "mean_over_time", "activation_checkpointing")
-        if name in (*later, "emotion_words"):
+        if name in (*later, "emotion_words", "encoder_window"):
             assert check_settings(fewer, "x")[name] == setting.default
         else:
             with pytest.raises(InputError, match=f"{name} is missing"):
