@@ -53,6 +53,7 @@ ALIASES = {
     "exc": "excited",
     "frustration": "frustrated",
     "fru": "frustrated",
+    "enthusiastic": "enthusiasm",
 }
 
 # The label sets of the paper's evaluations (Table I), by name.

@@ -1,7 +1,8 @@
 """The corpora of an experiment: prepared where needed, found by name."""
 
-import importlib
+import importlib.util
 import inspect
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +30,10 @@ def prepare_manifests(
     Arguments
     ---------
     corpora : str or list of str
-        Names, each that of a script ``<name>_prepare.py`` beside this file.
+        Names, each that of a script ``<name>_prepare.py``: beside this file,
+        in the folder where Python was started, or where the corpus's option
+        ``script`` says. ``emobox_<corpus>`` is one of EmoBox's, with the
+        options of ``emobox``.
     data_root : str
         The folder that holds the corpora.
     corpus_folders : dict
@@ -40,7 +44,8 @@ def prepare_manifests(
         Take the manifests as they are.
     corpus_options : dict, optional
         Corpus to options of its script, e.g. ``{"iemocap": {"test_session":
-        1}}``.
+        1}}``. They may name a script, so take them from one's own experiment
+        only, never from a recogniser that somebody else gave.
 
     Returns
     -------
@@ -61,7 +66,7 @@ def prepare_manifests(
     manifests = {}
     for name in [corpora] if isinstance(corpora, str) else corpora or []:
         folder = find_spelling(Path(data_root) / corpus_folders.get(name, name))
-        options = dict((corpus_options or {}).get(name) or {})
+        name, options = _options(name, corpus_options or {})
         # One's own recordings may have a name of their own
         manifest = Path(manifest_folder) / f"{options.get('name', name)}.csv"
         if not skip_prep:
@@ -71,7 +76,7 @@ def prepare_manifests(
                     f'"{{{name}: ...}}" says where it is, --corpora which '
                     "corpora to take"
                 )
-            prepare = _script(name)
+            prepare = _preparation(name, options.pop("script", None))
             _check_options(name, prepare, options)
             run_on_main(
                 prepare,
@@ -138,39 +143,75 @@ def read_tables(settings):
     ]
 
 
-def _script(name):
+def _options(name, corpus_options):
+    """A corpus's own name, and the options of its script."""
+    options = dict(corpus_options.get(name) or {})
+    if name.startswith("emobox_"):
+        shared = corpus_options.get("emobox") or {}
+        corpus = name.removeprefix("emobox_")
+        return name, {**shared, "corpus": corpus, **options}
+    if name == "emobox" and "corpus" in options:
+        return f"emobox_{options['corpus']}", options
+    return name, options
+
+
+def _preparation(name, script):
     """The function that prepares a corpus."""
-    if not (HERE / f"{name}_prepare.py").is_file():
+    if name.startswith("emobox_"):
+        name = "emobox"
+    file = f"{name}_prepare.py"
+    places = (
+        [Path(script).expanduser()] if script else [HERE / file, Path(file)]
+    )
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
         known = sorted(
             path.stem.removesuffix("_prepare")
             for path in HERE.glob("*_prepare.py")
         )
         raise InputError(
-            f"no preparation script for {name}; there are scripts for "
-            f"{', '.join(known)}; for a manifest of your own, put it into "
-            "manifest_folder and pass --skip_prep True"
+            f"no preparation script for {name}: no {places[-1].absolute()}; "
+            f"there are scripts for {', '.join(known)}; for a manifest of your "
+            "own, put it into manifest_folder and set skip_prep"
         )
-    module = importlib.import_module(f"{name}_prepare")
-    prepare = getattr(module, f"prepare_{name}")
+    prepare = getattr(_load(path.absolute()), f"prepare_{name}", None)
+    if prepare is None:
+        raise InputError(f"{path}: has no function prepare_{name}")
     if "data_folder" not in inspect.signature(prepare).parameters:
         raise InputError(
-            f"{name}_prepare.py makes its corpus and reads none: run it by "
-            "itself, then pass its folder as manifest_folder and --skip_prep "
-            "True"
+            f"{path.name} makes its corpus and reads none: run it by itself, "
+            "then give its folder as manifest_folder and set skip_prep"
         )
     return prepare
 
 
+def _load(path):
+    """A script as a module, which finds what lies beside it."""
+    if path.parent != HERE.absolute():
+        sys.path.append(str(path.parent))
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+    return importlib.import_module(path.stem)
+
+
 def _check_options(name, prepare, options):
-    """Refuse options that a corpus's script does not have."""
-    known = [
-        option
-        for option in inspect.signature(prepare).parameters
+    """Refuse options that a script does not have, and ask for those it needs."""
+    known = {
+        option: parameter.default is inspect.Parameter.empty
+        for option, parameter in inspect.signature(prepare).parameters.items()
         if option not in ("data_folder", "save_folder")
-    ]
+    }
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise InputError(
             f"corpus_options: {name} has no option {', '.join(unknown)}; it "
             f"has {', '.join(known)}"
+        )
+    missing = [o for o, needed in known.items() if needed and o not in options]
+    if missing:
+        raise InputError(
+            f"corpus_options: {name} needs {', '.join(missing)}, for example "
+            f'"{{{name}: {{{missing[0]}: ...}}}}"'
         )

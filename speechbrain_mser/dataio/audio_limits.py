@@ -11,7 +11,7 @@ import numpy as np
 from speechbrain_mser.errors import InputError
 
 # What is looked for as a recording that libsndfile does not know.
-CONTAINERS = (".mp4", ".m4a", ".aac", ".mov", ".mkv", ".webm")
+CONTAINERS = (".mp4", ".m4a", ".aac", ".mov", ".mkv", ".webm", ".avi")
 # Below this there is no syllable to hear and hardly a frame to encode.
 MIN_SECONDS = 0.1
 # One hour: bounded memory for a file given by mistake.

@@ -111,6 +111,48 @@ def read_json(path):
     return found
 
 
+def read_json_lines(path, keys):
+    """Read a file that holds a JSON object a line.
+
+    Arguments
+    ---------
+    path : str or path-like
+        The file.
+    keys : iterable of str
+        Those that every object must have, with a text.
+
+    Returns
+    -------
+    list of dict
+        What the lines hold, at least one.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read as such.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "list.jsonl"
+    >>> _ = path.write_text('{"key": "a", "length": 1.5}\\n')
+    >>> read_json_lines(path, ["key"])
+    [{'key': 'a', 'length': 1.5}]
+    """
+    lines = filter(str.strip, read_text(path).split("\n"))
+    try:
+        rows = [json.loads(line) for line in lines]
+        texts = [row[key] for row in rows for key in keys]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        texts = []
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise InputError(
+            f"{path}: missing, or not a JSON object a line, each with the "
+            f"texts {', '.join(keys)}; is it whole?"
+        )
+    return rows
+
+
 def read_text(path):
     """The text of a small file, whatever of the two usual encodings it has.
 

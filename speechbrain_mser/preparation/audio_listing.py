@@ -12,7 +12,7 @@ from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from fnmatch import fnmatch
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from tqdm import tqdm
@@ -21,7 +21,7 @@ from speechbrain_mser.dataio.audio import load_samples
 from speechbrain_mser.dataio.audio_limits import CONTAINERS, AudioError
 from speechbrain_mser.dataio.decoding import duration
 from speechbrain_mser.errors import InputError
-from speechbrain_mser.spelling import find_spelling
+from speechbrain_mser.spelling import compose, find_spelling
 
 # What is taken for audio, by its extension.
 AUDIO = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", *CONTAINERS)
@@ -133,7 +133,7 @@ def list_files(folder, companions=(), skip=()):
     Example
     -------
     >>> import tempfile
-    >>> from pathlib import Path
+    >>> from pathlib import Path, PurePosixPath
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     for name in ("b.wav", "a.FLAC", "._a.FLAC", "notes.txt"):
     ...         Path(folder, name).touch()
@@ -203,6 +203,52 @@ def find_files(folder, pattern):
         and not name.startswith(".")
         and os.path.isfile(os.path.join(folder, path))
     ]
+
+
+def locate(wanted, paths):
+    """Find files that another's list names, wherever they lie here.
+
+    A file is known by as much of the end of its path as tells it from all
+    others of the list, without its extension: MELD has ``dia0_utt0`` in three
+    folders, MEAD ``001`` in hundreds.
+
+    Arguments
+    ---------
+    wanted : iterable of str
+        Paths as the list has them.
+    paths : list of str
+        Those here.
+
+    Returns
+    -------
+    dict
+        Path of the list to the one here; without those that are not here.
+
+    Example
+    -------
+    >>> wanted = ["downloads/dev/dia0_utt0.mp4", "downloads/test/dia0_utt0.mp4"]
+    >>> locate(wanted, ["MELD/test/dia0_utt0.wav", "MELD/dia0_utt0.wav"])
+    {'downloads/test/dia0_utt0.mp4': 'MELD/test/dia0_utt0.wav'}
+    """
+    ends = {path: _ends(path) for path in wanted}
+    shared = Counter(end for path in ends for end in ends[path])
+    here = {}
+    for path in paths:
+        for end in _ends(path):
+            here.setdefault(end, path)
+    located = {}
+    for path in ends:
+        known = [e for e in ends[path] if shared[e] == 1 and e in here]
+        if known:
+            # The longest: a mirror may hold the tree twice
+            located[path] = here[known[-1]]
+    return located
+
+
+def _ends(path):
+    """The last part of a path, the last two ..., without the extension."""
+    parts = PurePosixPath(compose(path)).with_suffix("").parts
+    return ["/".join(parts[-n:]) for n in range(1, len(parts) + 1)]
 
 
 def probe(path, decode=False):

@@ -129,7 +129,7 @@ def _common_flags(corpus):
     }
 
 
-def entry_point(corpus, prepare, about, **options):
+def entry_point(corpus, prepare, about, /, **options):
     """The ``main`` of a preparation script.
 
     Arguments
