@@ -26,7 +26,6 @@ from speechbrain_mser.errors import InputError
 from speechbrain_mser.evaluation.metrics import emotion_metrics
 from speechbrain_mser.finite import finite_rows
 from speechbrain_mser.lobes.alignment import CorpusAlignment
-from speechbrain_mser.lobes.standardize import FeatureStandardizer
 from speechbrain_mser.termination import Terminated, deferred
 from speechbrain_mser.training.checkpoints import RandomState
 from speechbrain_mser.training.epoch_sums import TrainingSums
@@ -436,8 +435,7 @@ class EmotionBrain(Brain):
         with self._train_set.output_keys_as(["corpus"]):
             corpora = sorted({item["corpus"] for item in self._train_set})
         for corpus in corpora:
-            own = FeatureStandardizer(*reversed(standardizer.mean.shape))
-            own = own.to(self.device)
+            own = standardizer.anew()
             part = self._train_set.filtered_sorted(
                 key_test={"corpus": corpus.__eq__}
             )

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from corpora import read_corpora
-from recognition import load_recognizer, recognize
+from recognition import load_recognizer
 
 from speechbrain_mser.dataio.batching import select_utterances
 from speechbrain_mser.errors import InputError, exits_on_input_error
@@ -80,17 +80,11 @@ def main():
             f"there is no folder {source}: the calibration is written into "
             "the recogniser's, so a hub's has to be downloaded first"
         )
-    recognizer, store = load_recognizer(
-        settings["recognizer"], settings, run_opts
-    )
+    recognizer, reader = load_recognizer(str(source), settings, run_opts)
     labels = recognizer.labels()
-    table, log_probs = recognize(
-        recognizer,
-        store,
-        select_utterances(table, labels=labels),
-        labels,
-        settings,
-        "validation",
+    table = select_utterances(table, labels=labels).sort_values("ID")
+    table, log_probs = reader.compute(
+        recognizer.score_features, table, "validation"
     )
     references = table.emotion.tolist()
     found = fit_calibration(

@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 from protocols import read_sets
-from recognition import check_adaptation, load_recognizers, recognize_sets
+from recognition import check_adaptation, load_recognizers
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_mser.errors import InputError, exits_on_input_error
@@ -37,8 +37,9 @@ from speechbrain_mser.evaluation.metrics import (
 )
 from speechbrain_mser.evaluation.reliability import plot_reliability
 from speechbrain_mser.evaluation.report import evaluation_report, read_published
-from speechbrain_mser.files.atomic import atomic_path
+from speechbrain_mser.files.atomic import atomic_path, write_text
 from speechbrain_mser.files.csv_files import write_csv
+from speechbrain_mser.inference.ensemble import recognize_sets
 from speechbrain_mser.settings.flags import read_command_line
 from speechbrain_mser.settings.hparams import read_settings
 
@@ -77,34 +78,32 @@ def check_alone(mode):
         )
 
 
-def score(kind, table, log_probs):
+def read_others(hparams_file, settings):
+    """Others' results, as `read_published` returns them."""
+    if not settings["published"]:
+        return {}
+    # Beside the file itself, not beside a link to it.
+    folder = Path(hparams_file).resolve().parent
+    return read_published(folder / settings["published"])
+
+
+def score(test_set, table, log_probs):
     """The metrics of a set, and its predictions."""
-    predictions = [kind.labels[k] for k in log_probs.argmax(-1).tolist()]
-    metrics = emotion_metrics(
-        table.emotion.tolist(), predictions, kind.labels, kind.ua_over
+    labels = test_set.labels
+    predictions = [labels[k] for k in log_probs.argmax(-1).tolist()]
+    references = table.emotion.tolist()
+    return (
+        emotion_metrics(references, predictions, labels, test_set.ua_over),
+        predictions,
     )
-    return metrics, predictions
 
 
-def note_words(recognizers, trained):
-    """Pass recognisers on, and add what they were trained to say to a set."""
-    for loaded in recognizers:
-        trained.update(loaded[0].trained_words())
-        yield loaded
-
-
-def measure_alone(kind, table, log_probs):
-    """WA, UA, WF1 of one recogniser among several."""
-    metrics, _ = score(kind, table, log_probs)
-    return {name: metrics[name] for name in ("WA", "UA", "WF1")}
-
-
-def measure(kind, table, log_probs, settings):
+def measure(test_set, table, log_probs, settings):
     """A set's metrics, intervals and predictions.
 
     Arguments
     ---------
-    kind : EvaluationSet
+    test_set : EvaluationSet
         Labels and how to average.
     table : pandas.DataFrame
         The utterances that could be read.
@@ -120,35 +119,41 @@ def measure(kind, table, log_probs, settings):
     predictions : list of str
         ``[n]``.
     """
-    labels, references = kind.labels, table.emotion.tolist()
-    metrics, predictions = score(kind, table, log_probs)
+    labels, references = test_set.labels, table.emotion.tolist()
+    metrics, predictions = score(test_set, table, log_probs)
     metrics["calibration"] = calibration(log_probs, references, labels)
     if settings["resamples"]:
         metrics["intervals"] = bootstrap_intervals(
             references,
             predictions,
             labels,
-            kind.ua_over,
+            test_set.ua_over,
             speakers_to_draw(table),
             settings["resamples"],
             settings["level"],
             settings["seed"],
         )
-    metrics["protocol"] = kind.protocol
-    metrics["note"] = kind.note
+    metrics["protocol"] = test_set.protocol
+    metrics["note"] = test_set.note
     metrics["adaptation"] = "inductive"
     if settings["adaptation"] == "set":
         metrics["adaptation"] = "transductive"
         moved = "transductive: moved to the training's mean and deviation"
-        metrics["note"] = "; ".join(filter(None, [kind.note, moved]))
-    metrics["unreadable"] = len(kind.table) - len(table)
-    metrics["languages"] = sorted(set(kind.table.language))
+        metrics["note"] = "; ".join(filter(None, [test_set.note, moved]))
+    metrics["unreadable"] = len(test_set.table) - len(table)
+    metrics["languages"] = sorted(set(test_set.table.language))
     return metrics, predictions
 
 
-def calibrated_on(found, table):
+def measure_alone(test_set, table, log_probs):
+    """WA, UA, WF1 of one recogniser among several."""
+    metrics, _ = score(test_set, table, log_probs)
+    return {name: metrics[name] for name in ("WA", "UA", "WF1")}
+
+
+def calibrated_on(fitted, table):
     """Whether a calibration was fitted on utterances of a set."""
-    corpora = found.fitted_on.get("corpora", {})
+    corpora = fitted.fitted_on.get("corpora", {})
     return bool(((table.split == "valid") & table.corpus.isin(corpora)).any())
 
 
@@ -167,15 +172,90 @@ def write_predictions(path, table, predictions, log_probs, labels):
         )
 
 
-def write_results(folder, results, absent):
-    """Write metrics.json, absent.json and table.md."""
-    for name, text in (
-        ("metrics.json", json.dumps(results, indent=2)),
-        ("absent.json", json.dumps(absent, indent=2)),
-        ("table.md", evaluation_report(results, absent)),
-    ):
-        with atomic_path(folder / name) as partial:
-            partial.write_text(text + "\n", encoding="utf-8")
+class Evaluation:
+    """The results of all sets, written as they come.
+
+    Arguments
+    ---------
+    settings : dict
+        Of evaluate.yaml, as `read_settings` returns them.
+    published : dict
+        Others' results, as `read_published` returns them.
+    """
+
+    def __init__(self, settings, published):
+        self.settings, self.published = settings, published
+        self.sets, self.absent = read_sets(settings)
+        self.folder = Path(settings["output_folder"])
+        self.results, self.fitted, self.trained = {}, None, set()
+
+    def run(self, recognizers, count):
+        """Evaluate one recogniser, or several together; return the table."""
+        mode, adapts = (
+            self.settings["calibration"],
+            check_adaptation(self.settings),
+        )
+        if count == 1:
+            recognizers = list(recognizers)
+            self.fitted = find_calibration(recognizers[0][0], mode)
+        sets = {
+            name: (one.table, one.labels, one.audio)
+            for name, one in self.sets.items()
+        }
+        for name, *answers in recognize_sets(
+            self._note_words(recognizers), count, sets, adapts
+        ):
+            self.results[name] = self._evaluate(name, self.sets[name], *answers)
+            self._write_results()
+        return evaluation_report(self.results, self.absent)
+
+    def _note_words(self, recognizers):
+        """Pass recognisers on, and note what they were trained to say."""
+        for recognizer, reader in recognizers:
+            self.trained.update(recognizer.trained_words())
+            yield recognizer, reader
+
+    def _evaluate(self, name, test_set, table, raw, each):
+        """A set's metrics; its files are written."""
+        labels, log_probs = test_set.labels, raw
+        if self.fitted:
+            mode = self.settings["calibration"]
+            log_probs = self.fitted.apply(raw, labels, mode)
+        metrics, predictions = measure(
+            test_set, table, log_probs, self.settings
+        )
+        if len(each) > 1:
+            metrics["each"] = [measure_alone(test_set, table, p) for p in each]
+        metrics["published"] = self.published.get(test_set.protocol, [])
+        metrics["untrained"] = [w for w in labels if w not in self.trained]
+        folder, references = self.folder / name, table.emotion.tolist()
+        write_predictions(
+            folder / "predictions.csv", table, predictions, log_probs, labels
+        )
+        plot_confusion(
+            confusion_matrix(references, predictions, labels),
+            labels,
+            folder / "confusion.png",
+            name,
+            metrics["untrained"],
+        )
+        if self.fitted:
+            metrics["calibrated_on_it"] = calibrated_on(self.fitted, table)
+            metrics["calibrations"] = compare_calibrations(
+                self.fitted, raw, references, labels, test_set.ua_over
+            )
+            plot_reliability(
+                metrics["calibrations"], folder / "reliability", name
+            )
+        return metrics
+
+    def _write_results(self):
+        for name, text in (
+            ("metrics.json", json.dumps(self.results, indent=2)),
+            ("absent.json", json.dumps(self.absent, indent=2)),
+            ("table.md", evaluation_report(self.results, self.absent)),
+        ):
+            write_text(self.folder / name, text + "\n")
 
 
 @exits_on_input_error
@@ -183,65 +263,13 @@ def main():
     """Evaluate."""
     hparams_file, run_opts, overrides = read_command_line(sys.argv[1:])
     settings = read_settings(hparams_file, overrides)
-    mode = settings["calibration"]
-    check_mode(mode)
+    check_mode(settings["calibration"])
     check_adaptation(settings)
     recognizers, count = load_recognizers(settings, run_opts)
     if count > 1:
-        check_alone(mode)
-    published = {}
-    if settings["published"]:
-        # Beside the file itself, not beside a link to it.
-        beside = Path(hparams_file).resolve().parent
-        published = read_published(beside / settings["published"])
-    sets, absent = read_sets(settings)
-    wanted = {
-        name: (kind.table, kind.labels, kind.audio)
-        for name, kind in sets.items()
-    }
-    folder, results, found = Path(settings["output_folder"]), {}, None
-    trained = set()
-    recognizers = note_words(recognizers, trained)
-    if count == 1:
-        recognizers = list(recognizers)
-        found = find_calibration(recognizers[0][0], mode)
-    for name, table, raw, each in recognize_sets(
-        recognizers, count, settings, wanted
-    ):
-        kind = sets[name]
-        log_probs = found.apply(raw, kind.labels, mode) if found else raw
-        metrics, predictions = measure(kind, table, log_probs, settings)
-        if count > 1:
-            metrics["each"] = [measure_alone(kind, table, own) for own in each]
-        metrics["published"] = published.get(kind.protocol, [])
-        untrained = [word for word in kind.labels if word not in trained]
-        metrics["untrained"] = untrained
-        references, place = table.emotion.tolist(), folder / name
-        write_predictions(
-            place / "predictions.csv",
-            table,
-            predictions,
-            log_probs,
-            kind.labels,
-        )
-        plot_confusion(
-            confusion_matrix(references, predictions, kind.labels),
-            kind.labels,
-            place / "confusion.png",
-            name,
-            untrained,
-        )
-        if found:
-            metrics["calibrated_on_it"] = calibrated_on(found, table)
-            metrics["calibrations"] = compare_calibrations(
-                found, raw, references, kind.labels, kind.ua_over
-            )
-            plot_reliability(
-                metrics["calibrations"], place / "reliability", name
-            )
-        results[name] = metrics
-        write_results(folder, results, absent)
-    print(evaluation_report(results, absent))
+        check_alone(settings["calibration"])
+    published = read_others(hparams_file, settings)
+    print(Evaluation(settings, published).run(recognizers, count))
 
 
 if __name__ == "__main__":

@@ -15,26 +15,16 @@ import argparse
 import sys
 
 import pandas as pd
-import torch
 from corpora import read_tables
-from speechbrain.utils.logger import get_logger
 
-from speechbrain_mser.dataio.batching import read_batches
-from speechbrain_mser.dataio.cached_encoding import (
-    encode_batch,
-    log_size,
-    open_store,
-)
+from speechbrain_mser.dataio.bad_utterances import BadUtterances
+from speechbrain_mser.dataio.cached_encoding import log_size, open_store
+from speechbrain_mser.dataio.feature_reader import FeatureReader
 from speechbrain_mser.devices import find_device
 from speechbrain_mser.errors import exits_on_input_error
 from speechbrain_mser.job_array import take_part
 from speechbrain_mser.settings.flags import read_command_line
-from speechbrain_mser.settings.hparams import (
-    load_object,
-    read_settings,
-)
-
-logger = get_logger(__name__)
+from speechbrain_mser.settings.hparams import load_object, read_settings
 
 
 def find_part(arguments):
@@ -45,8 +35,7 @@ def find_part(arguments):
     return given.part, others
 
 
-@torch.inference_mode()
-def extract(encoder, store, table, training, device):
+def extract(reader, table):
     """Encode what the store does not have.
 
     Returns
@@ -54,24 +43,11 @@ def extract(encoder, store, table, training, device):
     dict
         How many utterances were encoded, stored before, unreadable.
     """
-    counts = dict.fromkeys(("encoded", "stored before", "unreadable"), 0)
-
-    def count_bad(bad):
-        logger.warning("%s left out: %s", bad.utterance, bad.reason)
-        counts["unreadable"] += 1
-
-    for batch in read_batches(
-        table,
-        store,
-        "features",
-        count_bad,
-        training["batch_size"],
-        training["num_workers"],
-    ):
-        encode_batch(batch.to(device), encoder, store, count_bad)
+    counts = dict.fromkeys(("encoded", "stored before"), 0)
+    for batch, *_ in reader(table, "features"):
         counts["encoded"] += len(batch.rows["sig"])
         counts["stored before"] += len(batch.rows["stored"])
-    return counts
+    return {**counts, "unreadable": len(reader.bad_utterances.reasons)}
 
 
 @exits_on_input_error
@@ -93,7 +69,15 @@ def main():
         encoder, "write", training["feature_folder"], training["feature_dtype"]
     )
     log_size(store, encoder, table.duration)
-    counts = extract(encoder, store, table, training, device)
+    reader = FeatureReader(
+        encoder,
+        store,
+        training["batch_size"],
+        training["num_workers"],
+        BadUtterances("skip"),
+        device,
+    )
+    counts = extract(reader, table)
     print(", ".join(f"{n} {what}" for what, n in counts.items()))
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from corpora import prepare_manifests
-from recognition import check_adaptation, load_recognizers, recognize_sets
+from recognition import check_adaptation, load_recognizers
 
 from speechbrain_mser.dataio.manifest import (
     read_manifest,
@@ -26,6 +26,7 @@ from speechbrain_mser.dataio.manifest import (
 )
 from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import exits_on_input_error
+from speechbrain_mser.inference.ensemble import recognize_sets
 from speechbrain_mser.inference.pseudo_labels import (
     check_keep,
     even_out,
@@ -40,7 +41,7 @@ def main():
     """Label a corpus."""
     hparams_file, run_opts, overrides = read_command_line(sys.argv[1:])
     settings = read_settings(hparams_file, overrides)
-    check_adaptation(settings)
+    adapts = check_adaptation(settings)
     check_keep(settings["keep"])
     corpus = settings["corpus"]
     labels = list(candidate_labels(settings["labels"]))
@@ -53,9 +54,11 @@ def main():
         settings["corpus_options"],
     )
     table = read_manifests(manifests)
-    recognizers = load_recognizers(settings, run_opts)
+    recognizers, count = load_recognizers(settings, run_opts)
     sets = {corpus: (table, labels, table)}
-    ((_, table, log_probs, _),) = recognize_sets(*recognizers, settings, sets)
+    ((_, table, log_probs, _),) = recognize_sets(
+        recognizers, count, sets, adapts
+    )
     said, believed = surest(even_out(log_probs), settings["keep"])
     emotions = dict(zip(table.ID, np.array(labels)[said], strict=True))
     chosen = set(table.ID[believed])

@@ -1,27 +1,16 @@
-"""What evaluation and calibration share: a recogniser over many utterances."""
+"""What evaluation, calibration and pseudo-labels share: recognisers that settings
+name, and how utterances are read for them."""
 
-from functools import partial
-
-import torch
-from speechbrain.utils.logger import get_logger
-
-from speechbrain_mser.dataio.batching import BadUtterance, read_batches
-from speechbrain_mser.dataio.cached_encoding import (
-    NO_SCORE,
-    encode_batch,
-    open_store,
-)
+from speechbrain_mser.dataio.bad_utterances import BadUtterances
+from speechbrain_mser.dataio.cached_encoding import open_store
+from speechbrain_mser.dataio.feature_reader import FeatureReader
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.inference import EmotionRecognizer
 from speechbrain_mser.inference.settings import OWN
-from speechbrain_mser.lobes.alignment import CorpusAlignment
-from speechbrain_mser.lobes.standardize import FeatureStandardizer
-
-logger = get_logger(__name__)
 
 
 def load_recognizer(source, settings, run_opts):
-    """A trained recogniser, and the store of its encoder's features.
+    """A trained recogniser, and what reads utterances for it.
 
     Arguments
     ---------
@@ -36,8 +25,8 @@ def load_recognizer(source, settings, run_opts):
     -------
     recognizer : EmotionRecognizer
         The trained system.
-    store : FeatureStore or None
-        Where its encoder's features may be.
+    reader : FeatureReader
+        With its encoder.
     """
     recognizer = EmotionRecognizer.from_hparams(
         source,
@@ -48,148 +37,21 @@ def load_recognizer(source, settings, run_opts):
         },
         run_opts=run_opts,
     )
+    encoder = recognizer.mods.encoder
     store = open_store(
-        recognizer.mods.encoder,
+        encoder,
         settings["features"],
         settings["feature_folder"],
         settings["feature_dtype"],
     )
-    return recognizer, store
-
-
-def features_of(recognizer, store, table, settings, name):
-    """Batches of utterances with the encoder's features.
-
-    Arguments
-    ---------
-    recognizer : EmotionRecognizer
-        The trained system.
-    store : FeatureStore or None
-        Where its encoder's features may be.
-    table : pandas.DataFrame
-        The utterances.
-    settings : dict
-        Batch size, workers, and what to do with unreadable utterances.
-    name : str
-        What the utterances are, for messages.
-
-    Yields
-    ------
-    batch : UtteranceBatch
-        Of the utterances that could be read.
-    features : torch.Tensor
-        ``[batch, frames, dim]`` or ``[batch, layers, frames, dim]``.
-    lens : torch.Tensor
-        ``[batch]``, relative lengths.
-
-    Raises
-    ------
-    InputError
-        An utterance could not be read and ``on_bad_utterance`` is "stop".
-    """
-
-    on_bad = partial(_leave_out, settings)
-    for batch in read_batches(
-        # Neighbours of like length: little is computed for padding.
-        table.sort_values(["duration", "ID"]),
+    return recognizer, FeatureReader(
+        encoder,
         store,
-        name,
-        on_bad,
         settings["batch_size"],
         settings["num_workers"],
-    ):
-        batch = batch.to(recognizer.device)
-        found = encode_batch(batch, recognizer.mods.encoder, store, on_bad)
-        if len(batch):
-            yield batch, *found
-
-
-def _leave_out(settings, bad):
-    """Stop at an utterance that cannot be used, or go on without it."""
-    if settings["on_bad_utterance"] == "stop":
-        raise InputError(f"{bad.utterance}: {bad.reason}")
-    logger.warning("%s left out: %s", bad.utterance, bad.reason)
-
-
-def align_to_training(recognizer, store, table, settings, name):
-    """Learn to move utterances to the mean and deviation of the training.
-
-    Needs their audio, but no label: what is then said of them is transductive.
-
-    Arguments
-    ---------
-    recognizer, store, table, settings, name
-        As for `features_of`.
-
-    Returns
-    -------
-    CorpusAlignment
-        For the corpora in the table, taken together.
-
-    Raises
-    ------
-    InputError
-        The recogniser was trained without standardisation.
-    """
-    common = recognizer.mods.connector.standardizer
-    if common is None:
-        raise InputError(
-            "adaptation: set moves features to the training's mean and "
-            "deviation, and this recogniser has none (standardize: False)"
-        )
-    own = FeatureStandardizer(*reversed(common.mean.shape))
-    own = own.to(recognizer.device)
-    name = f"{name}, statistics"
-    for _, *features in features_of(recognizer, store, table, settings, name):
-        own.update(*features)
-    own.finish()
-    alignment = CorpusAlignment(common)
-    for corpus in set(table.corpus):
-        alignment.add(corpus, own)
-    return alignment
-
-
-def recognize(recognizer, store, table, labels, settings, name, alignment=None):
-    """Log-probabilities of all candidates, as the LLM gives them.
-
-    Arguments
-    ---------
-    recognizer, store, table, settings, name
-        As for `features_of`.
-    labels : list of str
-        The candidates.
-    alignment : CorpusAlignment, optional
-        How features are moved before they are connected.
-
-    Returns
-    -------
-    table : pandas.DataFrame
-        The utterances that could be read, by ID.
-    log_probs : torch.Tensor
-        ``[n, n_labels]``, in the order of that table, on the CPU.
-
-    Raises
-    ------
-    InputError
-        An utterance could not be read and ``on_bad_utterance`` is "stop", or
-        none could be.
-    """
-    found = {}
-    for batch, features, lens in features_of(
-        recognizer, store, table, settings, name
-    ):
-        if alignment is not None:
-            features = alignment(features, batch.corpus)
-        log_probs = recognizer.score_features(features, lens, labels).cpu()
-        for utterance, row in zip(batch.id, log_probs, strict=True):
-            if row.isnan().any():
-                _leave_out(settings, BadUtterance(utterance, NO_SCORE))
-            else:
-                found[utterance] = row
-    if not found:
-        raise InputError(f"{name}: no utterance could be read and recognised")
-    table = table[table.ID.isin(found)].sort_values("ID")
-    return table, torch.stack([found[utterance] for utterance in table.ID])
+        BadUtterances(settings["on_bad_utterance"]),
+        recognizer.device,
+    )
 
 
 def load_recognizers(settings, run_opts):
@@ -223,57 +85,8 @@ def load_recognizers(settings, run_opts):
     return loaded, len(sources)
 
 
-def recognize_sets(recognizers, count, settings, sets):
-    """What one or several recognisers make of one or several sets.
-
-    Arguments
-    ---------
-    recognizers, count
-        As `load_recognizers` returns; log-probabilities are averaged.
-    settings : dict
-        ``adaptation`` is "none", or "set" for features moved to the training's
-        mean and deviation; the rest as for `features_of`.
-    sets : dict
-        Name to the utterances, the candidates, and the utterances whose audio
-        adaptation may take (`pandas.DataFrame`, list of str,
-        `pandas.DataFrame`).
-
-    Yields
-    ------
-    name : str
-        The set's.
-    table : pandas.DataFrame
-        The utterances that could be read, by ID.
-    log_probs : torch.Tensor
-        ``[n, n_labels]``, normalised over the labels.
-    each : list of torch.Tensor
-        The same of every recogniser.
-
-    Raises
-    ------
-    InputError
-        As `recognize` and `align_to_training`.
-    """
-    found = {name: [] for name in sets}
-    for number, (recognizer, store) in enumerate(recognizers, start=1):
-        for name, (table, labels, audio) in sets.items():
-            alignment = None
-            if settings["adaptation"] == "set":
-                alignment = align_to_training(
-                    recognizer, store, audio, settings, name
-                )
-            read, log_probs = recognize(
-                recognizer, store, table, labels, settings, name, alignment
-            )
-            found[name].append(log_probs.log_softmax(-1))
-            if number == count:
-                each = found[name]
-                mean = torch.stack(each).mean(0).log_softmax(-1)
-                yield name, read, mean, each
-
-
 def check_adaptation(settings):
-    """Refuse what is no adaptation, before anything is loaded.
+    """Whether sets are adapted to, said before anything is loaded.
 
     Raises
     ------
@@ -284,3 +97,4 @@ def check_adaptation(settings):
         raise InputError(
             f"adaptation is {settings['adaptation']!r}, expected none or set"
         )
+    return settings["adaptation"] == "set"

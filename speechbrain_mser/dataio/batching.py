@@ -8,14 +8,10 @@ from speechbrain.dataio.batch import PaddedBatch, PaddedData
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.logger import get_logger
 from torch.nn.functional import pad
-from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from speechbrain_mser.dataio.audio import AudioError, load_audio
 from speechbrain_mser.dataio.bad_utterances import BadUtterance
 from speechbrain_mser.dataio.loader_workers import (
-    named_failures,
-    outlive_termination,
     share,
 )
 from speechbrain_mser.errors import InputError
@@ -313,61 +309,6 @@ def select_utterances(table, split=None, languages=None, labels=None):
             f"no utterance has an emotion among {', '.join(labels or ['any'])}"
         )
     return kept[chosen]
-
-
-def refuse_bad(bad):
-    """For `read_batches`: stop at what cannot be read.
-
-    Arguments
-    ---------
-    bad : BadUtterance
-        The utterance, and why.
-
-    Raises
-    ------
-    InputError
-        Always.
-    """
-    raise InputError(f"utterance {bad.utterance}: {bad.reason}")
-
-
-def read_batches(table, store, name, on_bad, batch_size, num_workers=0):
-    """A table's utterances in batches, each once and in its order.
-
-    Arguments
-    ---------
-    table : pandas.DataFrame
-        As `dataio.manifest.read_manifest` returns, paths resolved. Sorted by
-        duration, little is computed for padding.
-    store : FeatureStore or None
-        Where the encoder's features may be found instead of audio.
-    name : str
-        The progress bar's.
-    on_bad : callable
-        Called with the `BadUtterance` of each that cannot be read.
-    batch_size : int
-        Utterances in a batch.
-    num_workers : int
-        Processes that read them.
-
-    Yields
-    ------
-    UtteranceBatch
-        Not empty.
-    """
-    loader = DataLoader(
-        make_dataset(table, store),
-        batch_size=batch_size,
-        num_workers=num_workers,
-        collate_fn=collate,
-        worker_init_fn=outlive_termination,
-    )
-    with named_failures():
-        for batch in tqdm(loader, name):
-            for bad in batch.bad:
-                on_bad(bad)
-            if len(batch):
-                yield batch
 
 
 def read_stored(utterance, wav, start, stop, store):

@@ -13,6 +13,7 @@ from speechbrain_mser.errors import InputError
 from speechbrain_mser.evaluation import calibration as calibrations
 from speechbrain_mser.files.fingerprints import weights_digest
 from speechbrain_mser.finite import finite_rows
+from speechbrain_mser.inference.adaptation import Adaptation
 from speechbrain_mser.inference.folder import (
     SETTINGS_FILE,
     build_recognizer,
@@ -52,7 +53,7 @@ class EmotionRecognizer(Pretrained):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.source = self.folder = None
-        self._calibration = None
+        self._calibration = self.adaptation = None
         self.mods.connector.bind(
             {
                 "encoder": self.mods.encoder.describe(),
@@ -171,7 +172,7 @@ class EmotionRecognizer(Pretrained):
         torch.Tensor
             ``[batch, hidden]``.
         """
-        return self._connect(wavs, wav_lens)[1]
+        return self._listen(wavs, wav_lens)[1]
 
     def recognize_batch(
         self, wavs, wav_lens=None, labels=None, calibration="none"
@@ -265,10 +266,7 @@ class EmotionRecognizer(Pretrained):
             finite: it has no most probable emotion.
         """
         words = self.labels(labels)
-        with self.inference_ctx:
-            tokens, _ = self.mods.connector(
-                features.to(self.device), lens.to(self.device)
-            )
+        tokens, _ = self._connect(features, lens)
         return self.mods.llm.score(tokens, words).log_softmax(-1)
 
     def recognize_file(self, path, labels=None, calibration="none"):
@@ -322,7 +320,7 @@ class EmotionRecognizer(Pretrained):
         list of str
             ``[batch]``.
         """
-        tokens, _ = self._connect(wavs, wav_lens)
+        tokens, _ = self._listen(wavs, wav_lens)
         return self.mods.llm.generate(tokens, max_new_tokens)
 
     def forward(self, wavs, wav_lens=None):
@@ -382,6 +380,30 @@ class EmotionRecognizer(Pretrained):
             self._calibration = found
         return self._calibration
 
+    def adapt(self, batches):
+        """Move what is heard to the mean and deviation of the training.
+
+        For utterances of one microphone or room, from now on: of them the
+        audio is needed, and no label.
+
+        Arguments
+        ---------
+        batches : iterable or None
+            Of the encoder's features and relative lengths, as
+            `recognize_features` takes them; None takes all utterances as they
+            come again.
+
+        Raises
+        ------
+        InputError
+            The recogniser was trained without standardisation, or there are
+            no batches.
+        """
+        self.adaptation = None
+        if batches is not None:
+            training = self.mods.connector.standardizer
+            self.adaptation = Adaptation(training, batches)
+
     def describe(self):
         """What log-probabilities depend on, as a calibration notes it.
 
@@ -410,11 +432,17 @@ class EmotionRecognizer(Pretrained):
         return load_audio(path).to(self.device)
 
     @torch.no_grad()
-    def _connect(self, wavs, wav_lens):
-        """The connector's tokens and embeddings of a batch."""
-        features, lens = self._encode(wavs, wav_lens)
+    def _connect(self, features, lens):
+        """The connector's tokens and embeddings of a batch's features."""
+        features = features.to(self.device)
+        if self.adaptation is not None:
+            features = self.adaptation(features)
         with self.inference_ctx:
-            tokens, embeddings = self.mods.connector(features, lens)
+            return self.mods.connector(features, lens.to(self.device))
+
+    def _listen(self, wavs, wav_lens):
+        """Those of a batch's signals, checked."""
+        tokens, embeddings = self._connect(*self._encode(wavs, wav_lens))
         _check_rows(finite_rows(tokens), NO_SCORE)
         _check_rows(finite_rows(embeddings), NO_SCORE)
         return tokens, embeddings

@@ -64,14 +64,33 @@ class CorpusAlignment:
             The same shape, float32.
         """
         own = [self.own.get(corpus, self.common) for corpus in corpora]
-        mean, std = (
-            torch.stack([getattr(one, name) for one in own])[:, :, None]
-            for name in ("mean", "std")
-        )  # [batch, layers, 1, dim]
-        scale = self.common.std[:, None] / std
-        moved = features.float()
-        if features.ndim == 3:
-            moved = moved[:, None]
-        # The mean first: it may be a hundred times the deviation.
-        moved = (moved - mean) * scale + self.common.mean[:, None]
-        return moved.view(features.shape)
+        return move_statistics(features, own, self.common)
+
+
+def move_statistics(features, own, common):
+    """Features with one mean and deviation as they were with another.
+
+    Arguments
+    ---------
+    features : torch.Tensor
+        ``[batch, frames, dim]``, or ``[batch, layers, frames, dim]``.
+    own : list of FeatureStandardizer
+        Their mean and deviation: each utterance's, or one for all.
+    common : FeatureStandardizer
+        Those to have.
+
+    Returns
+    -------
+    torch.Tensor
+        The same shape, float32.
+    """
+    mean, std = (
+        torch.stack([getattr(one, name) for one in own])[:, :, None]
+        for name in ("mean", "std")
+    )  # [batch or 1, layers, 1, dim]
+    moved = features.float()
+    if features.ndim == 3:
+        moved = moved[:, None]
+    # The mean first: it may be a hundred times the deviation.
+    moved = (moved - mean) * (common.std[:, None] / std)
+    return (moved + common.mean[:, None]).view(features.shape)

@@ -44,6 +44,17 @@ class FeatureStandardizer(nn.Module):
         self.register_buffer("frames", torch.zeros((), dtype=torch.long))
         self._sums = None
 
+    def anew(self):
+        """One for features of the same kind, that nothing was added to.
+
+        Returns
+        -------
+        FeatureStandardizer
+            On the same device.
+        """
+        n_layers, dim = self.mean.shape
+        return FeatureStandardizer(dim, n_layers).to(self.mean.device)
+
     @property
     def fitted(self):
         """Whether the statistics are those of data."""

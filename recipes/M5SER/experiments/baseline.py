@@ -22,12 +22,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from speechbrain_mser.dataio.batching import (
-    read_batches,
-    refuse_bad,
-    select_utterances,
-)
-from speechbrain_mser.dataio.cached_encoding import encode_batch, open_store
+from speechbrain_mser.dataio.batching import select_utterances
+from speechbrain_mser.dataio.cached_encoding import open_store
+from speechbrain_mser.dataio.feature_reader import FeatureReader
 from speechbrain_mser.dataio.manifest import read_manifests
 from speechbrain_mser.emotions import CANONICAL, candidate_labels
 from speechbrain_mser.errors import exits_on_input_error
@@ -50,20 +47,20 @@ TEST, LABELS = "urdu", "urdu4"
 
 def pooled_features(whisper, store, table):
     """``[utterances, layers, 2 dim]``: mean and deviation over time."""
+    reader = FeatureReader(whisper, store)
+    return reader.compute(mean_and_deviation, table, "pooled features")[
+        1
+    ].numpy()
 
-    # Neighbours of like length: little is computed for padding.
-    ordered = table.sort_values(["duration", "ID"])
-    pooled = {}
-    for batch in read_batches(
-        ordered, store, "pooled features", refuse_bad, 16
-    ):
-        features, lens = encode_batch(batch, whisper, store)
-        frames = (lens * features.shape[2]).round().long().tolist()
-        for name, hidden, n in zip(batch.id, features, frames, strict=True):
-            hidden = hidden[:, :n].float()  # [layers, time, dim]
-            both = torch.cat([hidden.mean(1), hidden.std(1)], dim=-1)
-            pooled[name] = both.numpy()
-    return np.stack([pooled[name] for name in table.ID])
+
+def mean_and_deviation(features, lens):
+    """Those over each utterance's frames, ``[batch, layers, 2 dim]``."""
+    frames = (lens * features.shape[2]).round().long().tolist()
+    pooled = []
+    for hidden, n in zip(features, frames, strict=True):
+        hidden = hidden[:, :n].float()  # [layers, time, dim]
+        pooled.append(torch.cat([hidden.mean(1), hidden.std(1)], dim=-1))
+    return torch.stack(pooled)
 
 
 def standardize_each(features, corpora):

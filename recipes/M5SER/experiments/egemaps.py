@@ -17,8 +17,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from speechbrain_mser import SAMPLE_RATE
-from speechbrain_mser.dataio.batching import read_batches, refuse_bad
-from speechbrain_mser.dataio.cached_encoding import encode_batch, open_store
+from speechbrain_mser.dataio.cached_encoding import open_store
+from speechbrain_mser.dataio.feature_reader import FeatureReader
 from speechbrain_mser.errors import InputError
 
 COSTS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
@@ -107,14 +107,14 @@ def egemaps_features(table, folder):
     InputError
         openSMILE is not installed, or an utterance cannot be read.
     """
-
     encoder = EGeMAPS()
-    store = open_store(encoder, "write", folder, "float32")
-    found = {}
-    for batch in read_batches(table, store, "eGeMAPS", refuse_bad, 16):
-        features, _ = encode_batch(batch, encoder, store)
-        found.update(zip(batch.id, features[:, 0].numpy(), strict=True))
-    return np.stack([found[name] for name in table.ID])
+    reader = FeatureReader(
+        encoder, open_store(encoder, "write", folder, "float32")
+    )
+    _, features = reader.compute(
+        lambda features, _: features[:, 0], table, "eGeMAPS"
+    )
+    return features.numpy()
 
 
 def support_vectors(features, emotions, corpora):

@@ -12,9 +12,7 @@ Writes <output>.png and .pdf, and the figure's numbers into <output>.json.
 
 import argparse
 import json
-import sys
 
-import numpy as np
 import recipe  # noqa: F401  finds the recipe's scripts
 import torch
 from baseline import standardize_each as standardize_by
@@ -25,8 +23,10 @@ from sklearn.preprocessing import StandardScaler
 from speechbrain.lobes.features import Fbank
 
 from speechbrain_mser import SAMPLE_RATE
-from speechbrain_mser.dataio.batching import read_batches, select_utterances
-from speechbrain_mser.dataio.cached_encoding import encode_batch, open_store
+from speechbrain_mser.dataio.bad_utterances import BadUtterances
+from speechbrain_mser.dataio.batching import select_utterances
+from speechbrain_mser.dataio.cached_encoding import open_store
+from speechbrain_mser.dataio.feature_reader import FeatureReader
 from speechbrain_mser.dataio.manifest import read_manifests
 from speechbrain_mser.errors import InputError, exits_on_input_error
 from speechbrain_mser.evaluation.figures import (
@@ -100,11 +100,6 @@ def balanced_sample(table, most, seed):
     return shuffled.loc[rank.index[:most]].sample(frac=1, random_state=seed)
 
 
-def name_bad(bad):
-    """Say what cannot be read."""
-    print(f"{bad.utterance} left out: {bad.reason}", file=sys.stderr)
-
-
 def mean_spectrograms(table):
     """The mean over time of every utterance's log-mel spectrogram.
 
@@ -121,23 +116,18 @@ def mean_spectrograms(table):
         The utterances that could be read.
     """
     fbank = Fbank(sample_rate=SAMPLE_RATE, n_mels=N_MELS)
-    means = {}
-    # One by one: the floor of the decibels is below the batch's loudest.
-    for batch in read_batches(table, None, "spectrograms", name_bad, 1):
-        with torch.no_grad():
-            means[batch.id[0]] = fbank(batch.sig.data)[0].mean(0).numpy()
-    return _stacked(means, table)
+    reader = FeatureReader(
+        lambda wavs, lens: (fbank(wavs), lens),
+        # One by one: the floor of the decibels is below the batch's loudest.
+        batch_size=1,
+        bad_utterances=BadUtterances("skip"),
+    )
+    table, means = reader.compute(
+        lambda spectrogram, _: spectrogram.mean(1), table, "spectrograms"
+    )
+    return means.numpy(), table
 
 
-def _stacked(vectors, table):
-    """Vectors by ID as rows in the table's order."""
-    if not vectors:
-        raise InputError("no utterance could be read")
-    table = table[table.ID.isin(list(vectors))]
-    return np.stack([vectors[name] for name in table.ID]), table
-
-
-@torch.no_grad()
 def embeddings(recognizer, table, feature_folder=None):
     """What the contrastive loss compares: the connector's pooled embedding.
 
@@ -159,20 +149,20 @@ def embeddings(recognizer, table, feature_folder=None):
     """
     encoder = recognizer.mods.encoder
     features = "off" if feature_folder is None else "write"
-    store = open_store(encoder, features, feature_folder, "float16")
-    pooled = {}
-    # Neighbours of like length: little is computed for padding.
-    ordered = table.sort_values(["duration", "ID"])
-    for batch in read_batches(ordered, store, "embeddings", name_bad, 32):
-        encoded = encode_batch(
-            batch.to(recognizer.device), encoder, store, name_bad
-        )
-        if not len(batch):
-            continue
-        _, vectors = recognizer.mods.connector(*encoded)
-        vectors = torch.nn.functional.normalize(vectors.float(), dim=-1)
-        pooled |= zip(batch.id, vectors.cpu().numpy(), strict=True)
-    return _stacked(pooled, table)
+    reader = FeatureReader(
+        encoder,
+        open_store(encoder, features, feature_folder, "float16"),
+        batch_size=32,
+        bad_utterances=BadUtterances("skip"),
+        device=recognizer.device,
+    )
+
+    def pooled(features, lens):
+        _, vectors = recognizer.mods.connector(features, lens)
+        return torch.nn.functional.normalize(vectors.float(), dim=-1)
+
+    table, vectors = reader.compute(pooled, table, "embeddings")
+    return vectors.numpy(), table
 
 
 def to_map(features, seed):
