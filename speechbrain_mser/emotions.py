@@ -116,7 +116,7 @@ def canonical(label):
     raise InputError(f"unknown emotion {str(label).strip()!r}{hint}")
 
 
-def check_emotion_words(emotion_words, labels):
+def check_emotion_words(emotion_words, labels, whole=False):
     """Refuse to say two labels with the same word.
 
     Arguments
@@ -125,11 +125,14 @@ def check_emotion_words(emotion_words, labels):
         Label to the word that is said for it, where that is another one.
     labels : list of str
         The candidates.
+    whole : bool
+        Whether all labels are among them, so that words for others are a
+        mistake.
 
     Raises
     ------
     InputError
-        Two labels could not be told apart.
+        Two labels could not be told apart, or a label or word is none.
 
     Example
     -------
@@ -139,6 +142,17 @@ def check_emotion_words(emotion_words, labels):
     ...
     InputError: labels 'fear' and 'scared' are both said with 'scared'; ...
     """
+    for label, word in emotion_words.items() if whole else ():
+        if label not in labels:
+            raise InputError(
+                f"emotion_words: {label!r} is not among label_words, "
+                f"{', '.join(labels)}"
+            )
+        if not isinstance(word, str) or not word.strip():
+            raise InputError(
+                f"emotion_words: {label!r} is said with {word!r}, expected a "
+                "word"
+            )
     said = {}
     for label in labels:
         word = emotion_words.get(label, label).strip()

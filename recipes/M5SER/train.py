@@ -11,28 +11,23 @@ torchrun --nproc_per_node=N train.py hparams/stage1.yaml ...
 
 import sys
 from functools import partial
-from pathlib import Path
 
 import pandas as pd
 import speechbrain as sb
 from corpora import read_tables
-from speechbrain.utils.logger import get_logger
 
 from speechbrain_mser.brain import EmotionBrain
 from speechbrain_mser.dataio.batching import make_dataset
 from speechbrain_mser.dataio.cached_encoding import log_size, open_store
-from speechbrain_mser.dataio.emotion_counts import count_table, untrained_labels
+from speechbrain_mser.dataio.emotion_counts import log_counts
 from speechbrain_mser.distributed import ends_with_its_group, process_group
-from speechbrain_mser.emotions import candidate_labels, check_emotion_words
-from speechbrain_mser.errors import InputError, exits_on_input_error
+from speechbrain_mser.emotions import candidate_labels
+from speechbrain_mser.errors import exits_on_input_error
 from speechbrain_mser.files.folder_lock import hold_folder
 from speechbrain_mser.inference.folder import (
-    SETTINGS_FILE,
     export_recognizer,
-    find_folder,
-    load_parts,
+    load_pretrained,
     plain_settings,
-    read_digests,
 )
 from speechbrain_mser.settings.flags import read_command_line
 from speechbrain_mser.settings.hparams import (
@@ -41,139 +36,15 @@ from speechbrain_mser.settings.hparams import (
     read_settings,
 )
 from speechbrain_mser.training.output_folder import (
-    read_settings_of,
     write_environment,
     write_settings,
 )
 from speechbrain_mser.training.resuming import (
+    check_settings,
     describe_data,
-    finished_epochs,
-    refuse_other_data,
-    refuse_other_settings,
+    is_finished,
     write_data,
 )
-
-logger = get_logger(__name__)
-
-
-def load_pretrained(model, source):
-    """Take the parameters of another training's recogniser."""
-    folder = find_folder(source)
-    load_parts(
-        folder,
-        read_digests(folder / SETTINGS_FILE),
-        model["connector"],
-        model["llm"],
-    )
-
-
-def check_settings(settings):
-    """Refuse settings with which nothing would be trained, or another model.
-
-    Raises
-    ------
-    InputError
-        A count below one, or an output folder whose training was one with
-        other settings.
-    """
-    training = settings["training"]
-    for name in ("batch_size", "number_of_epochs"):
-        value = training[name]
-        if not isinstance(value, int) or value < 1:
-            raise InputError(f"{name} is {value!r}, expected 1 or more")
-    check_words(settings["model"])
-    folder = Path(settings["output_folder"])
-    if not any(folder.glob("save/CKPT*")):
-        return
-    before = read_settings_of(folder)
-    if before is not None:
-        refuse_other_settings(folder, before, settings)
-
-
-def check_words(model):
-    """Refuse words for labels that there are not, and what is no word.
-
-    Raises
-    ------
-    InputError
-        Such a setting.
-    """
-    labels, words = (
-        candidate_labels(model["label_words"]),
-        model["emotion_words"],
-    )
-    for label, word in (words or {}).items():
-        if label not in labels:
-            raise InputError(
-                f"emotion_words: {label!r} is not among label_words, "
-                f"{', '.join(labels)}"
-            )
-        if not isinstance(word, str) or not word.strip():
-            raise InputError(
-                f"emotion_words: {label!r} is said with {word!r}, expected a "
-                "word"
-            )
-    check_emotion_words(words or {}, labels)
-
-
-def is_finished(settings, data):
-    """Whether there is nothing left to train, which is said.
-
-    Raises
-    ------
-    InputError
-        The output folder's training was on other data.
-    """
-    folder = settings["output_folder"]
-    refuse_other_data(folder, data)
-    done = finished_epochs(folder)
-    if done < settings["training"]["number_of_epochs"]:
-        return False
-    logger.warning(
-        "%s is already trained, for %s epochs; to train anew give another "
-        "--output_folder, to go on a higher --number_of_epochs",
-        folder,
-        done,
-    )
-    return True
-
-
-def log_counts(table, labels):
-    """Say what there is to learn from, and what of nothing can be learnt.
-
-    Arguments
-    ---------
-    table : pandas.DataFrame
-        The training set.
-    labels : list of str
-        The label words.
-    """
-    logger.info("training utterances:\n%s", count_table(table, labels))
-    untrained = untrained_labels(table, labels)
-    if untrained:
-        logger.warning(
-            "no training utterance is %s: the model may answer so, but has "
-            "not learnt it from any voice; leave it out of label_words, or "
-            "train on a corpus that has it",
-            " or ".join(untrained),
-        )
-
-
-def with_options(hparams_file, overrides, run_opts):
-    """The overrides, with those of SpeechBrain's own that are settings too.
-
-    ``--precision bf16`` is given to SpeechBrain; written down it is a setting
-    like the others.
-    """
-    known = read_settings(hparams_file, overrides)["training"]
-    given = {
-        name: run_opts[name]
-        for name in run_opts.overridden_args
-        if name in known
-    }
-    if not given:
-        return overrides
-    return {**overrides, "training": {**overrides.get("training", {}), **given}}
 
 
 @ends_with_its_group
@@ -198,7 +69,6 @@ def train(hparams_file, overrides, run_opts):
         SpeechBrain's: device, precision, processes.
     """
     # The data first: what is wrong with it shows before an LLM is loaded.
-    overrides = with_options(hparams_file, overrides, run_opts)
     settings = read_settings(hparams_file, overrides)
     check_settings(settings)
     tables = read_tables(settings)
@@ -224,7 +94,7 @@ def train_on(tables, data, hparams_file, overrides, run_opts):
     hparams = load_hparams(hparams_file, overrides)
     model, training = hparams["model"], hparams["training"]
     if hparams["pretrained"] is not None:
-        load_pretrained(model, hparams["pretrained"])
+        load_pretrained(hparams["pretrained"], model["connector"], model["llm"])
     model_yaml = included_files(hparams_file)["model"]
     # What could not be exported is known before it is trained.
     plain_settings(model, model_yaml)
@@ -252,9 +122,8 @@ def train_on(tables, data, hparams_file, overrides, run_opts):
         training["feature_dtype"],
     )
     labels = candidate_labels(model["label_words"])
-    log_counts(tables[0], labels)
     # Exported too: evaluation marks them.
-    model["untrained_words"] = untrained_labels(tables[0], labels)
+    model["untrained_words"] = log_counts(tables[0], labels)
     log_size(store, model["encoder"], pd.concat(tables).duration)
     train_set, valid_set = (
         None if table is None else make_dataset(table, store)

@@ -1,8 +1,11 @@
 """How many utterances of each emotion a training has, and of which it has none."""
 
 import pandas
+from speechbrain.utils.logger import get_logger
 
 from speechbrain_mser.files.markdown import markdown_table
+
+logger = get_logger(__name__)
 
 
 def untrained_labels(table, labels):
@@ -26,8 +29,35 @@ def untrained_labels(table, labels):
     >>> untrained_labels(table, ["fear", "sad", "angry"])
     ['fear']
     """
-    there = set(table.emotion)
-    return [label for label in labels if label not in there]
+    emotions = set(table.emotion)
+    return [label for label in labels if label not in emotions]
+
+
+def log_counts(table, labels):
+    """Say what there is to learn from, and what of nothing can be learnt.
+
+    Arguments
+    ---------
+    table : pandas.DataFrame
+        The training set.
+    labels : list of str
+        The label words.
+
+    Returns
+    -------
+    list of str
+        `untrained_labels`.
+    """
+    logger.info("training utterances:\n%s", count_table(table, labels))
+    untrained = untrained_labels(table, labels)
+    if untrained:
+        logger.warning(
+            "no training utterance is %s: the model may answer so, but has "
+            "not learnt it from any voice; leave it out of label_words, or "
+            "train on a corpus that has it",
+            " or ".join(untrained),
+        )
+    return untrained
 
 
 def count_table(table, labels):

@@ -193,8 +193,8 @@ class Calibration:
         ):
             raise InputError(
                 f"{path}: expected temperature and temperature_with_prior "
-                "above 0, a log_prior of label to number, and fitted_on; run "
-                "calibrate.py again"
+                "above 0, a log_prior of label to number, and fitted_on: "
+                "calibrate again"
             ) from None
 
 

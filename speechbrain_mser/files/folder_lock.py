@@ -135,6 +135,6 @@ def _refusal(folder):
         who = "process {process} on {host}, since {since}".format(**holder)
     return InputError(
         f"{folder}: a training of this folder runs already ({who}): wait for "
-        "it, end it, or give another --output_folder; if it is gone for sure, "
+        "it, end it, or give another output_folder; if it is gone for sure, "
         f"delete {HOLDER} and {LOCK} there"
     )

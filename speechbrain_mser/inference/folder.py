@@ -132,29 +132,31 @@ def read_settings(path):
     return parse_settings(text, path)
 
 
-def read_digests(path):
-    """What a recogniser's weights are, for what needs nothing else of it.
+def load_pretrained(source, connector, llm):
+    """Take the parameters of another training's recogniser.
 
     Arguments
     ---------
-    path : str or path-like
-        The settings file in its folder.
-
-    Returns
-    -------
-    dict
-        Part to digest; None where HyperPyYAML says none.
+    source : str or path-like
+        Its folder, or a hub name.
+    connector : Connector
+        Of the same shape.
+    llm : EmotionLLaMA
+        Adapters are read where it has some.
 
     Raises
     ------
     InputError
-        There are no such settings.
+        There is none, or it is of another shape.
     """
+    folder = find_folder(source)
+    path = folder / SETTINGS_FILE
     text = read_text(path)
-    if has_tags(text, path):
-        return dict.fromkeys(DIGESTS)
-    settings = parse_settings(text, path)
-    return {name: settings[name] for name in DIGESTS}
+    # HyperPyYAML says no digests, and nothing else of it is needed.
+    digests = dict.fromkeys(DIGESTS)
+    if not has_tags(text, path):
+        digests = parse_settings(text, path)
+    load_parts(folder, digests, connector, llm)
 
 
 def needs_trust(path):
@@ -276,7 +278,7 @@ def load_parts(folder, digests, connector, llm):
     folder : str or path-like
         The recogniser's.
     digests : dict
-        As `read_digests` returns them, or all of its settings.
+        Its settings, those of `DIGESTS` at least.
     connector : Connector
         Of the same shape.
     llm : EmotionLLaMA

@@ -345,7 +345,7 @@ class EmotionRecognizer(Pretrained):
         return {*self.labels()} - {*untrained}
 
     def load_calibration(self):
-        """What `calibrate.py` left beside the connector.
+        """What was measured on validation data, beside the connector.
 
         Returns
         -------
@@ -367,15 +367,15 @@ class EmotionRecognizer(Pretrained):
             path = self.folder / calibrations.FILE
             if not path.is_file():
                 raise InputError(
-                    f"{self.source} has no {calibrations.FILE}: "
-                    "recipes/M5SER/calibrate.py makes it, on validation data"
+                    f"{self.source} has no {calibrations.FILE}: calibrate it "
+                    "on validation data first"
                 )
             found = calibrations.Calibration.load(path)
             for name, value in self.describe().items():
                 if found.fitted_on.get(name) != value:
                     raise InputError(
                         f"{path} was fitted with another {name} than this "
-                        "recogniser's: run calibrate.py again"
+                        "recogniser's: calibrate again"
                     )
             self._calibration = found
         return self._calibration

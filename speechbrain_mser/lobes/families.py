@@ -69,8 +69,7 @@ def require_family(config, source):
             f"the LLM {source} is a {config.model_type}, which has not LLaMA's "
             "interface, or was not shown to give its own numbers through it; "
             "choose one of another family, such as llama, qwen3, gemma3_text "
-            "or mistral (llama_hub; speechbrain_mser/lobes/families.py has "
-            "all)"
+            "or mistral (llama_hub)"
         )
 
 

@@ -53,7 +53,7 @@ def read_command_line(arguments):
         SpeechBrain's.
     overrides : dict
         As `place_overrides` returns: texts as they were given, the rest as
-        YAML reads it.
+        YAML reads it; with those of SpeechBrain's options that the file has.
 
     Raises
     ------
@@ -82,6 +82,12 @@ def read_command_line(arguments):
                 f"{nearest(name, [*defaults, *RUN_OPTIONS])}"
             )
         values[name] = read_value(name, text, defaults[name])
+    # Some of SpeechBrain's own are settings too (precision).
+    values |= {
+        name: run_opts[name]
+        for name in run_opts.overridden_args
+        if name in defaults
+    }
     overrides = place_overrides(hparams_file, values)
     return hparams_file, with_device(run_opts), overrides
 

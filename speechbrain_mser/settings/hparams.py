@@ -289,9 +289,7 @@ def _explained(path):
         if "!PLACEHOLDER" not in str(error):
             raise
         name = str(error).split("'")[1]
-        raise InputError(
-            f"{path}: {name} must be given: --{name} ..."
-        ) from None
+        raise InputError(f"{path}: {name} must be given") from None
 
 
 def _resolve(path, overrides, texts):

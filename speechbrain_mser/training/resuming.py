@@ -7,10 +7,12 @@ from speechbrain.utils.distributed import main_process_only
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_mser.distributed import world_size
+from speechbrain_mser.emotions import candidate_labels, check_emotion_words
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.files.atomic import write_text
 from speechbrain_mser.files.fingerprints import sha256
 from speechbrain_mser.training.checkpoints import AtomicCheckpointer
+from speechbrain_mser.training.output_folder import read_settings_of
 
 logger = get_logger(__name__)
 
@@ -41,6 +43,68 @@ FREE = {
     "train_split",
     "valid_split",
 }
+
+
+def check_settings(settings):
+    """Refuse settings with which nothing would be trained, or another model.
+
+    Arguments
+    ---------
+    settings : dict
+        Of stage1.yaml or stage2.yaml, as `read_settings` returns them.
+
+    Raises
+    ------
+    InputError
+        A count below one, words for labels that there are not, or an output
+        folder whose training was one with other settings.
+    """
+    model, training = settings["model"], settings["training"]
+    for name in ("batch_size", "number_of_epochs"):
+        value = training[name]
+        if not isinstance(value, int) or value < 1:
+            raise InputError(f"{name} is {value!r}, expected 1 or more")
+    labels = candidate_labels(model["label_words"])
+    check_emotion_words(model["emotion_words"] or {}, labels, whole=True)
+    folder = Path(settings["output_folder"])
+    if any(folder.glob("save/CKPT*")):
+        before = read_settings_of(folder)
+        if before is not None:
+            refuse_other_settings(folder, before, settings)
+
+
+def is_finished(settings, data):
+    """Whether there is nothing left to train, which is said.
+
+    Arguments
+    ---------
+    settings : dict
+        As `read_settings` returns them.
+    data : dict
+        As `describe_data` returns.
+
+    Returns
+    -------
+    bool
+        Whether all epochs are done.
+
+    Raises
+    ------
+    InputError
+        The output folder's training was on other data.
+    """
+    folder = settings["output_folder"]
+    refuse_other_data(folder, data)
+    done = finished_epochs(folder)
+    if done < settings["training"]["number_of_epochs"]:
+        return False
+    logger.warning(
+        "%s is already trained, for %s epochs; to train anew give another "
+        "output_folder, to go on a higher number_of_epochs",
+        folder,
+        done,
+    )
+    return True
 
 
 def refuse_other_settings(folder, before, now):
@@ -79,7 +143,7 @@ def refuse_other_settings(folder, before, now):
     if changed:
         raise InputError(
             f"{folder} holds a training with {'; '.join(changed)}: give "
-            "another --output_folder, or the same settings to go on with it"
+            "another output_folder, or the same settings to go on with it"
         )
     if epochs[0] != epochs[1]:
         logger.warning(
@@ -146,7 +210,7 @@ def refuse_other_data(folder, data):
                 f"{folder} holds a training on other data: its {name} set had "
                 f"{counts[0]} utterances, here are {counts[1]}, or their "
                 "emotions, languages or durations have changed; give another "
-                f"--output_folder, or delete {note} to go on with these"
+                f"output_folder, or delete {note} to go on with these"
             )
     if before["processes"] != data["processes"]:
         logger.warning(

@@ -173,7 +173,7 @@ def test_without_a_calibration_asking_for_one_says_what_to_do(
     sets = "[{name: all, corpus: tiny, labels: paper4}]"
     flags = {**flags, "sets": sets, "calibration": "temperature"}
     assert run_script("evaluate", EVALUATE, flags=flags) == 2
-    assert "calibrate.py" in capsys.readouterr().err
+    assert "calibrate it" in capsys.readouterr().err
     flags["calibration"] = "platt"
     assert run_script("evaluate", EVALUATE, flags=flags) == 2
     assert "'platt'" in capsys.readouterr().err

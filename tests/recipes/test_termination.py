@@ -235,7 +235,7 @@ def test_a_second_training_in_a_folder_is_refused(
         assert run_script("train", STAGE1, flags=flags) == 2
     said = capsys.readouterr().err
     assert f"process {os.getpid()} on {os.uname().nodename}, since 20" in said
-    assert "another --output_folder" in said
+    assert "another output_folder" in said
     assert not (tmp_path / "hyperparams.yaml").exists()
     assert run_script("train", STAGE1, flags=flags) == 0
     assert_same(result(tmp_path), whole)

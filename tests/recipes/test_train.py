@@ -387,7 +387,7 @@ def test_a_training_does_not_go_on_as_another_model(
     assert run_script("train", STAGE1, flags={**flags, name: value}) == 2
     message = capsys.readouterr().err
     assert f"holds a training with {name}" in message
-    assert "give another --output_folder" in message
+    assert "give another output_folder" in message
     assert (trained / "hyperparams.yaml").read_text() == written
 
 
@@ -450,7 +450,7 @@ def test_other_settings_are_refused_where_a_training_is(
         assert re.search(
             rf"holds a training with {name} .* it is {value}", message
         )
-        assert "give another --output_folder" in message
+        assert "give another output_folder" in message
     assert contents(finished) == before
 
 
@@ -490,7 +490,7 @@ def test_other_data_are_refused_where_a_training_is(
     message = capsys.readouterr().err
     counts = "12 utterances, here are " + ("8" if column == "none" else "12")
     assert f"on other data: its train set had {counts}" in message
-    assert "give another --output_folder, or delete" in message
+    assert "give another output_folder, or delete" in message
     assert contents(finished) == before
 
 

@@ -311,7 +311,11 @@ def test_speechbrains_options_reach_it_and_values_are_no_options():
     assert run_opts["device"] == "cpu" and run_opts["precision"] == "bf16"
     assert run_opts["noprogressbar"]
     assert run_opts["jit_module_keys"] == ["a", "b"]
-    assert overrides == {"data_root": "-h", "seed": 5}
+    assert overrides == {
+        "data_root": "-h",
+        "seed": 5,
+        "training": {"precision": "bf16"},
+    }
     assert "seed" not in run_opts.overridden_args
 
 
