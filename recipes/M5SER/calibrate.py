@@ -22,7 +22,7 @@ from speechbrain_mser.evaluation.calibration import (
     compare_calibrations,
     fit_calibration,
 )
-from speechbrain_mser.evaluation.reliability import plot_reliability
+from speechbrain_mser.evaluation.diagrams import plot_reliability
 from speechbrain_mser.evaluation.report import calibration_table
 from speechbrain_mser.files.atomic import write_text
 from speechbrain_mser.settings.flags import read_command_line

@@ -8,7 +8,7 @@
 
 Writes into the output folder: metrics.json and table.md over all sets,
 absent.json with those that are not there, and for each set
-<set>/predictions.csv, <set>/confusion.png and, where the recogniser is
+<set>/predictions.csv, <set>/confusion.png and .pdf and, where the recogniser is
 calibrated (calibrate.py), <set>/reliability.png and .pdf.
 """
 
@@ -25,17 +25,19 @@ from speechbrain_mser.evaluation.calibration import (
     check_mode,
     compare_calibrations,
 )
-from speechbrain_mser.evaluation.confusion_plot import plot_confusion
+from speechbrain_mser.evaluation.diagrams import (
+    plot_confusion,
+    plot_reliability,
+)
 from speechbrain_mser.evaluation.intervals import (
     bootstrap_intervals,
     speakers_to_draw,
 )
 from speechbrain_mser.evaluation.metrics import (
-    calibration,
     confusion_matrix,
     emotion_metrics,
 )
-from speechbrain_mser.evaluation.reliability import plot_reliability
+from speechbrain_mser.evaluation.reliability import calibration
 from speechbrain_mser.evaluation.report import evaluation_report, read_published
 from speechbrain_mser.files.atomic import atomic_path, write_text
 from speechbrain_mser.files.csv_files import write_csv
@@ -235,7 +237,7 @@ class Evaluation:
         plot_confusion(
             confusion_matrix(references, predictions, labels),
             labels,
-            folder / "confusion.png",
+            folder / "confusion",
             name,
             metrics["untrained"],
         )

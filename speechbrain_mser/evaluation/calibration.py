@@ -22,9 +22,11 @@ from speechbrain.utils.logger import get_logger
 from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.evaluation.metrics import (
-    calibration,
     emotion_metrics,
     label_positions,
+)
+from speechbrain_mser.evaluation.reliability import (
+    calibration,
     normalize_log_probs,
 )
 from speechbrain_mser.files.atomic import write_text
@@ -347,7 +349,7 @@ def compare_calibrations(found, log_probs, references, labels, ua_over):
     Returns
     -------
     dict
-        Mode to what `speechbrain_mser.evaluation.metrics.calibration` returns, with "WA"
+        Mode to what `speechbrain_mser.evaluation.reliability.calibration` returns, with "WA"
         and "UA".
 
     Example

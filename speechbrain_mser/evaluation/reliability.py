@@ -1,10 +1,124 @@
-"""Reliability: how often the model is right when it is that sure."""
-
-import textwrap
+"""Whether a model is as sure as it is right: ECE, Brier, NLL, reliability."""
 
 import numpy as np
 
+from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.evaluation.metrics import label_positions
+
+
+def calibration(log_probs, references, labels, bins=10):
+    """Whether the model is as sure as it is right.
+
+    With p the probabilities of one utterance's labels:
+
+    - ECE, expected calibration error: utterances are binned by their
+      confidence max p, in bins of equal width; the mean over utterances of
+      ``|accuracy of the bin - mean confidence of the bin|``
+    - brier: the mean over utterances of ``sum over labels of (p - [true])^2``,
+      between 0 and 2
+    - NLL: the mean over utterances of ``-log p(true)``; infinite when a true
+      label was given probability 0
+
+    Arguments
+    ---------
+    log_probs : numpy.ndarray or torch.Tensor
+        ``[n, n_labels]``. Every row is normalised to add up to probability 1:
+        an LLM leaves some probability to words that are no candidates.
+    references : list of str
+        The true emotion of every utterance.
+    labels : str or list of str
+        The candidates, in the order of the columns.
+    bins : int
+        How many bins of confidence.
+
+    Returns
+    -------
+    dict
+        ``n``, ``bins``, ``ECE``, ``brier``, ``NLL``; ``reliability``, the
+        bins as `reliability_curve` gives them.
+
+    Raises
+    ------
+    InputError
+        A wrong shape, a row that is no distribution, a reference that is not
+        among the labels, or no bins.
+
+    Example
+    -------
+    >>> half = np.log([[0.5, 0.5], [0.5, 0.5]])
+    >>> result = calibration(half, ["sad", "angry"], ["sad", "angry"])
+    >>> round(result["ECE"], 3), round(result["NLL"], 3)
+    (0.0, 0.693)
+    """
+    labels = candidate_labels(labels)
+    truth = label_positions("reference", references, labels)
+    log_probs = normalize_log_probs(log_probs, (len(truth), len(labels)))
+    probs = np.exp(log_probs)
+    curve = reliability_curve(
+        probs.max(axis=1), probs.argmax(axis=1) == truth, bins
+    )
+    gaps = [
+        n * abs(accuracy - confidence)
+        for n, confidence, accuracy in zip(*curve.values(), strict=True)
+        if n
+    ]
+    one_hot = np.eye(len(labels))[truth]
+    true_log_probs = log_probs[np.arange(len(truth)), truth]
+    return {
+        "n": len(truth),
+        "bins": bins,
+        "ECE": sum(gaps) / len(truth),
+        "brier": float(((probs - one_hot) ** 2).sum(axis=1).mean()),
+        # + 0.0: not minus zero where every true label is certain
+        "NLL": float(-true_log_probs.mean() + 0.0),
+        "reliability": curve,
+    }
+
+
+def normalize_log_probs(log_probs, shape):
+    """Log-probabilities in double precision, every row adding up to 1.
+
+    Arguments
+    ---------
+    log_probs : numpy.ndarray or torch.Tensor
+        ``[n, n_labels]``.
+    shape : tuple of int
+        What is expected.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``[n, n_labels]``, float64.
+
+    Raises
+    ------
+    InputError
+        Another shape, or a row that is no distribution.
+
+    Example
+    -------
+    >>> np.exp(normalize_log_probs(np.zeros((1, 2)), (1, 2)))
+    array([[0.5, 0.5]])
+    """
+    if hasattr(log_probs, "detach"):  # torch; numpy knows no bfloat16
+        log_probs = log_probs.detach().double().cpu()
+    log_probs = np.asarray(log_probs, dtype=np.float64)
+    if log_probs.shape != shape:
+        raise InputError(
+            f"log-probabilities of shape {list(log_probs.shape)}; expected "
+            f"{list(shape)}: a row per reference and a column per label"
+        )
+    best = log_probs.max(axis=1, keepdims=True)
+    # NaN spreads to the maximum. -inf is probability 0, but not for all.
+    bad = np.flatnonzero(~np.isfinite(best))
+    if len(bad):
+        raise InputError(
+            f"log-probabilities of utterance {bad[0] + 1} are "
+            f"{log_probs[bad[0]].tolist()}, which is no distribution"
+        )
+    total = np.exp(log_probs - best).sum(axis=1, keepdims=True)
+    return log_probs - best - np.log(total)
 
 
 def reliability_curve(confidence, correct, bins=10):
@@ -57,88 +171,3 @@ def reliability_curve(confidence, correct, bins=10):
             for name, values in sums.items()
         },
     }
-
-
-def plot_reliability(calibrations, path, title):
-    """Draw reliability diagrams side by side, as PNG and as PDF.
-
-    Bars are the accuracy of each bin, hatched from there to its mean
-    confidence; on the dashed line the two are equal. Below, how many
-    utterances are how sure.
-
-    Arguments
-    ---------
-    calibrations : dict
-        Heading of the panel to what `speechbrain_mser.evaluation.metrics.calibration`
-        returned, all with the same bins.
-    path : str or path-like
-        Where to, without a suffix; its folder is made when missing.
-    title : str
-        What stands above.
-
-    Example
-    -------
-    >>> import tempfile
-    >>> from pathlib import Path
-    >>> from speechbrain_mser.evaluation.metrics import calibration
-    >>> half = calibration(np.zeros((2, 2)), ["sad", "sad"], ["sad", "angry"])
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     plot_reliability({"none": half}, f"{folder}/urdu", "URDU")
-    ...     sorted(path.name for path in Path(folder).iterdir())
-    ['urdu.pdf', 'urdu.png']
-    """
-    # Here: only drawing needs matplotlib, which is slow to load.
-    from speechbrain_mser.evaluation.figures import (
-        COLORS,
-        new_figure,
-        save_figure,
-    )
-
-    width = 3.2 * len(calibrations) + 0.6  # inches
-    figure = new_figure(width, 4.6)
-    panels = figure.subplots(
-        2,
-        len(calibrations),
-        sharex=True,
-        sharey="row",
-        squeeze=False,
-        height_ratios=(3, 1),
-    )
-    for (name, found), (above, below) in zip(
-        calibrations.items(), panels.T, strict=True
-    ):
-        _draw_accuracy(above, found, *COLORS[:2])
-        above.set_title(f"{name}\nECE {found['ECE']:.3f}", parse_math=False)
-        _draw_shares(below, found)
-    panels[0, 0].set_ylabel("accuracy")
-    panels[1, 0].set_ylabel("utterances")
-    # parse_math: a "$" in a name is a dollar sign
-    figure.suptitle(textwrap.fill(title, int(9 * width)), parse_math=False)
-    save_figure(figure, path)
-
-
-def _draw_accuracy(axes, found, solid, hatched):
-    curve, width = found["reliability"], 1 / found["bins"]
-    filled = [k for k, n in enumerate(curve["n"]) if n]
-    left = [k * width for k in filled]
-    accuracy = [curve["accuracy"][k] for k in filled]
-    gaps = [curve["confidence"][k] - curve["accuracy"][k] for k in filled]
-    bar = {"align": "edge", "edgecolor": "white"}
-    axes.bar(left, accuracy, width, color=solid, label="accuracy", **bar)
-    bar |= {"facecolor": "none", "edgecolor": hatched, "hatch": "///"}
-    axes.bar(
-        left, gaps, width, bottom=accuracy, label="gap to confidence", **bar
-    )
-    axes.plot([0, 1], [0, 1], "--", color="0.3", linewidth=1)
-    axes.set(xlim=(0, 1), ylim=(0, 1))
-    axes.legend(loc="upper left", fontsize=8, frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _draw_shares(axes, found):
-    counts = np.array(found["reliability"]["n"])
-    width = 1 / found["bins"]
-    left = np.arange(len(counts)) * width
-    axes.bar(left, counts, width, color="0.6", align="edge", edgecolor="white")
-    axes.set_xlabel("confidence")
-    axes.spines[["top", "right"]].set_visible(False)

@@ -15,7 +15,7 @@ from trained import train_recognizer
 
 from speechbrain_mser.dataio.manifest import read_manifest, write_manifest
 from speechbrain_mser.errors import InputError
-from speechbrain_mser.evaluation.confusion_plot import plot_confusion
+from speechbrain_mser.evaluation.diagrams import plot_confusion
 from speechbrain_mser.inference import EmotionRecognizer
 from speechbrain_mser.settings.project_files import HPARAMS
 

@@ -13,7 +13,7 @@ import torch
 from speechbrain_mser.dataio.audio import load_audio
 from speechbrain_mser.dataio.manifest import read_manifest, write_manifest
 from speechbrain_mser.emotions import CANONICAL
-from speechbrain_mser.evaluation.figures import new_figure, save_figure, styles
+from speechbrain_mser.evaluation.drawing import new_figure, save_figure, styles
 from speechbrain_mser.inference import EmotionRecognizer
 
 HPARAMS = Path(__file__).resolve().parents[2] / "hparams"

@@ -15,7 +15,7 @@ from speechbrain_mser.evaluation.calibration import (
     compare_calibrations,
     fit_calibration,
 )
-from speechbrain_mser.evaluation.metrics import calibration
+from speechbrain_mser.evaluation.reliability import calibration
 
 LABELS = ["neutral", "sad", "angry"]
 

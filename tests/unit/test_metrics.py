@@ -2,25 +2,27 @@
 
 import json
 import math
+from pathlib import Path
 
 import matplotlib.image
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from sklearn import metrics as sklearn_metrics
 
 from speechbrain_mser.emotions import CANONICAL
 from speechbrain_mser.errors import InputError
-from speechbrain_mser.evaluation.confusion_plot import plot_confusion
+from speechbrain_mser.evaluation.diagrams import plot_confusion
 from speechbrain_mser.evaluation.metrics import (
     FIGURES,
-    calibration,
     confusion_matrix,
     emotion_metrics,
     metrics_table,
     rates,
     ua_classes,
 )
+from speechbrain_mser.evaluation.reliability import calibration
 
 # Ten utterances, worked out by hand:
 #                    recognised  n  s  a    recall  precision  F1
@@ -320,9 +322,10 @@ def test_plot_is_a_png_whose_diagonal_is_dark(tmp_path):
     labels = ["sad", "angry", "$x_$"]
     matrix = confusion_matrix(["sad", "angry"], ["sad", "angry"], labels)
     path = tmp_path / "figures" / "confusion.png"
-    plot_confusion(matrix, labels, path, "RESD at $5 & $6")
+    plot_confusion(matrix, labels, path.with_suffix(""), "RESD at $5 & $6")
     assert path.read_bytes().startswith(b"\x89PNG")
-    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+    names = {entry.name for entry in path.parent.iterdir()}
+    assert names == {"confusion.png", "confusion.pdf"}
     image = matplotlib.image.imread(path)[..., :3]
     darkest_blue = (np.abs(image - [8 / 255, 48 / 255, 107 / 255]) < 0.02).all(
         -1
@@ -335,18 +338,22 @@ def test_failing_plot_leaves_the_old_one_untouched(tmp_path, monkeypatch):
     path = tmp_path / "confusion.png"
     path.write_bytes(b"old")
 
-    def full_disk(figure, target, **settings):
+    save = PIL.Image.Image.save
+
+    def full_disk(image, target, **settings):
+        if not isinstance(target, Path):  # in memory
+            return save(image, target, **settings)
         target.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", full_disk)
+    monkeypatch.setattr("PIL.Image.Image.save", full_disk)
     with pytest.raises(OSError, match="No space"):
-        plot_confusion([[1]], ["sad"], path, "title")
+        plot_confusion([[1]], ["sad"], tmp_path / "confusion", "title")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_plot_of_a_matrix_that_does_not_fit_its_labels_fails(tmp_path):
     with pytest.raises(InputError, match=r"\[2, 2\] for 3 labels"):
-        plot_confusion(np.eye(2), LABELS, tmp_path / "a.png", "title")
+        plot_confusion(np.eye(2), LABELS, tmp_path / "a", "title")
     assert not list(tmp_path.iterdir())

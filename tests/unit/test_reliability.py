@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from speechbrain_mser.errors import InputError
-from speechbrain_mser.evaluation.metrics import calibration
+from speechbrain_mser.evaluation.diagrams import plot_reliability
 from speechbrain_mser.evaluation.reliability import (
-    plot_reliability,
+    calibration,
     reliability_curve,
 )
 

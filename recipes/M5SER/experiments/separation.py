@@ -9,7 +9,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from speechbrain_mser.errors import InputError
-from speechbrain_mser.evaluation.figures import in_order
+from speechbrain_mser.evaluation.drawing import in_order
 
 
 def silhouette(features, words, metric="euclidean"):

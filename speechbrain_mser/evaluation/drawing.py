@@ -1,0 +1,146 @@
+"""How everything is drawn: figures without a window, files, colours.
+
+Colours are Okabe and Ito's, which the colour-blind tell apart; every emotion
+has a marker of its own besides, for print without colour. Every figure is
+written as PNG, to look at, and as PDF, to print.
+"""
+
+import io
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from speechbrain_mser.emotions import CANONICAL, FURTHER
+from speechbrain_mser.files.atomic import atomic_path
+
+GREY = "#8C8C8C"
+# Okabe and Ito, "Color universal design"; yellow last, faint on white.
+COLORS = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#D55E00",
+    "#56B4E9",
+    "#CC79A7",
+    "#000000",
+    GREY,
+    "#F0E442",
+)
+MARKERS = "osvXPD^<>ph*d"
+EMOTION_COLORS = {
+    "neutral": GREY,
+    "happy": "#E69F00",
+    "sad": "#0072B2",
+    "angry": "#D55E00",
+    "surprise": "#CC79A7",
+    "disgust": "#009E73",
+    "fear": "#56B4E9",
+}
+DPI = 130
+
+
+def new_figure(width, height):
+    """An empty figure that no window knows.
+
+    Arguments
+    ---------
+    width : float
+        Inches.
+    height : float
+        Inches.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        With its own canvas: pyplot would keep it alive and look for a
+        display.
+    """
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_figure(figure, stem):
+    """Write a figure as PNG and PDF, each whole or not at all.
+
+    Arguments
+    ---------
+    figure : matplotlib.figure.Figure
+        What is drawn.
+    stem : str or path-like
+        The files' path without ``.png`` and ``.pdf``; its folder is made
+        when missing.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_figure(new_figure(2, 1), f"{folder}/empty")
+    ...     sorted(path.name for path in Path(folder).iterdir())
+    ['empty.pdf', 'empty.png']
+    """
+    pixels = io.BytesIO()
+    figure.savefig(pixels, format="png", dpi=DPI)
+    with atomic_path(f"{stem}.png") as partial:
+        # Flat colours: a palette takes half as much and looks the same.
+        Image.open(pixels).convert("RGB").quantize(256).save(
+            partial, optimize=True
+        )
+    with atomic_path(f"{stem}.pdf") as partial:
+        # No date: the same figure is the same file.
+        stamp = {"CreationDate": None}
+        figure.savefig(partial, format="pdf", metadata=stamp)
+
+
+def in_order(words):
+    """Emotions in the vocabulary's order, anything else by the alphabet.
+
+    Arguments
+    ---------
+    words : iterable of str
+        Emotions, languages or corpora, repeated or not.
+
+    Returns
+    -------
+    list of str
+        Each once.
+
+    Example
+    -------
+    >>> in_order(["sad", "neutral", "sad"]), in_order(["ita", "deu"])
+    (['neutral', 'sad'], ['deu', 'ita'])
+    """
+    place = {word: n for n, word in enumerate((*CANONICAL, *FURTHER))}
+    return sorted(set(words), key=lambda w: (place.get(w, len(place)), w))
+
+
+def styles(words):
+    """A colour and a marker for each word; an emotion's are always the same.
+
+    Arguments
+    ---------
+    words : list of str
+        As `in_order` returns.
+
+    Returns
+    -------
+    dict
+        Word to ``(colour, marker)``.
+
+    Example
+    -------
+    >>> styles(["neutral", "sad"])["sad"] == styles(["sad"])["sad"]
+    True
+    """
+    emotions = {
+        word: (EMOTION_COLORS.get(word, "#000000"), MARKERS[n])
+        for n, word in enumerate((*CANONICAL, *FURTHER))
+    }
+    if all(word in emotions for word in words):
+        return {word: emotions[word] for word in words}
+    return {
+        word: (COLORS[n % len(COLORS)], MARKERS[n % len(MARKERS)])
+        for n, word in enumerate(words)
+    }
