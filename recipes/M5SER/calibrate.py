@@ -33,18 +33,7 @@ SPLIT = "valid"
 
 
 def read_validation(settings):
-    """The validation utterances of all corpora.
-
-    Arguments
-    ---------
-    settings : dict
-        Of calibrate.yaml, as `read_settings` returns them.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Whatever their emotions are.
-    """
+    """The validation utterances of all corpora, whatever their emotions are."""
     table = read_corpora(settings["corpora"], settings)
     return select_utterances(table, SPLIT, settings["languages"])
 

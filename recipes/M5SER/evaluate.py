@@ -66,13 +66,7 @@ def find_calibration(recognizer, mode):
 
 
 def check_alone(mode):
-    """Refuse to calibrate several recognisers together.
-
-    Raises
-    ------
-    InputError
-        It is asked for.
-    """
+    """Refuse to calibrate several recognisers together."""
     if mode != "none":
         raise InputError(
             f"calibration is {mode!r}, which belongs to one recogniser; "
@@ -101,26 +95,7 @@ def score(test_set, table, log_probs):
 
 
 def measure(test_set, table, log_probs, settings):
-    """A set's metrics, intervals and predictions.
-
-    Arguments
-    ---------
-    test_set : EvaluationSet
-        Labels and how to average.
-    table : pandas.DataFrame
-        The utterances that could be read.
-    log_probs : torch.Tensor
-        ``[n, n_labels]``, calibrated as asked.
-    settings : dict
-        How to draw.
-
-    Returns
-    -------
-    metrics : dict
-        Ready for JSON.
-    predictions : list of str
-        ``[n]``.
-    """
+    """A set's metrics and intervals, ready for JSON, and its predictions."""
     labels, references = test_set.labels, table.emotion.tolist()
     metrics, predictions = score(test_set, table, log_probs)
     metrics["calibration"] = calibration(log_probs, references, labels)

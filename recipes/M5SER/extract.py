@@ -36,13 +36,7 @@ def find_part(arguments):
 
 
 def extract(reader, table):
-    """Encode what the store does not have.
-
-    Returns
-    -------
-    dict
-        How many utterances were encoded, stored before, unreadable.
-    """
+    """Encode what the store does not have; count what was and what could not be."""
     counts = dict.fromkeys(("encoded", "stored before"), 0)
     for batch, *_ in reader(table, "features"):
         counts["encoded"] += len(batch.rows["sig"])

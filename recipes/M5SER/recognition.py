@@ -10,23 +10,16 @@ from speechbrain_mser.inference.settings import OWN
 
 
 def load_recognizer(source, settings, run_opts):
-    """A trained recogniser, and what reads utterances for it.
+    """A trained recogniser and the reader of its features, as settings say.
 
     Arguments
     ---------
     source : str
         The folder that training left, or a hub name.
     settings : dict
-        Of evaluate.yaml or calibrate.yaml, as `read_settings` returns them.
+        Of evaluate.yaml, calibrate.yaml or pseudo_label.yaml.
     run_opts : dict
         SpeechBrain's: the device.
-
-    Returns
-    -------
-    recognizer : EmotionRecognizer
-        The trained system.
-    reader : FeatureReader
-        With its encoder.
     """
     recognizer = EmotionRecognizer.from_hparams(
         source,
@@ -55,22 +48,9 @@ def load_recognizer(source, settings, run_opts):
 
 
 def load_recognizers(settings, run_opts):
-    """Recognisers that are evaluated together, loaded one by one.
+    """Recognisers that are evaluated together, and how many they are.
 
-    Arguments
-    ---------
-    settings : dict
-        ``recognizer`` is a folder or hub name, or a list of them; the rest as
-        for `load_recognizer`.
-    run_opts : dict
-        SpeechBrain's: the device.
-
-    Returns
-    -------
-    recognizers : iterator
-        Of what `load_recognizer` returns; each is loaded when it is its turn.
-    count : int
-        How many there are.
+    Each is loaded when it is its turn, by `load_recognizer`.
 
     Raises
     ------

@@ -47,11 +47,6 @@ UTTERANCES = (
 def check_rows(settings):
     """Refuse rows that cannot be run, before anything is.
 
-    Arguments
-    ---------
-    settings : dict
-        Of ablation.yaml.
-
     Raises
     ------
     InputError
@@ -181,17 +176,7 @@ class Ablation:
             pool.shutdown(cancel_futures=True)
 
     def run_row(self, key, seed, start=None):
-        """Train and evaluate one row with one seed.
-
-        Arguments
-        ---------
-        key : str
-            The row's.
-        seed : int
-            Of the training.
-        start : concurrent.futures.Future, optional
-            Of the row that this one starts from.
-        """
+        """Train and evaluate one row with one seed, when the one it starts from is."""
         if start is not None:
             start.result()
         folder, name = self.row_folder(key, seed), f"{key}_seed{seed}"
@@ -266,18 +251,10 @@ def mean_and_sd(values):
 
 
 def collect(ablation):
-    """Every row's metrics over the seeds.
+    """Every row's metrics over the seeds, all of them run.
 
-    Arguments
-    ---------
-    ablation : Ablation
-        All of whose rows have been run.
-
-    Returns
-    -------
-    list of dict
-        A row each: ``name``, ``group``, ``paper`` (or None), and ``sets``,
-        set to ``n``, ``chance`` and, of every metric, `mean_and_sd`.
+    A dict each: ``name``, ``group``, ``paper`` (or None), and ``sets``, set
+    to ``n``, ``chance`` and, of every metric, `mean_and_sd`.
     """
     settings, rows = ablation.settings, []
     for key, row in settings["rows"].items():

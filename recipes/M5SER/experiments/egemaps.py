@@ -54,22 +54,7 @@ class EGeMAPS:
         return {"encoder": "openSMILE eGeMAPSv02", "version": self.version}
 
     def __call__(self, wavs, wav_lens):
-        """Functionals of a batch.
-
-        Arguments
-        ---------
-        wavs : torch.Tensor
-            ``[batch, time]`` at 16 kHz.
-        wav_lens : torch.Tensor
-            ``[batch]``, relative lengths.
-
-        Returns
-        -------
-        features : torch.Tensor
-            ``[batch, 1, 88]``.
-        lens : torch.Tensor
-            ``[batch]``, all 1.
-        """
+        """Functionals of a batch: ``[batch, 1, 88]``, and lengths of 1."""
         samples = (wav_lens * wavs.shape[1]).round().long().tolist()
         signals = [
             wav[:n].numpy() for wav, n in zip(wavs, samples, strict=True)
@@ -87,25 +72,10 @@ class EGeMAPS:
 
 
 def egemaps_features(table, folder):
-    """eGeMAPS of every utterance, computed once and read ever after.
+    """eGeMAPS of every utterance, ``[n, 88]``, computed once and read ever after.
 
-    Arguments
-    ---------
-    table : pandas.DataFrame
-        As `read_manifests` returns.
-    folder : str or path-like
-        Of feature stores: this one has a folder of its own in it, and goes on
-        where it was after an interruption.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``[n, 88]``, in the table's order.
-
-    Raises
-    ------
-    InputError
-        openSMILE is not installed, or an utterance cannot be read.
+    The store has a folder of its own in the one given, and goes on where it
+    was after an interruption.
     """
     encoder = EGeMAPS()
     reader = FeatureReader(

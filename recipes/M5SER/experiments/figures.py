@@ -41,19 +41,7 @@ N_MELS = 80
 
 
 def read_sources(entries, audio):
-    """What ``--manifest`` was given: manifests, and where their audio lies.
-
-    Arguments
-    ---------
-    entries : list of list of str
-        A manifest, and the folder of its corpus or nothing.
-    audio : bool
-        Whether the folders are needed.
-
-    Returns
-    -------
-    dict
-        Manifest to folder or None.
+    """What ``--manifest`` was given: manifests to their audio's folders, or None.
 
     Raises
     ------
@@ -79,20 +67,8 @@ def read_sources(entries, audio):
 def balanced_sample(table, most, seed):
     """At most so many utterances, as evenly from everywhere as there are.
 
-    Arguments
-    ---------
-    table : pandas.DataFrame
-        Utterances.
-    most : int
-        How many.
-    seed : int
-        Of the choice.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Of every corpus, language and emotion equally many, or all that there
-        are; in random order.
+    Of every corpus, language and emotion equally many, or all that there
+    are; in random order.
     """
     shuffled = table.sample(frac=1, random_state=seed)
     cells = shuffled.groupby(["corpus", "language", "emotion"])
@@ -101,19 +77,9 @@ def balanced_sample(table, most, seed):
 
 
 def mean_spectrograms(table):
-    """The mean over time of every utterance's log-mel spectrogram.
+    """The mean over time of every utterance's log-mel spectrogram, in decibels.
 
-    Arguments
-    ---------
-    table : pandas.DataFrame
-        Utterances.
-
-    Returns
-    -------
-    features : numpy.ndarray
-        ``[utterances, 80]``, decibels.
-    table : pandas.DataFrame
-        The utterances that could be read.
+    Returns ``[utterances, 80]``, and the utterances that could be read.
     """
     fbank = Fbank(sample_rate=SAMPLE_RATE, n_mels=N_MELS)
     reader = FeatureReader(
@@ -131,21 +97,8 @@ def mean_spectrograms(table):
 def embeddings(recognizer, table, feature_folder=None):
     """What the contrastive loss compares: the connector's pooled embedding.
 
-    Arguments
-    ---------
-    recognizer : EmotionRecognizer
-        Trained.
-    table : pandas.DataFrame
-        Utterances.
-    feature_folder : str, optional
-        Where features are stored.
-
-    Returns
-    -------
-    features : numpy.ndarray
-        ``[utterances, hidden]``, of length 1: the loss sees directions only.
-    table : pandas.DataFrame
-        The utterances that could be read.
+    Returns ``[utterances, hidden]``, of length 1, since the loss sees
+    directions only, and the utterances that could be read.
     """
     encoder = recognizer.mods.encoder
     features = "off" if feature_folder is None else "write"
@@ -168,17 +121,7 @@ def embeddings(recognizer, table, feature_folder=None):
 def to_map(features, seed):
     """Two dimensions in which neighbours stay neighbours: PCA, then t-SNE.
 
-    Arguments
-    ---------
-    features : numpy.ndarray
-        ``[utterances, dim]``.
-    seed : int
-        Of t-SNE.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``[utterances, 2]``.
+    ``[utterances, dim]`` becomes ``[utterances, 2]``.
     """
     n = len(features)
     if n < 10:
@@ -192,17 +135,7 @@ def to_map(features, seed):
 def draw_distributions(table, output):
     """Fig. 1: emotions and languages.
 
-    Arguments
-    ---------
-    table : pandas.DataFrame
-        Utterances.
-    output : str
-        The files' names without their suffixes.
-
-    Returns
-    -------
-    dict
-        Utterances and hours by emotion, language and corpus.
+    Returns utterances and hours by emotion, language and corpus.
     """
     plot_distributions(table, output)
     hours = table.assign(hours=table.duration / 3600)
@@ -219,25 +152,9 @@ def draw_spectrograms(
 ):
     """Fig. 2: a map of mean spectrograms, and its numbers.
 
-    Arguments
-    ---------
-    table : pandas.DataFrame
-        Utterances.
-    output : str
-        The files' names without their suffixes.
-    source : str
-        The language that the others are compared with.
-    most : int
-        Utterances in the map.
-    seed : int
-        Of their choice, and of t-SNE.
-    standardize_each : bool
-        Whether every corpus is standardised by itself.
-
-    Returns
-    -------
-    dict
-        ``n``, and as `separation`.
+    The languages are compared with ``source``; ``standardize_each`` takes
+    every corpus by its own mean and deviation. Returns ``n``, and what
+    `separation` does.
 
     Raises
     ------
@@ -263,29 +180,9 @@ def draw_embeddings(
     feature_folder=None,
     device="cpu",
 ):
-    """Fig. 4: embeddings with and without the contrastive loss.
+    """Fig. 4: embeddings of recognisers without and with the contrastive loss.
 
-    Arguments
-    ---------
-    table : pandas.DataFrame
-        Utterances.
-    output : str
-        The files' names without their suffixes.
-    without, with_loss : str
-        Recognisers' folders or hub names.
-    most : int
-        Utterances in the map.
-    seed : int
-        Of their choice, and of t-SNE.
-    feature_folder : str, optional
-        Where features are stored.
-    device : str
-        Such as "cuda".
-
-    Returns
-    -------
-    dict
-        ``n``, and silhouettes of both.
+    Returns ``n``, and silhouettes of both.
 
     Raises
     ------

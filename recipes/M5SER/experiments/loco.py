@@ -75,10 +75,8 @@ class Protocol:
 
     Arguments
     ---------
-    data : pathlib.Path
-        Corpora and the real encoder.
-    folder : pathlib.Path
-        Where the experiment lives.
+    data, folder : pathlib.Path
+        Corpora and the real encoder; where the experiment lives.
     feature_dtype : str
         Of the stored features; means over time are small, and float16 would
         be coarser than what tells utterances apart.
@@ -105,23 +103,8 @@ class Protocol:
     def train(self, place, corpora, settings, seed, manifests=None):
         """A recogniser's folder, trained unless that was done before.
 
-        Arguments
-        ---------
-        place : str
-            Its folder under the experiment's.
-        corpora : list of str
-            What it is trained on.
-        settings : dict
-            What differs from the open recipe, as in `CONFIGURATIONS`.
-        seed : int
-            Of this training.
-        manifests : pathlib.Path, optional
-            Where manifests with pseudo-labels are.
-
-        Returns
-        -------
-        str
-            For ``--recognizer``.
+        Its settings are what differs from the open recipe, as in
+        `CONFIGURATIONS`; manifests with pseudo-labels may be elsewhere.
         """
         flags = {
             **self.models,
@@ -137,24 +120,7 @@ class Protocol:
         return f"{folder}/recognizer"
 
     def evaluate(self, place, recognizers, corpora, adaptation):
-        """Metrics on whole corpora.
-
-        Arguments
-        ---------
-        place : str
-            Where they go, under the experiment's folder.
-        recognizers : list of str
-            One or several.
-        corpora : list of str
-            What to test on.
-        adaptation : str
-            As in evaluate.yaml.
-
-        Returns
-        -------
-        dict
-            Corpus to metrics.
-        """
+        """Corpus to metrics of one or several recognisers, on whole corpora."""
         flags = {
             "recognizer": recognizers,
             "adaptation": adaptation,
@@ -216,11 +182,8 @@ def _trained(recognizer):
 def choose(protocol):
     """The best configuration for each test corpus, not looking at it.
 
-    Returns
-    -------
-    dict
-        Corpus to configuration to mean UA over the other three, each left
-        out of the training in turn.
+    Corpus to configuration to mean UA over the other three, each left out of
+    the training in turn.
     """
     found = {}
     for name, settings in CONFIGURATIONS.items():
@@ -280,17 +243,8 @@ def run_fold(protocol, corpus, settings, run):
 def report(simple, runs):
     """All methods in one table; the system as mean and deviation over runs.
 
-    Arguments
-    ---------
-    simple : dict
-        Method to corpus to UA.
-    runs : dict
-        Run to corpus to kind to metrics.
-
-    Returns
-    -------
-    str
-        Markdown.
+    ``simple`` is method to corpus to UA, ``runs`` run to corpus to kind to
+    metrics.
     """
     rows = [[method, *columns([uas])] for method, uas in simple.items()]
     for kind in PLACES:
@@ -312,18 +266,7 @@ def report(simple, runs):
 
 
 def columns(results):
-    """UA by corpus and on average: mean and deviation over trainings.
-
-    Arguments
-    ---------
-    results : list of dict
-        Corpus to UA.
-
-    Returns
-    -------
-    list of str
-        A cell for each corpus, and one for their mean.
-    """
+    """Mean and deviation over trainings of each corpus's UA, and of their mean."""
     uas = [[found[corpus] for corpus in LABELS] for found in results]
     cells = [*zip(*uas, strict=True), [*map(statistics.mean, uas)]]
     return [
@@ -361,29 +304,7 @@ def choices(chosen):
 
 
 def begin(data, folder, feature_dtype="float32"):
-    """Make what every fold needs, unless it is there.
-
-    Arguments
-    ---------
-    data : pathlib.Path
-        Corpora and the real encoder.
-    folder : pathlib.Path
-        Where the experiment lives.
-    feature_dtype : str
-        As for `Protocol`.
-
-    Returns
-    -------
-    protocol : Protocol
-        For the folds.
-    steps : Steps
-        Of the experiment's folder.
-
-    Raises
-    ------
-    InputError
-        The data is not there.
-    """
+    """Make what every fold needs, unless it is there: the protocol, the steps."""
     data, folder = data.resolve(), folder.resolve()
     require_data(data)
     # Small matrices: a second thread costs more than it does.
@@ -397,17 +318,7 @@ def begin(data, folder, feature_dtype="float32"):
 
 
 def write_results(folder, text, results):
-    """Leave the tables as table.md, all figures as results.json.
-
-    Arguments
-    ---------
-    folder : pathlib.Path
-        Where the experiment lives.
-    text : str
-        The tables, in Markdown.
-    results : dict
-        JSON-like.
-    """
+    """Leave the tables as table.md, all figures as results.json."""
     for name, content in (
         ("table.md", text),
         ("results.json", json.dumps(results, indent=1)),

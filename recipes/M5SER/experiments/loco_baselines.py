@@ -50,24 +50,10 @@ SIDE_BY_SIDE = [2, 3, 4]
 
 
 def standardize(features, corpora, test, kind):
-    """Features with each training corpus standardised by itself.
+    """Features ``[n, dim]`` with each training corpus standardised by itself.
 
-    Arguments
-    ---------
-    features : numpy.ndarray
-        ``[n, dim]``.
-    corpora : numpy.ndarray
-        ``[n]``, names.
-    test : str
-        The corpus that is tested on.
-    kind : str
-        "as they are" changes nothing; "inductive" takes the test corpus by
-        the statistics of all training utterances; else by its own.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``[n, dim]``.
+    "as they are" changes nothing; "inductive" takes the test corpus by the
+    statistics of all training utterances; else by its own.
     """
     if kind == AS_THEY_ARE:
         return features
@@ -89,25 +75,10 @@ def logistic_regression(features, emotions, corpora):
 
 
 def leave_out(fit, features, table, test, kind):
-    """UA on a corpus of a classifier trained on the others.
+    """UA on a corpus, with the labels that occur in it, of training on the others.
 
-    Arguments
-    ---------
-    fit : callable
-        ``(features, emotions, corpora) -> model``.
-    features : numpy.ndarray
-        ``[n, dim]``.
-    table : pandas.DataFrame
-        The utterances, of all corpora.
-    test : str
-        The corpus to leave out.
-    kind : str
-        As for `standardize`, or "self-trained".
-
-    Returns
-    -------
-    float
-        With the labels that occur in that corpus.
+    ``fit`` is ``(features, emotions, corpora) -> model``; the kind is one of
+    `standardize`, or "self-trained".
     """
     corpora = table.corpus.to_numpy(str)
     emotions = table.emotion.to_numpy(str)

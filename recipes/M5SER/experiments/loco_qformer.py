@@ -39,26 +39,13 @@ LEAST = 5e-7
 
 
 def together(folders, place, corpus):
-    """UA of several evaluations' mean log-probabilities.
-
-    Arguments
-    ---------
-    folders : list of pathlib.Path
-        Experiments, of `loco.Protocol`.
-    place : str
-        The evaluation's in each of them.
-    corpus : str
-        On which it was made.
-
-    Returns
-    -------
-    float
-        UA.
+    """UA on a corpus of the mean log-probabilities of several experiments.
 
     Raises
     ------
     InputError
-        An experiment has no such evaluation, or one of other utterances.
+        An experiment has no evaluation in that place, or one of other
+        utterances.
     """
     labels, tables = list(candidate_labels(LABELS[corpus])), []
     for folder in folders:
@@ -84,20 +71,7 @@ def _read_predictions(path, labels):
 
 
 def joint_report(folders, runs):
-    """Several experiments' connectors together, in a table.
-
-    Arguments
-    ---------
-    folders : list of pathlib.Path
-        The experiments.
-    runs : list of int
-        Runs that all of them have.
-
-    Returns
-    -------
-    str
-        Markdown.
-    """
+    """The connectors of several experiments together, over the runs of all."""
     rows = []
     for kind, place in PLACES.items():
         results = [

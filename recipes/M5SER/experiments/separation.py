@@ -15,20 +15,8 @@ from speechbrain_mser.evaluation.drawing import in_order
 def silhouette(features, words, metric="euclidean"):
     """How much nearer utterances are to their own class than to the next.
 
-    Arguments
-    ---------
-    features : numpy.ndarray
-        ``[utterances, dim]``.
-    words : numpy.ndarray
-        ``[utterances]``, the classes.
-    metric : str
-        As scikit-learn names it.
-
-    Returns
-    -------
-    float or None
-        Between -1 and 1; None where there is one class only, or every
-        utterance is a class of its own.
+    Between -1 and 1; None where there is one class only, or every utterance
+    is a class of its own.
     """
     if not 1 < len(set(words)) < len(words):
         return None
@@ -36,22 +24,11 @@ def silhouette(features, words, metric="euclidean"):
 
 
 def mmd(x, y):
-    """Squared maximum mean discrepancy: how unlike two sets of vectors are.
+    """Squared maximum mean discrepancy: how unlike ``[n, dim]`` and ``[m, dim]`` are.
 
     Unbiased, with a Gaussian kernel as wide as the median distance between
-    all vectors: 0 is expected for two samples of one distribution.
-
-    Arguments
-    ---------
-    x : numpy.ndarray
-        ``[n, dim]``, two or more.
-    y : numpy.ndarray
-        ``[m, dim]``, two or more.
-
-    Returns
-    -------
-    float
-        May be a little below 0.
+    all vectors: 0 is expected for two samples of one distribution, and it
+    may be a little below.
     """
     n, m = len(x), len(y)
     distances = euclidean_distances(np.concatenate([x, y]), squared=True)
@@ -66,27 +43,13 @@ def mmd(x, y):
 
 
 def centroid_ratios(features, emotions, source_features, source_emotions):
-    """How far emotions are from the same emotions of another language.
+    """How far emotions are from the same emotions of another language, the source.
 
-    Arguments
-    ---------
-    features : numpy.ndarray
-        ``[n, dim]``.
-    emotions : numpy.ndarray
-        ``[n]``.
-    source_features : numpy.ndarray
-        ``[m, dim]``, of the other language.
-    source_emotions : numpy.ndarray
-        ``[m]``.
-
-    Returns
-    -------
-    dict
-        Of each emotion the distance between the two languages' centroids,
-        over the mean distance between the centroids of two emotions of the
-        source. Below 1, an emotion is nearer to itself in the other language
-        than emotions are to one another in the source. Empty with fewer than
-        two emotions in common.
+    Of each emotion the distance between the two languages' centroids, over
+    the mean distance between the centroids of two emotions of the source:
+    below 1, an emotion is nearer to itself in the other language than
+    emotions are to one another in the source. Empty with fewer than two
+    emotions in common.
     """
     shared = in_order(set(emotions) & set(source_emotions))
     if len(shared) < 2:
@@ -104,27 +67,11 @@ def centroid_ratios(features, emotions, source_features, source_emotions):
 
 
 def probe(features, table, source, language):
-    """UA of a linear classifier trained on one language, on another.
+    """UA of a linear classifier trained on one language, on another, and chance.
 
-    Arguments
-    ---------
-    features : numpy.ndarray
-        ``[utterances, dim]``.
-    table : pandas.DataFrame
-        The same utterances.
-    source : str
-        The language of training.
-    language : str
-        The language of the test; for the source itself five folds of other
-        speakers.
-
-    Returns
-    -------
-    ua : float or None
-        Over the emotions that both have; None where there are fewer than two,
-        or too few speakers for folds.
-    chance : float or None
-        The UA of always saying the same word.
+    For the source itself in five folds of other speakers. Over the emotions
+    that both have; None where there are fewer than two, or too few speakers
+    for folds.
     """
     emotions = table.emotion.to_numpy()
     train, test = (
@@ -186,11 +133,6 @@ def separation(features, table, source):
         ``languages``, language to ``n``, ``mmd``, ``centroids`` (their mean;
         None for the source), ``centroids_by_emotion``, ``probe`` and
         ``chance``.
-
-    Raises
-    ------
-    InputError
-        No utterance is in that language.
     """
     languages = in_order(table.language)
     if source not in languages:

@@ -157,19 +157,8 @@ def as_flags(settings):
 def train_stages(folder, stages, shared):
     """Train stage after stage, the second from the first, each once.
 
-    Arguments
-    ---------
-    folder : pathlib.Path
-        Each has a folder of its name in it.
-    stages : dict
-        "stage1" and "stage2" to their settings.
-    shared : dict
-        Settings of both.
-
-    Returns
-    -------
-    dict
-        Stage to its `Steps`, for its evaluation to go on with.
+    Each has its own settings and those shared, and in the folder one of its
+    name. Returns the stages' `Steps`, for their evaluation to go on with.
     """
     steps, identity, pretrained = {}, None, None
     for stage, settings in stages.items():
@@ -186,17 +175,7 @@ def train_stages(folder, stages, shared):
 
 
 def evaluate_stages(folder, steps, shared):
-    """Evaluate what `train_stages` trained.
-
-    Arguments
-    ---------
-    folder : pathlib.Path
-        The same; each stage's gets ``evaluation``.
-    steps : dict
-        As it returned them.
-    shared : dict
-        Settings of all evaluations.
-    """
+    """Evaluate what `train_stages` trained, with the same settings."""
     for stage, own in steps.items():
         flags = {
             "recognizer": f"{folder}/{stage}/recognizer",
@@ -213,16 +192,10 @@ def summarize(folder, zero_shot):
     Arguments
     ---------
     folder : pathlib.Path
-        Holds ``<stage>/evaluation/metrics.json``; receives ``metrics.json``
-        and ``table.md``.
+        Holds ``<stage>/evaluation/metrics.json``; receives both.
     zero_shot : dict
         Stage, in the table's order, to the sets of whose corpus or language
         its training (and that of the stage before) saw nothing.
-
-    Returns
-    -------
-    str
-        The table in Markdown, and mean UAs under it.
     """
     results, rows, means = {}, {}, []
     for stage, unseen in zero_shot.items():
