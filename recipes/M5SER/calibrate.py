@@ -38,17 +38,17 @@ def read_validation(settings):
     return select_utterances(table, SPLIT, settings["languages"])
 
 
-def write_report(folder, compared, found):
+def write_report(folder, compared, fitted):
     """Write and return the table; draw the reliability diagrams."""
-    n = found.fitted_on["n"]
+    n = fitted.fitted_on["n"]
     title = f"{n:,} validation utterances, which the calibration was fitted on"
     plot_reliability(compared, folder / "reliability", title)
     lines = [
         calibration_table({"validation": compared}),
         "",
-        f"Temperature {found.temperature:.3f}; beside the log-priors "
-        f"{found.temperature_with_prior:.3f}. Log-priors:",
-        *(f"- {word} {x:+.3f}" for word, x in found.log_prior.items()),
+        f"Temperature {fitted.temperature:.3f}; beside the log-priors "
+        f"{fitted.temperature_with_prior:.3f}. Log-priors:",
+        *(f"- {word} {x:+.3f}" for word, x in fitted.log_prior.items()),
         "",
         f"Fitted on these {n:,} utterances: what it does to others shows on "
         "others only.",
@@ -76,7 +76,7 @@ def main():
         recognizer.score_features, table, "validation"
     )
     references = table.emotion.tolist()
-    found = fit_calibration(
+    fitted = fit_calibration(
         log_probs,
         references,
         labels,
@@ -85,10 +85,10 @@ def main():
         **recognizer.describe(),
     )
     compared = compare_calibrations(
-        found, log_probs, references, labels, "present"
+        fitted, log_probs, references, labels, "present"
     )
-    report = write_report(Path(settings["output_folder"]), compared, found)
-    found.save(source / FILE)
+    report = write_report(Path(settings["output_folder"]), compared, fitted)
+    fitted.save(source / FILE)
     print(report)
 
 

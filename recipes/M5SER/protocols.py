@@ -180,8 +180,8 @@ def _whole_corpus(table):
     """A corpus without a protocol: its test split, if any; its emotions."""
     split = "test" if (table.split == "test").any() else None
     part = table if split is None else table[table.split == split]
-    there = set(part.emotion)
-    labels = [word for word in (*CANONICAL, *FURTHER) if word in there]
+    emotions = set(part.emotion)
+    labels = [word for word in (*CANONICAL, *FURTHER) if word in emotions]
     what = "the test split" if split else "all recordings"
     note = f"{what}, the labels are the emotions that occur"
     return {"labels": labels, "split": split, "note": note}

@@ -88,9 +88,9 @@ class Calibration:
     Example
     -------
     >>> import torch
-    >>> found = Calibration(2.0, 1.8, {"sad": 0.5, "angry": -0.5})
+    >>> calibration = Calibration(2.0, 1.8, {"sad": 0.5, "angry": -0.5})
     >>> log_probs = torch.tensor([[0.9, 0.1]]).log()
-    >>> found.apply(log_probs, ["sad", "angry"], "temperature").exp()
+    >>> calibration.apply(log_probs, ["sad", "angry"], "temperature").exp()
     tensor([[0.7500, 0.2500]])
     """
 
@@ -138,14 +138,14 @@ class Calibration:
             liked = [self.log_prior.get(label, 0.0) for label in labels]
             log_probs = log_probs / self.temperature_with_prior
             log_probs = log_probs - log_probs.new_tensor(liked)
-        found = log_probs.log_softmax(-1)
-        bad = found.isnan().any(-1).nonzero().flatten().tolist()
+        calibrated = log_probs.log_softmax(-1)
+        bad = calibrated.isnan().any(-1).nonzero().flatten().tolist()
         if bad:
             raise InputError(
                 f"log-probabilities of utterance {bad[0] + 1} of "
-                f"{len(found)} are not finite: there is nothing to calibrate"
+                f"{len(calibrated)} are not finite: there is nothing to calibrate"
             )
-        return found
+        return calibrated
 
     def save(self, path):
         """Write it as JSON, atomically.
@@ -177,13 +177,13 @@ class Calibration:
         InputError
             The file is none of ours, or its numbers cannot be used.
         """
-        found = read_json(path)
+        saved = read_json(path)
         try:
             return cls(
-                float(found["temperature"]),
-                float(found["temperature_with_prior"]),
-                {word: float(x) for word, x in found["log_prior"].items()},
-                dict(found["fitted_on"]),
+                float(saved["temperature"]),
+                float(saved["temperature_with_prior"]),
+                {word: float(x) for word, x in saved["log_prior"].items()},
+                dict(saved["fitted_on"]),
             )
         # OverflowError: an integer of 400 digits
         except (
@@ -242,8 +242,8 @@ def fit_calibration(log_probs, references, labels, **fitted_on):
     >>> import torch
     >>> log_probs = np.log([[0.9, 0.1], [0.9, 0.1], [0.1, 0.9], [0.1, 0.9]])
     >>> truth = ["sad", "angry", "angry", "angry"]  # three of four right
-    >>> found = fit_calibration(log_probs, truth, ["sad", "angry"])
-    >>> found.apply(torch.tensor([[0.9, 0.1]]).log(), ["sad", "angry"],
+    >>> fitted = fit_calibration(log_probs, truth, ["sad", "angry"])
+    >>> fitted.apply(torch.tensor([[0.9, 0.1]]).log(), ["sad", "angry"],
     ...             "temperature").exp()
     tensor([[0.7500, 0.2500]])
     """
@@ -291,13 +291,13 @@ def _fit_temperature(log_probs, truth):
         return -log_softmax(scaled, axis=1)[rows, truth].mean()
 
     # Convex in 1 / T, so there is one minimum and no other to fall into.
-    found = minimize_scalar(
+    optimum = minimize_scalar(
         nll,
         bounds=np.log(TEMPERATURES),
         method="bounded",
         options={"xatol": 1e-8},
     )
-    return float(np.exp(found.x))
+    return float(np.exp(optimum.x))
 
 
 def _fit_with_prior(log_probs, truth, counts):
@@ -316,7 +316,7 @@ def _fit_with_prior(log_probs, truth, counts):
         return value / n, np.array(gradient) / n
 
     # Convex in 1 / T and the prior; the penalty makes the prior's mean 0.
-    found = minimize(
+    optimum = minimize(
         objective,
         np.array([1.0, *np.zeros(len(counts))]),
         jac=True,
@@ -327,15 +327,15 @@ def _fit_with_prior(log_probs, truth, counts):
         ],
         options={"ftol": 1e-15, "gtol": 1e-9, "maxiter": 1000},
     ).x
-    return float(1 / found[0]), found[1:]
+    return float(1 / optimum[0]), optimum[1:]
 
 
-def compare_calibrations(found, log_probs, references, labels, ua_over):
+def compare_calibrations(fitted, log_probs, references, labels, ua_over):
     """What a set's metrics are with each of `MODES`.
 
     Arguments
     ---------
-    found : Calibration
+    fitted : Calibration
         As `fit_calibration` returns.
     log_probs : torch.Tensor
         ``[n, n_labels]``, not calibrated.
@@ -365,7 +365,7 @@ def compare_calibrations(found, log_probs, references, labels, ua_over):
     """
     compared = {}
     for mode in MODES:
-        applied = found.apply(log_probs, labels, mode)
+        applied = fitted.apply(log_probs, labels, mode)
         said = [labels[k] for k in applied.argmax(-1).tolist()]
         metrics = emotion_metrics(references, said, labels, ua_over)
         compared[mode] = {

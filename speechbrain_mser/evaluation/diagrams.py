@@ -142,12 +142,12 @@ def plot_reliability(calibrations, stem, title):
         squeeze=False,
         height_ratios=(3, 1),
     )
-    for (name, found), (above, below) in zip(
+    for (name, metrics), (above, below) in zip(
         calibrations.items(), panels.T, strict=True
     ):
-        _draw_accuracy(above, found, *COLORS[:2])
-        above.set_title(f"{name}\nECE {found['ECE']:.3f}", parse_math=False)
-        _draw_shares(below, found)
+        _draw_accuracy(above, metrics, *COLORS[:2])
+        above.set_title(f"{name}\nECE {metrics['ECE']:.3f}", parse_math=False)
+        _draw_shares(below, metrics)
     panels[0, 0].set_ylabel("accuracy")
     panels[1, 0].set_ylabel("utterances")
     # parse_math: a "$" in a name is a dollar sign
@@ -155,8 +155,8 @@ def plot_reliability(calibrations, stem, title):
     save_figure(figure, stem)
 
 
-def _draw_accuracy(axes, found, solid, hatched):
-    curve, width = found["reliability"], 1 / found["bins"]
+def _draw_accuracy(axes, metrics, solid, hatched):
+    curve, width = metrics["reliability"], 1 / metrics["bins"]
     filled = [k for k, n in enumerate(curve["n"]) if n]
     left = [k * width for k in filled]
     accuracy = [curve["accuracy"][k] for k in filled]
@@ -173,9 +173,9 @@ def _draw_accuracy(axes, found, solid, hatched):
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_shares(axes, found):
-    counts = np.array(found["reliability"]["n"])
-    width = 1 / found["bins"]
+def _draw_shares(axes, metrics):
+    counts = np.array(metrics["reliability"]["n"])
+    width = 1 / metrics["bins"]
     left = np.arange(len(counts)) * width
     axes.bar(left, counts, width, color="0.6", align="edge", edgecolor="white")
     axes.set_xlabel("confidence")

@@ -240,8 +240,8 @@ def plot_ablation(rows, stem, metric="UA"):
     figure = new_figure(2.2 + 2.5 * len(names), 1.2 + 0.3 * (places[-1] + 1))
     panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
     for axes, name in zip(panels, names, strict=True):
-        found = [row["sets"][name] for row in rows]
-        for place, row, metrics in zip(places, rows, found, strict=True):
+        of_set = [row["sets"][name] for row in rows]
+        for place, row, metrics in zip(places, rows, of_set, strict=True):
             over_seeds = metrics[metric]
             axes.barh(
                 place,
@@ -263,8 +263,8 @@ def plot_ablation(rows, stem, metric="UA"):
                 va="center",
                 fontsize=8,
             )
-        axes.axvline(found[0]["chance"], color="0.3", ls="--", lw=1)
-        axes.set_title(f"{name}, n = {found[0]['n']}", loc="left", fontsize=10)
+        axes.axvline(of_set[0]["chance"], color="0.3", ls="--", lw=1)
+        axes.set_title(f"{name}, n = {of_set[0]['n']}", loc="left", fontsize=10)
         # Room for a number beside a full bar
         axes.set_xlim(0, 1.2)
         axes.set_xticks((0, 0.25, 0.5, 0.75, 1))

@@ -74,10 +74,10 @@ def bootstrap_intervals(
 
     Example
     -------
-    >>> found = bootstrap_intervals(
+    >>> intervals = bootstrap_intervals(
     ...     ["sad", "angry"] * 50, ["sad"] * 100, ["sad", "angry"]
     ... )
-    >>> found["WA"], found["UA"]
+    >>> intervals["WA"], intervals["UA"]
     ([0.4, 0.6], [0.5, 0.5])
     """
     if resamples < 1 or not 0 < level < 1:
@@ -110,8 +110,8 @@ def bootstrap_intervals(
         "drawn": "utterances" if speakers is None else "speakers",
         "units": units,
         **{
-            name: np.quantile(found, tails).tolist()
-            for name, found in values.items()
+            name: np.quantile(resampled, tails).tolist()
+            for name, resampled in values.items()
         },
     }
 

@@ -169,22 +169,22 @@ def recall_table(results):
     -------
     >>> per_class = {"sad": {"n": 2, "recall": 0.5}, "fear": {"n": 0}}
     >>> per_class["fear"]["recall"] = 0.0
-    >>> found = {"per_class": per_class, "untrained": ["fear"]}
-    >>> print(recall_table({"mine": found}))
+    >>> metrics = {"per_class": per_class, "untrained": ["fear"]}
+    >>> print(recall_table({"mine": metrics}))
     | recall |   sad | fear |
     | :----- | ----: | ---: |
     | mine   | 0.500 |   -* |
     """
     words = dict.fromkeys(
-        word for found in results.values() for word in found["per_class"]
+        word for metrics in results.values() for word in metrics["per_class"]
     )
     rows = [("recall", *words)]
-    for name, found in results.items():
+    for name, metrics in results.items():
         cells = {
             word: f"{rates['recall']:.3f}" if rates["n"] else "-"
-            for word, rates in found["per_class"].items()
+            for word, rates in metrics["per_class"].items()
         }
-        for word in found.get("untrained", ()):
+        for word in metrics.get("untrained", ()):
             cells[word] += "*"
         rows.append((name, *(cells.get(word, "") for word in words)))
     return markdown_table(rows)
@@ -206,8 +206,8 @@ def calibration_table(compared):
 
     Example
     -------
-    >>> found = {"WA": 0.5, "UA": 0.5, "ECE": 0.1, "brier": 0.6, "NLL": 1.0}
-    >>> print(calibration_table({"URDU": {"none": found}}))
+    >>> metrics = {"WA": 0.5, "UA": 0.5, "ECE": 0.1, "brier": 0.6, "NLL": 1.0}
+    >>> print(calibration_table({"URDU": {"none": metrics}}))
     | set  | calibration |    WA |    UA |   ECE | Brier |   NLL |
     | :--- | :---------- | ----: | ----: | ----: | ----: | ----: |
     | URDU | none        | 0.500 | 0.500 | 0.100 | 0.600 | 1.000 |
@@ -215,8 +215,8 @@ def calibration_table(compared):
     figures = ("WA", "UA", "ECE", "brier", "NLL")
     rows = [("set", "calibration", "WA", "UA", "ECE", "Brier", "NLL")]
     for name, modes in compared.items():
-        for mode, found in modes.items():
-            rows.append((name, mode, *(f"{found[f]:.3f}" for f in figures)))
+        for mode, metrics in modes.items():
+            rows.append((name, mode, *(f"{metrics[f]:.3f}" for f in figures)))
     return markdown_table(rows, names=2)
 
 
@@ -251,13 +251,19 @@ def _protocols(results):
 
 def _intervals(results):
     """How the intervals came about, sets of one kind together."""
-    kinds = {}
+    groups = {}
     for name, metrics in results.items():
         if "intervals" in metrics:
-            found = metrics["intervals"]
-            kind = (found["level"], found["drawn"], found["resamples"])
-            kinds.setdefault(kind, []).append(f"{name} ({found['units']})")
-    for (level, drawn, resamples), names in kinds.items():
+            intervals = metrics["intervals"]
+            method = (
+                intervals["level"],
+                intervals["drawn"],
+                intervals["resamples"],
+            )
+            groups.setdefault(method, []).append(
+                f"{name} ({intervals['units']})"
+            )
+    for (level, drawn, resamples), names in groups.items():
         note = (
             f"Intervals: {100 * level:g} %, percentile bootstrap, "
             f"{resamples:,} resamples of {drawn}: {', '.join(names)}."

@@ -98,17 +98,17 @@ def read_json(path):
     {'a.wav': {'EmoClass': 'N'}}
     """
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        value = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
     # RecursionError: a hundred thousand opening brackets
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a JSON file ({error})") from None
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise InputError(
-            f"{path}: holds a {type(found).__name__}, not an object"
+            f"{path}: holds a {type(value).__name__}, not an object"
         )
-    return found
+    return value
 
 
 def read_json_lines(path, keys):

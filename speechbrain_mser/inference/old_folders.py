@@ -192,21 +192,21 @@ def _refuse_tags(node, where):
             _refuse_tags(part, where)
 
 
-def _compare(found, expected, name, where):
+def _compare(node, expected, name, where):
     """Refuse a node that says another thing than ours."""
-    if _tag(found) != _tag(expected):
-        raise _foreign(_tag(found) or f"another {name}", where)
+    if _tag(node) != _tag(expected):
+        raise _foreign(_tag(node) or f"another {name}", where)
     if not isinstance(expected, dict):
-        if getattr(found, "value", found) != expected.value:
+        if getattr(node, "value", node) != expected.value:
             raise _foreign(f"another {name}", where)
         return
-    if not isinstance(found, dict):
+    if not isinstance(node, dict):
         raise _foreign(f"another {name}", where)
-    for key in expected.keys() | found.keys():
+    for key in expected.keys() | node.keys():
         if key not in expected:
             raise _foreign(f"{name}: {key}", where)
-        if key in found or key not in _LATER:
-            _compare(found.get(key), expected[key], f"{name}: {key}", where)
+        if key in node or key not in _LATER:
+            _compare(node.get(key), expected[key], f"{name}: {key}", where)
 
 
 def _tag(node):

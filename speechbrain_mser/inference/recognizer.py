@@ -245,8 +245,8 @@ class EmotionRecognizer(Pretrained):
         log_probs = self.score_features(features, lens, words)
         _check_rows((~log_probs.isnan().any(-1)).tolist(), NO_SCORE)
         if calibration != "none":
-            found = self.load_calibration()
-            log_probs = found.apply(log_probs, words, calibration)
+            fitted = self.load_calibration()
+            log_probs = fitted.apply(log_probs, words, calibration)
         return [words[i] for i in log_probs.argmax(-1).tolist()], log_probs
 
     @torch.no_grad()
@@ -370,14 +370,14 @@ class EmotionRecognizer(Pretrained):
                     f"{self.source} has no {calibrations.FILE}: calibrate it "
                     "on validation data first"
                 )
-            found = calibrations.Calibration.load(path)
+            fitted = calibrations.Calibration.load(path)
             for name, value in self.describe().items():
-                if found.fitted_on.get(name) != value:
+                if fitted.fitted_on.get(name) != value:
                     raise InputError(
                         f"{path} was fitted with another {name} than this "
                         "recogniser's: calibrate again"
                     )
-            self._calibration = found
+            self._calibration = fitted
         return self._calibration
 
     def adapt(self, batches):

@@ -412,16 +412,16 @@ def parse_settings(text, where):
         It is not a mapping of settings to their values.
     """
     try:
-        found = YAML(typ="safe", pure=True).load(text)
+        settings = YAML(typ="safe", pure=True).load(text)
     # A date or a number may look like one and be none.
     except (YAMLError, ValueError) as error:
         raise _invalid(error, where) from None
-    if not isinstance(found, dict):
+    if not isinstance(settings, dict):
         raise InputError(
             f"{where}: the hyperparameters are not a mapping of settings to "
             "values"
         )
-    return check_settings(found, where)
+    return check_settings(settings, where)
 
 
 def settings_text(settings):

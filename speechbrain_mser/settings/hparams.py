@@ -236,9 +236,9 @@ def nearest(name, known):
     >>> nearest("x", ["batch_size"])
     '; the file, and those that it includes, hold all that there are'
     """
-    found = get_close_matches(name, sorted(set(known)), n=3, cutoff=0.6)
-    if found:
-        return f"; did you mean {' or '.join(found)}?"
+    matches = get_close_matches(name, sorted(set(known)), n=3, cutoff=0.6)
+    if matches:
+        return f"; did you mean {' or '.join(matches)}?"
     return "; the file, and those that it includes, hold all that there are"
 
 
@@ -320,10 +320,10 @@ def _show(value, texts, style=str):
         for place, part in enumerate(value):
             value[place] = _show(part, texts, style)
     elif isinstance(value, str):
-        shown, found = re.subn(
+        shown, count = re.subn(
             rf"{_TEXT}(\d+)_", lambda m: texts[int(m[1])], value
         )
-        return style(shown) if found else value
+        return style(shown) if count else value
     return value
 
 

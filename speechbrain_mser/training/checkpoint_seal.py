@@ -78,8 +78,8 @@ def read_seal(folder):
         It is empty, half a file, or was changed.
     """
     text = (folder / METAFNAME).read_bytes()
-    body, mark, found = text.rpartition(MARK)
-    if mark and found.strip() != f"{zlib.crc32(body):08x}".encode():
+    body, mark, checksum = text.rpartition(MARK)
+    if mark and checksum.strip() != f"{zlib.crc32(body):08x}".encode():
         raise DamagedError(f"{METAFNAME} is not what was written")
     try:
         meta = yaml.safe_load(text)
@@ -112,10 +112,10 @@ def check_files(folder, meta):
     """
     for name, expected in meta.get("checksums", {}).items():
         try:
-            found = _checksum(folder / name)
+            checksum = _checksum(folder / name)
         except FileNotFoundError:
             raise DamagedError(f"{name} is not there") from None
-        if found != expected:
+        if checksum != expected:
             raise DamagedError(
                 f"{name} is not what was written (its checksum differs)"
             )

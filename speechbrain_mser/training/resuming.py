@@ -279,5 +279,5 @@ def finished_epochs(folder):
     save = Path(folder, "save")
     if not any(save.glob("CKPT*")):
         return 0
-    found = AtomicCheckpointer(save).list_checkpoints()
-    return max([ckpt.meta.get("epoch", 0) for ckpt in found], default=0)
+    checkpoints = AtomicCheckpointer(save).list_checkpoints()
+    return max([ckpt.meta.get("epoch", 0) for ckpt in checkpoints], default=0)

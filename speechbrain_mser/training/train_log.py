@@ -64,9 +64,9 @@ class EpochLog(FileTrainLogger):
             return []
         text = path.read_text(encoding="utf-8", errors="replace")
         *rows, _half = text.split("\n")
-        found = {row: _EPOCH.match(row) for row in rows}
+        epochs = {row: _EPOCH.match(row) for row in rows}
         return [
             row
             for row in rows
-            if found[row] is None or int(found[row][1]) < epoch
+            if epochs[row] is None or int(epochs[row][1]) < epoch
         ]

@@ -78,17 +78,17 @@ def differences(one, other):
 
 def _contents(folder):
     """Relative path to what is in the file."""
-    found = {}
+    contents = {}
     for path in sorted(Path(folder).rglob("*")):
         name = path.relative_to(folder)
         if path.is_file() and name.parts[0] != PARTIAL:
-            found[str(name)] = path.read_bytes()
+            contents[str(name)] = path.read_bytes()
         if name.parts[0] == SHARDS and name.suffix == ".json":
             receipt = json.loads(path.read_bytes())
-            found[str(name)] = {
+            contents[str(name)] = {
                 k: v for k, v in receipt.items() if k not in PASSING
             }
-    return found
+    return contents
 
 
 def compare(folders):
@@ -114,13 +114,13 @@ def main():
     add = parser.add_argument
     add("--folder", type=Path, default=Path("results/demo_m5ser"))
     add("--seed", type=int, default=1)
-    there = EXECUTORS if importlib.util.find_spec("ray") else EXECUTORS[:1]
+    installed = EXECUTORS if importlib.util.find_spec("ray") else EXECUTORS[:1]
     add(
         "--executors",
         nargs="+",
         choices=EXECUTORS,
-        default=there,
-        help=f"default: those that are installed, {' '.join(there)}",
+        default=installed,
+        help=f"default: those that are installed, {' '.join(installed)}",
     )
     add("--workers", type=int, default=2)
     arguments = parser.parse_args()

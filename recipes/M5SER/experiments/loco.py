@@ -185,7 +185,7 @@ def choose(protocol):
     Corpus to configuration to mean UA over the other three, each left out of
     the training in turn.
     """
-    found = {}
+    uas_of = {}
     for name, settings in CONFIGURATIONS.items():
         for pair in itertools.combinations(LABELS, 2):
             place = f"choice/{name.replace(' ', '_')}/{'+'.join(pair)}"
@@ -196,12 +196,12 @@ def choose(protocol):
             metrics = protocol.evaluate(
                 f"{place}/evaluation", [recognizer], rest, "none"
             )
-            found[name, pair] = {c: metrics[c]["UA"] for c in rest}
+            uas_of[name, pair] = {c: metrics[c]["UA"] for c in rest}
     return {
         test: {
             name: statistics.mean(
                 uas[left_out]
-                for (other, pair), uas in found.items()
+                for (other, pair), uas in uas_of.items()
                 if other == name and test not in pair
                 for left_out in uas
                 if left_out != test
@@ -221,7 +221,7 @@ def run_fold(protocol, corpus, settings, run):
         protocol.train(f"{corpus}/seed{seed}", others, settings, seed)
         for seed in seeds
     ]
-    found = {
+    results = {
         kind: protocol.evaluate(
             f"{place}/{PLACES[kind]}", first, [corpus], adaptation
         )
@@ -234,10 +234,10 @@ def run_fold(protocol, corpus, settings, run):
         )
         for seed in seeds
     ]
-    found[TRANSDUCTIVE] = protocol.evaluate(
+    results[TRANSDUCTIVE] = protocol.evaluate(
         f"{place}/{PLACES[TRANSDUCTIVE]}", second, [corpus], "set"
     )
-    return {kind: metrics[corpus] for kind, metrics in found.items()}
+    return {kind: metrics[corpus] for kind, metrics in results.items()}
 
 
 def report(simple, runs):
@@ -249,7 +249,7 @@ def report(simple, runs):
     rows = [[method, *columns([uas])] for method, uas in simple.items()]
     for kind in PLACES:
         metrics = [
-            {corpus: found[kind] for corpus, found in folds.items()}
+            {corpus: of_kind[kind] for corpus, of_kind in folds.items()}
             for folds in runs.values()
         ]
         single = [
@@ -267,7 +267,7 @@ def report(simple, runs):
 
 def columns(results):
     """Mean and deviation over trainings of each corpus's UA, and of their mean."""
-    uas = [[found[corpus] for corpus in LABELS] for found in results]
+    uas = [[by_corpus[corpus] for corpus in LABELS] for by_corpus in results]
     cells = [*zip(*uas, strict=True), [*map(statistics.mean, uas)]]
     return [
         f"{statistics.mean(each):.3f}"

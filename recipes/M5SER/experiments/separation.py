@@ -54,15 +54,15 @@ def centroid_ratios(features, emotions, source_features, source_emotions):
     shared = in_order(set(emotions) & set(source_emotions))
     if len(shared) < 2:
         return {}
-    here, there = (
+    own, source = (
         np.stack([values[words == word].mean(0) for word in shared])
         for values, words in (
             (features, emotions),
             (source_features, source_emotions),
         )
     )
-    between = euclidean_distances(there)[np.triu_indices(len(shared), 1)]
-    ratios = np.linalg.norm(here - there, axis=1) / between.mean()
+    between = euclidean_distances(source)[np.triu_indices(len(shared), 1)]
+    ratios = np.linalg.norm(own - source, axis=1) / between.mean()
     return dict(zip(shared, ratios.tolist(), strict=True))
 
 
