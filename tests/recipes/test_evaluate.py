@@ -538,6 +538,27 @@ def test_adaptation_moves_a_set_to_the_training_and_says_so(
             assert float(row[label]) == pytest.approx(math.exp(value), abs=1e-4)
 
 
+def test_a_recogniser_adapts_to_a_microphone_and_forgets_it(recognizer):
+    features, lens = recognizer.mods.encoder(
+        0.1 * torch.randn(3, 16000), torch.ones(3)
+    )
+    features = 3 * features + 1
+    common = recognizer.mods.connector.standardizer
+    frames = features.flatten(0, 1)
+    mean, std = frames.mean(0), frames.std(0, correction=0)
+    moved = (features - mean) / std * common.std + common.mean
+    _, plain = recognizer.recognize_features(features, lens)
+    _, expected = recognizer.recognize_features(moved, lens)
+    # The same utterances one by one
+    recognizer.adapt([(one[None], torch.ones(1)) for one in features])
+    _, adapted = recognizer.recognize_features(features, lens)
+    assert torch.allclose(adapted, expected, atol=1e-4)
+    assert not torch.allclose(adapted, plain, atol=1e-4)
+    recognizer.adapt(None)
+    _, again = recognizer.recognize_features(features, lens)
+    assert torch.equal(again, plain)
+
+
 def test_adaptation_sees_no_label(run_script, flags, tiny_corpus, tmp_path):
     said = []
     path = tiny_corpus / "manifests" / "tiny.csv"
