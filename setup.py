@@ -71,7 +71,6 @@ setup(
         "scikit-learn>=1.5",
         "scipy>=1.13",
         "safetensors>=0.5",
-        "lmdb>=3.0",
         "xxhash>=3.4.1",
         # The first whose locks are refused where a file system has none
         "filelock>=3.30",

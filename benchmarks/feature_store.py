@@ -3,14 +3,14 @@
 
 Random reads by two processes, from a store and from a plain memory map of the
 same bytes, which is as fast as it gets: both in the page cache, in turns,
-checked to be equal first. Then a store of a million utterances, made once and
-kept beside the results, is opened in fresh processes.
+checked to be equal first. Then a store with the files of a million utterances
+(empty ones: two million, made once and kept beside the results) is opened in
+fresh processes.
 
 Usage: python benchmarks/feature_store.py [--repeats 9 --megabytes 400]
 """
 
 import argparse
-import hashlib
 import json
 import multiprocessing
 import os
@@ -22,15 +22,12 @@ import tempfile
 import time
 from pathlib import Path
 
-import lmdb
 import numpy as np
 import torch
 from report import RESULTS, Row, in_turns, median_ratio, report
 from tqdm import tqdm
 
-from speechbrain_mser.features.records import HEADER
 from speechbrain_mser.features.store import FeatureStore
-from speechbrain_mser.features.store_files import MAP_SIZE
 
 # 4 s of speech
 SHAPES = {
@@ -40,7 +37,6 @@ SHAPES = {
 N_READERS = 2
 FORK = multiprocessing.get_context("fork")
 SETTINGS = {"benchmark": "feature_store"}
-PER_TRANSACTION = 50_000
 
 
 def make_data(folder, shape, megabytes):
@@ -143,26 +139,19 @@ def reading(name, shape, megabytes, repeats):
 
 
 def large_store(count):
-    """Folder of a store of so many tiny utterances; made once."""
+    """Folder of a store with the files of so many utterances; made once."""
     folder = RESULTS / f"feature_store_{count}"
     if folder.exists():
         return folder
     partial = folder.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    path = FeatureStore(partial, SETTINGS).folder / "benchmark-0.lmdb"
-    record = HEADER.pack(0, 1, 4) + bytes(8)
-    part = np.array([np.nan, np.nan]).tobytes()
-    with lmdb.open(str(path), subdir=False, map_size=MAP_SIZE) as file:
-        for first in tqdm(range(0, count, PER_TRANSACTION), "large store"):
-            with file.begin(write=True) as change:
-                for number in range(first, min(count, first + PER_TRANSACTION)):
-                    name = hashlib.blake2b(b"%d" % number, digest_size=16)
-                    content = name.digest()
-                    change.put(b"f" + content, content)
-                    change.put(b"u" + content + part, record)
-    store = FeatureStore(partial, SETTINGS, mode="read")
-    if len(store) != count:
-        raise SystemExit(f"{len(store)} of {count} utterances are in the store")
+    store = FeatureStore(partial, SETTINGS)
+    for kind, n_digits in (("utterances", 64), ("audio", 32)):
+        for first in tqdm(range(256), f"large store, {kind}"):
+            inside = store.folder / kind / f"{first:02x}"
+            inside.mkdir()
+            for number in range(first, count, 256):
+                (inside / f"{number:0{n_digits - 2}x}").touch()
     partial.rename(folder)
     return folder
 

@@ -137,10 +137,6 @@ def encode_batch(batch, encoder, store=None, on_bad=REFUSE):
     """
     if store is None:
         return _finite(batch, *encoder(*batch.sig), on_bad)
-    for row in batch.rows["stored"]:
-        # Copied or moved audio, recognised by its content.
-        if not batch.keys[row].known:
-            store.remember(batch.keys[row])
     if batch.sig is None:
         return batch.stored
     encoded = _finite(batch, *encoder(*batch.sig), on_bad)

@@ -1,12 +1,17 @@
-"""What is stored of an utterance: its features' shape and numbers, as bytes.
+"""Records of a feature store: a tensor as bytes, in a file with a checksum.
 
-A checksum stands at the end, over the record's name too: XXH3, since CRC-32
-takes several times as long as reading the record. Records of earlier versions
-have none and are taken as they are.
+A file is written under another name and renamed: it is there whole or not at
+all, whenever its writer is killed, and nobody has to lock anything, on network
+disks too. Nothing waits for the disk: what a power cut leaves of the last
+files the checksum tells. It is XXH3, since CRC-32 takes several times as long
+as reading, and stands over the record's name too.
 """
 
 import math
+import os
+import secrets
 import struct
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -16,22 +21,20 @@ from speechbrain_mser.errors import InputError
 
 DTYPES = ("float32", "float16", "bfloat16", "int8")
 # To be raised when records change, so that old ones are not misread.
-RECORD_VERSION = 1
-HEADER = struct.Struct("<III")  # layers (0: no such axis), frames, dim
+RECORD_VERSION = 2
 CHECKSUM = struct.Struct("<I")
+HEADER = struct.Struct("<III")  # layers (0: no such axis), frames, dim
 
 
 class DamagedFeaturesError(Exception):
     """A record that is not what was written."""
 
 
-def encode_record(name, features, dtype):
-    """Header, numbers and checksum of an utterance.
+def encode_record(features, dtype):
+    """An utterance's features as bytes.
 
     Arguments
     ---------
-    name : bytes
-        Under which the record is stored.
     features : torch.Tensor
         ``[frames, dim]`` or ``[layers, frames, dim]``, on the CPU.
     dtype : str
@@ -39,8 +42,8 @@ def encode_record(name, features, dtype):
 
     Returns
     -------
-    bytes
-        The record.
+    numpy.ndarray
+        Header and numbers.
 
     Raises
     ------
@@ -49,9 +52,9 @@ def encode_record(name, features, dtype):
 
     Example
     -------
-    >>> record = encode_record(b"a", torch.tensor([[0.5, -2.0]]), "float16")
-    >>> len(record), decode_record(b"a", record, "float16").tolist()
-    (20, [[0.5, -2.0]])
+    >>> record = encode_record(torch.tensor([[0.5, -2.0]]), "float16")
+    >>> len(record), decode_record(record, "float16").tolist()
+    (16, [[0.5, -2.0]])
     """
     kept = "float32" if dtype == "int8" else dtype
     rounded = features.to(getattr(torch, kept))
@@ -63,74 +66,119 @@ def encode_record(name, features, dtype):
             else "the encoder's features are not finite; an encoder in "
             "float16 may need frozen_dtype bfloat16 or float32"
         )
-    shape = features.shape
-    layers = 0 if features.ndim == 2 else shape[0]
-    header = HEADER.pack(layers, *shape[-2:])
+    layers = 0 if features.ndim == 2 else len(features)
+    header = np.frombuffer(HEADER.pack(layers, *features.shape[-2:]), np.uint8)
     parts = _quantize(rounded) if dtype == "int8" else [rounded]
-    record = b"".join([header, *map(_bytes, parts)])
-    return record + CHECKSUM.pack(_checksum(name, record))
+    return np.concatenate([header, *map(_bytes, parts)])
 
 
-def decode_record(name, record, dtype):
-    """The tensor in a record.
+def decode_record(record, dtype):
+    """The features in a record, which may share its memory.
 
     Arguments
     ---------
-    name : bytes
-        Under which it was found.
-    record : bytes or buffer
-        From `encode_record`; a buffer may go away afterwards.
-    dtype : str
-        The same as then.
+    record, dtype
+        From and as for `encode_record`.
 
     Returns
     -------
     torch.Tensor
-        ``[frames, dim]`` or ``[layers, frames, dim]``, in that dtype (float32
-        for "int8").
-
-    Raises
-    ------
-    DamagedFeaturesError
-        It is not what was written.
+        In that dtype; float32 for "int8".
     """
-    if len(record) < HEADER.size:
-        raise DamagedFeaturesError("the record is cut")
     layers, *shape = HEADER.unpack_from(record)
     shape = [layers, *shape] if layers else shape
-    size = HEADER.size + _n_bytes(shape, dtype)
-    # Before the numbers are looked at: in a damaged file a record may seem to
-    # be longer than the file.
-    if len(record) not in (size, size + CHECKSUM.size):
-        raise DamagedFeaturesError("its length is not that of its shape")
-    # One copy: what is read must outlive the transaction.
-    n_bytes = size - HEADER.size
-    data = np.frombuffer(record, np.uint8, n_bytes, HEADER.size).copy()
-    if len(record) > size:
-        (expected,) = CHECKSUM.unpack_from(record, size)
-        if _checksum(name, record[: HEADER.size], data) != expected:
-            raise DamagedFeaturesError("its checksum differs")
-    data = torch.from_numpy(data)
+    data = torch.from_numpy(record[HEADER.size :])
     if dtype != "int8":
         return data.view(getattr(torch, dtype)).view(shape)
     each = (*shape[:-2], 1, shape[-1])
-    size = 4 * int(np.prod(each))
+    size = 4 * math.prod(each)
     low = data[:size].view(torch.float32).view(each)
     scale = data[size : 2 * size].view(torch.float32).view(each)
     return low + scale * data[2 * size :].view(shape)
 
 
-def _n_bytes(shape, dtype):
-    """How many a tensor's numbers take."""
-    if dtype != "int8":
-        return math.prod(shape) * getattr(torch, dtype).itemsize
-    return math.prod(shape) + 8 * math.prod(shape[:-2]) * shape[-1]
+def write_record(folder, name, record):
+    """Write a record, in place of another if there is one.
+
+    Arguments
+    ---------
+    folder : str or path-like
+        In which "partial" and the first folder of the name are.
+    name : str
+        Two folders and a file.
+    record : buffer
+        Bytes.
+
+    Raises
+    ------
+    OSError
+        They cannot be written; nothing is left of them.
+    """
+    path = os.path.join(folder, name)
+    partial = os.path.join(folder, "partial", secrets.token_hex(16))
+    try:
+        with open(partial, "xb") as file:
+            file.write(CHECKSUM.pack(_checksum(name, record)))
+            file.write(record)
+        try:
+            os.replace(partial, path)
+        except FileNotFoundError:
+            with suppress(FileExistsError):
+                os.mkdir(os.path.dirname(path))
+            os.replace(partial, path)
+    except OSError:
+        with suppress(OSError):
+            os.remove(partial)
+        raise
 
 
-def _checksum(*parts):
-    digest = xxhash.xxh3_64()
-    for part in parts:
-        digest.update(part)
+def read_record(folder, name):
+    """Read a record.
+
+    Arguments
+    ---------
+    folder, name
+        As for `write_record`.
+
+    Returns
+    -------
+    numpy.ndarray or None
+        Bytes; None if there is no such record.
+
+    Raises
+    ------
+    DamagedFeaturesError
+        They are not what was written, or cannot be read from the disk.
+    InputError
+        They may not be read.
+    """
+    path = os.path.join(folder, name)
+    try:
+        with open(path, "rb", buffering=0) as file:
+            content = np.empty(os.fstat(file.fileno()).st_size, np.uint8)
+            rest = content
+            # At most 2 GiB at once
+            while n_read := file.readinto(rest):
+                rest = rest[n_read:]
+    except FileNotFoundError:
+        return None
+    except PermissionError:
+        raise InputError(
+            f"{path}: permission denied to read these features"
+        ) from None
+    except OSError as error:
+        raise DamagedFeaturesError(f"{path}: {error.strerror}") from None
+    record = content[CHECKSUM.size :]
+    if len(rest) or len(content) < CHECKSUM.size:
+        raise DamagedFeaturesError(f"{path}: it is cut")
+    if CHECKSUM.unpack_from(content) != (_checksum(name, record),):
+        raise DamagedFeaturesError(f"{path}: its checksum differs")
+    return record
+
+
+def _checksum(name, record):
+    digest = xxhash.xxh3_64(name.encode())
+    digest.update(record)
     return digest.intdigest() & 0xFFFFFFFF
 
 
@@ -154,4 +202,4 @@ def _quantize(features):
 
 
 def _bytes(tensor):
-    return tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+    return tensor.contiguous().view(-1).view(torch.uint8).numpy()

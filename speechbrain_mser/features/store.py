@@ -1,13 +1,12 @@
 """The frozen encoder's features on disk: computed once, then read."""
 
-import errno
 import json
-import os
 import struct
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import lmdb
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_mser.errors import InputError
@@ -17,13 +16,8 @@ from speechbrain_mser.features.records import (
     DamagedFeaturesError,
     decode_record,
     encode_record,
-)
-from speechbrain_mser.features.store_files import (
-    close_file,
-    count_records,
-    own_file,
-    reading,
-    write_anew,
+    read_record,
+    write_record,
 )
 from speechbrain_mser.files.atomic import write_text
 from speechbrain_mser.files.fingerprints import (
@@ -35,6 +29,8 @@ from speechbrain_mser.files.fingerprints import (
 logger = get_logger(__name__)
 
 MODES = ("off", "read", "write")
+# Seconds after which an unfinished file was left by a writer that was killed.
+_ABANDONED = 86400
 
 
 @dataclass(frozen=True)
@@ -43,8 +39,8 @@ class UtteranceKey:
 
     Arguments
     ---------
-    features : bytes
-        Digest of the audio's content, and of the part of it.
+    features : str
+        Of the audio's content, and of the part of it.
     file : bytes
         Identity of the audio file.
     content : bytes
@@ -53,7 +49,7 @@ class UtteranceKey:
         Whether the store has the file's content already.
     """
 
-    features: bytes
+    features: str
     file: bytes
     content: bytes
     known: bool
@@ -67,11 +63,10 @@ class FeatureStore:
     dtype or resampler is another name, so what is found is never stale. Files
     are read for their digest once; afterwards path, size and times tell.
 
-    Every process may read, in DataLoader's workers too. Every process that
-    writes does so in its own file, each utterance in a transaction: one that
-    is killed loses what it had not encoded yet. Processes on other machines
-    may write into the same folder; what they write is sure to be seen when
-    the folder is opened the next time.
+    Every utterance is a file, and every audio file has one that says what its
+    content is: the file system is the index. Any number of processes read and
+    write, on other machines too; one that is killed loses what it had not
+    encoded yet.
 
     Arguments
     ---------
@@ -90,17 +85,12 @@ class FeatureStore:
     Example
     -------
     >>> import torch
-    >>> folder, wav = getfixture("tmp_path"), __file__
-    >>> store = FeatureStore(folder, {"layers": -1}, dtype="float32")
-    >>> key = store.key(wav)
+    >>> store = FeatureStore(getfixture("tmp_path"), {"layers": -1})
+    >>> key = store.key(__file__)
     >>> store.get(key) is None
     True
-    >>> features = torch.randn(50, 8)
-    >>> _ = store.put(key, features)
+    >>> features = store.put(key, torch.randn(50, 8))
     >>> torch.equal(store.get(key), features)
-    True
-    >>> other = FeatureStore(folder, {"layers": [0, 1]}, dtype="float32")
-    >>> other.get(other.key(wav)) is None
     True
     """
 
@@ -118,17 +108,21 @@ class FeatureStore:
         self.dtype = dtype
         settings = {**settings, "dtype": dtype, "version": RECORD_VERSION}
         self.folder = Path(folder).resolve() / settings_digest(settings)
+        # Digests of files whose content is not stored yet
         self._contents = {}
-        self._shard = None
-        self._shards = []
+        if any(Path(folder).glob("*/*.lmdb")):
+            logger.warning(
+                "%s: features of an earlier version (*.lmdb) are not read but "
+                "made anew; their folders may be removed",
+                folder,
+            )
         if mode == "write":
-            self._describe(settings)
-        # All of them now: a damaged file is said here, not by a worker.
-        if self._entries() == 0 and mode == "read":
+            self._make(settings)
+        elif not any(self.folder.glob("utterances/*/*")):
             raise InputError(
                 f"{folder} has no features made with these settings (encoder "
-                f"weights, layers, padding, dtype; here {dtype}); --features "
-                "write makes them"
+                f"weights, layers, padding, dtype; here {dtype}); set features "
+                "to write to make them"
             )
 
     def key(self, wav, start=float("nan"), stop=float("nan")):
@@ -154,18 +148,26 @@ class FeatureStore:
             The file cannot be read.
         """
         file = file_identity(wav)
-        content = self._find(b"f" + file)
-        known = content is not None
-        if not known:
+        record = None
+        # A damaged one is written again.
+        with suppress(DamagedFeaturesError):
+            record = read_record(self.folder, _name("audio", file))
+        if record is not None:
+            content = record.tobytes()
+        elif file in self._contents:
             # A whole video's WAV holds a hundred utterances.
-            if file not in self._contents:
-                self._contents[file] = file_digest(wav)
             content = self._contents[file]
+        else:
+            content = self._contents[file] = file_digest(wav)
         part = struct.pack("<dd", start, stop)
-        return UtteranceKey(b"u" + content + part, file, content, known)
+        name = _name("utterances", content + part)
+        return UtteranceKey(name, file, content, record is not None)
 
     def get(self, key):
         """An utterance's features.
+
+        Of copied or moved audio, which is recognised by its content, the
+        store remembers that, so that it is read only once.
 
         Arguments
         ---------
@@ -182,11 +184,14 @@ class FeatureStore:
         ------
         DamagedFeaturesError
             They are there, but not as they were written.
+        InputError
+            They may not be read.
         """
-        name = key.features
-        return self._find(
-            name, lambda record: decode_record(name, record, self.dtype)
-        )
+        record = read_record(self.folder, key.features)
+        if record is None:
+            return None
+        self._remember(key)
+        return decode_record(record, self.dtype)
 
     def put(self, key, features):
         """Store an utterance's features, and say what `get` will return.
@@ -209,102 +214,52 @@ class FeatureStore:
         InputError
             Values that are not finite, or too large for float16.
         """
-        features = features.detach().cpu()
-        record = encode_record(key.features, features, self.dtype)
-        if self.mode == "write":
-            self._write({b"f" + key.file: key.content, key.features: record})
-        return decode_record(key.features, record, self.dtype)
+        record = encode_record(features.detach().cpu(), self.dtype)
+        self._write(key.features, record)
+        self._remember(key)
+        return decode_record(record, self.dtype)
 
-    def remember(self, key):
-        """Store that a file has the content it has, to read it only once.
+    def _remember(self, key):
+        """Store the content that a file has."""
+        if not key.known:
+            self._write(_name("audio", key.file), key.content)
 
-        Arguments
-        ---------
-        key : UtteranceKey
-            Of features that were found under another file's name.
-        """
-        if self.mode == "write":
-            self._write({b"f" + key.file: key.content})
-
-    def __len__(self):
-        """How many utterances there are."""
-        self._look_for_shards()
-        count = 0
-        for path in self._shards:
-            with reading(path) as view:
-                cursor = view.cursor()
-                # Files' contents sort before utterances.
-                found = cursor.set_range(b"u")
-                count += sum(1 for _ in cursor.iternext(values=False)) * found
-        return count
-
-    def _entries(self):
-        """How many records there are; known without looking at them."""
-        self._look_for_shards()
-        return sum(map(count_records, self._shards))
-
-    def _describe(self, settings):
+    def _make(self, settings):
         """Make the folder, and say in it what its features are made with."""
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            text = json.dumps(settings, indent=2)
-            write_text(self.folder / "settings.json", text + "\n")
+            for name in ("utterances", "audio", "partial"):
+                (self.folder / name).mkdir(parents=True, exist_ok=True)
+            text = json.dumps(settings, indent=2) + "\n"
+            write_text(self.folder / "settings.json", text)
         except OSError as error:
             raise InputError(
-                f"cannot write features into {self.folder} ({error.strerror}); "
-                "--feature_folder takes another folder, --features read or "
-                "off writes none"
+                f"cannot write features into {self.folder} ({error.strerror}): "
+                "set feature_folder to another folder, or features to read or "
+                "off"
             ) from None
+        for path in (self.folder / "partial").iterdir():
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime > _ABANDONED:
+                    path.unlink()
 
-    def _find(self, name, read=bytes):
-        """What any writer's file has under a name, or None."""
-        looked_in, damaged = 0, None
-        while True:
-            for path in self._shards[looked_in:]:
-                with reading(path) as view:
-                    value = view.get(name)
-                    if value is None:
-                        continue
-                    try:
-                        return read(value)
-                    except DamagedFeaturesError as error:
-                        # Another writer may have made them again.
-                        damaged = f"{path}: {error}"
-            looked_in = len(self._shards)
-            self._look_for_shards()
-            if len(self._shards) > looked_in:
-                continue
-            if damaged is not None:
-                raise DamagedFeaturesError(damaged)
-            return None
-
-    def _look_for_shards(self):
-        """Add the files that other writers began since the last look."""
-        found = {str(path) for path in self.folder.glob("*.lmdb")}
-        new = sorted(found.difference(self._shards))
-        # A file without a byte is being made at this moment.
-        self._shards += [path for path in new if os.path.getsize(path)]
-
-    def _write(self, records):
-        """Commit records to the own shard, or go on without writing."""
+    def _write(self, name, record):
+        """Write a record, or go on without writing."""
+        if self.mode != "write":
+            return
         try:
-            if self._shard is None:
-                self._shard, self._lock = own_file(self.folder)
-            elif not os.path.exists(self._shard):
-                raise FileNotFoundError(errno.ENOENT, "removed", self._shard)
-            write_anew(self._shard, records)
-        except (InputError, lmdb.Error, OSError) as error:
+            write_record(self.folder, name, record)
+        except OSError as error:
             # Work goes on: a full disk is no reason to lose a training.
             self.mode = "read"
-            # After a failed write LMDB may refuse to read what is there.
-            close_file(self._shard)
             logger.warning(
                 "%s: features can no longer be stored (%s); what is there is "
                 "read, the rest encoded again in every epoch",
                 self.folder,
-                error,
+                error.strerror,
             )
 
-    def __getstate__(self):
-        # For workers that are spawned: they read, and open files themselves.
-        return {**self.__dict__, "_shard": None, "_lock": None, "mode": "read"}
+
+def _name(kind, digest):
+    """Of a record, in one of 256 folders: none is to hold all files."""
+    digits = digest.hex()
+    return f"{kind}/{digits[:2]}/{digits[2:]}"
