@@ -24,7 +24,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from speechbrain_mser.errors import InputError
-from speechbrain_mser.files.atomic import write_text
+from speechbrain_mser.files.atomic import to_disk, write_text
 from speechbrain_mser.files.csv_files import write_csv
 from speechbrain_mser.files.fingerprints import sha256
 from speechbrain_mser.files.tables import read_table
@@ -273,7 +273,9 @@ class SynthesisFolder:
             (self.rows_path(name), data),
             (self.receipt_path(name), _as_json(receipt).encode()),
         ):
-            write_through(scratch / path.name, content)
+            (scratch / path.name).write_bytes(content)
+            # Else a power cut may leave the name with nothing under it
+            to_disk(scratch / path.name)
             os.replace(scratch / path.name, path)
 
     def forget(self, name):
@@ -400,25 +402,6 @@ def _shown(value):
         return "not there"
     # As JSON gives it back: a tuple is a list
     return json.dumps(value, sort_keys=True)
-
-
-def write_through(path, data):
-    """Write a file and wait until the disk has it.
-
-    A machine that loses its power may else remember that a file was moved
-    into place, but not what was in it.
-
-    Arguments
-    ---------
-    path : pathlib.Path
-        The file.
-    data : bytes
-        Its content.
-    """
-    with open(path, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _as_json(value):

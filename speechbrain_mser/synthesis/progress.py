@@ -26,34 +26,46 @@ def measure(shards, receipts):
     Returns
     -------
     dict
-        ``shards`` and ``shards_finished``; ``utterances`` and of them
-        ``planned`` (in finished shards), ``made``, ``failed``, ``too_long``;
-        ``errors`` by kind; ``source_seconds`` and of them
-        ``source_seconds_finished``; ``seconds`` and ``bytes`` that were made;
-        ``rate`` in seconds of source per second over all workers and
+        ``shards`` and ``shards_finished``; ``utterances`` and of them what
+        `sum_receipts` returns; ``source_seconds`` and of them
+        ``source_seconds_finished``; ``rate`` in seconds of source per second over all workers and
         ``seconds_left``, both None before the first shard.
     """
-    found = list(receipts.values())
-    counts = {kind: sum(r[kind] for r in found) for kind in _KINDS}
     total = float(shards.seconds.sum())
-    finished = sum(r["source_seconds"] for r in found)
-    rate = _rate(found)
+    done = sum(r["source_seconds"] for r in receipts.values())
+    rate = _rate(receipts.values())
     return {
         "shards": len(shards),
-        "shards_finished": len(found),
+        "shards_finished": len(receipts),
         "utterances": int(shards.utterances.sum()),
-        **counts,
-        "errors": dict(
-            sorted(
-                sum((Counter(r["errors"]) for r in found), Counter()).items()
-            )
-        ),
+        **sum_receipts(receipts.values()),
         "source_seconds": total,
-        "source_seconds_finished": finished,
-        "seconds": sum(r["seconds"] for r in found),
-        "bytes": sum(r["bytes"] for r in found),
+        "source_seconds_finished": done,
         "rate": rate,
-        "seconds_left": max(0.0, total - finished) / rate if rate else None,
+        "seconds_left": max(0.0, total - done) / rate if rate else None,
+    }
+
+
+def sum_receipts(receipts):
+    """What became of the utterances of some shards.
+
+    Arguments
+    ---------
+    receipts : iterable of dict
+        Of finished shards.
+
+    Returns
+    -------
+    dict
+        ``planned``, ``made``, ``failed``, ``too_long``, ``seconds`` and
+        ``bytes``; and ``errors``, kind to how many, the most frequent first.
+    """
+    receipts = list(receipts)
+    errors = sum((Counter(r["errors"]) for r in receipts), Counter())
+    summed = (*_KINDS, "seconds", "bytes")
+    return {
+        **{name: sum(r[name] for r in receipts) for name in summed},
+        "errors": dict(errors.most_common()),
     }
 
 
@@ -82,8 +94,7 @@ def status_report(shards, receipts):
     str
     """
     lines = [("", "shards", "utterances", "made", "failed", "too long")]
-    parts = [*shards.groupby("language", sort=True), ("total", shards)]
-    for name, part in parts:
+    for name, part in _by_language(shards):
         own = {n: receipts[n] for n in part.name if n in receipts}
         numbers = measure(part, own)
         lines.append(
@@ -95,12 +106,12 @@ def status_report(shards, receipts):
             )
         )
     # The last was the total
-    total = numbers["source_seconds"]
-    share = numbers["source_seconds_finished"] / total if total else 1.0
+    total, done = numbers["source_seconds"], numbers["source_seconds_finished"]
+    share = done / total if total else 1.0
     text = [
         _columns(lines),
         "",
-        f"source speech: {numbers['source_seconds_finished'] / 3600:.2f} of "
+        f"source speech: {done / 3600:.2f} of "
         f"{total / 3600:.2f} h ({share:.1%}), made: "
         f"{numbers['seconds'] / 3600:.2f} h, "
         f"{size_in_words(numbers['bytes'])}",
@@ -112,12 +123,14 @@ def status_report(shards, receipts):
         text.append(
             f"rate: {numbers['rate']:.3g} times real time; left: {left}"
         )
-    errors = numbers["errors"]
-    text.append(
-        "failures: "
-        + (", ".join(f"{kind} {n}" for kind, n in errors.items()) or "none")
-    )
+    errors = [f"{kind} {n}" for kind, n in numbers["errors"].items()]
+    text.append(f"failures: {', '.join(errors) or 'none'}")
     return "\n".join(text)
+
+
+def _by_language(shards):
+    """Every language's shards, and all; for a table's lines."""
+    return [*shards.groupby("language", sort=True), ("total", shards)]
 
 
 def plan_report(shards, receipts, n_workers, speed=None):
@@ -145,8 +158,7 @@ def plan_report(shards, receipts, n_workers, speed=None):
     if speed is not None and not 0 < speed < float("inf"):
         raise InputError(f"speed is {speed}; it must be above 0, or null")
     lines = [("", "utterances", "hours", "shards")]
-    parts = [*shards.groupby("language", sort=True), ("total", shards)]
-    for name, part in parts:
+    for name, part in _by_language(shards):
         hours = f"{part.seconds.sum() / 3600:.2f}"
         lines.append((name, int(part.utterances.sum()), hours, len(part)))
     numbers = measure(shards, receipts)
@@ -160,17 +172,14 @@ def plan_report(shards, receipts, n_workers, speed=None):
         f"disk: {size_in_words(numbers['source_seconds'] * bytes_each)} ({why})",
     ]
     left = numbers["source_seconds"] - numbers["source_seconds_finished"]
+    seconds, why = numbers["seconds_left"], "at the rate measured so far"
     if speed is not None:
-        time, why = (
-            left / speed / n_workers,
-            f"{n_workers} workers at {speed:g} times real time each",
-        )
-    else:
-        time, why = numbers["seconds_left"], "at the rate measured so far"
+        seconds = left / speed / n_workers
+        why = f"{n_workers} workers at {speed:g} times real time each"
     text.append(
         "time: not known before a shard is finished, or speed is given"
-        if time is None
-        else f"time: {duration_in_words(time)} ({why})"
+        if seconds is None
+        else f"time: {duration_in_words(seconds)} ({why})"
     )
     if receipts:
         text.append(f"finished: {len(receipts)} of {len(shards)} shards")
@@ -179,15 +188,6 @@ def plan_report(shards, receipts, n_workers, speed=None):
 
 def size_in_words(size):
     """Bytes, readable.
-
-    Arguments
-    ---------
-    size : float
-        Bytes.
-
-    Returns
-    -------
-    str
 
     Example
     -------
@@ -203,15 +203,6 @@ def size_in_words(size):
 
 def duration_in_words(seconds):
     """Seconds, readable.
-
-    Arguments
-    ---------
-    seconds : float
-        How long.
-
-    Returns
-    -------
-    str
 
     Example
     -------

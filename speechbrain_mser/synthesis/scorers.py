@@ -14,7 +14,7 @@ from transformers import WhisperForConditionalGeneration, WhisperProcessor
 from transformers.models.whisper.english_normalizer import BasicTextNormalizer
 
 from speechbrain_mser import SAMPLE_RATE
-from speechbrain_mser.dataio.audio import AudioError, load_audio
+from speechbrain_mser.dataio.audio import load_audio
 from speechbrain_mser.dataio.batching import pad_together
 from speechbrain_mser.devices import find_device
 from speechbrain_mser.errors import InputError
@@ -336,29 +336,3 @@ class EmotionAgreement(Scorer):
             label = pair.source["emotion"]
             found["label_probability"] = probabilities[label]
         return found
-
-
-def readable(pairs):
-    """Which pairs' audio can be read, and why the others' cannot.
-
-    Arguments
-    ---------
-    pairs : dict
-        Number to `Pair`.
-
-    Returns
-    -------
-    good : list of int
-        Numbers, in the same order.
-    problems : dict
-        Number to reason.
-    """
-    good, problems = [], {}
-    for number, pair in pairs.items():
-        try:
-            _ = pair.made, pair.spoken
-        except AudioError as error:
-            problems[number] = str(error)
-        else:
-            good.append(number)
-    return good, problems

@@ -12,12 +12,13 @@ import json
 
 from tqdm import tqdm
 
+from speechbrain_mser.dataio.audio import AudioError
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.files.atomic import atomic_path, write_text
 from speechbrain_mser.files.csv_files import write_csv
 from speechbrain_mser.files.tables import read_table
 from speechbrain_mser.synthesis.folder import SynthesisFolder
-from speechbrain_mser.synthesis.scorers import Pair, readable
+from speechbrain_mser.synthesis.scorers import Pair
 
 FOLDER = "scores"
 TABLE = "scores.csv"
@@ -100,7 +101,7 @@ def _score(folder, rows, sources, scorers, batch_size):
         )
     # Of like length in a batch; the table keeps the rows' order
     order = sorted(range(len(rows)), key=lambda k: float(rows[k]["seconds"]))
-    found = {}
+    measured = {}
     for first in range(0, len(order), batch_size):
         numbers = order[first : first + batch_size]
         pairs = {
@@ -112,18 +113,26 @@ def _score(folder, rows, sources, scorers, batch_size):
             )
             for k in numbers
         }
-        good, problems = readable(pairs)
-        found |= {k: {"problem": reason} for k, reason in problems.items()}
-        for k in good:
-            found[k] = {"problem": ""}
-        for scorer in scorers:
-            scores = scorer.score([pairs[k] for k in good]) if good else []
-            for k, values in zip(good, scores, strict=True):
-                found[k] |= values
+        problems = {k: _problem(pair) for k, pair in pairs.items()}
+        measured |= {k: {"problem": text} for k, text in problems.items()}
+        readable = [k for k, problem in problems.items() if not problem]
+        for scorer in scorers if readable else ():
+            scores = scorer.score([pairs[k] for k in readable])
+            for k, values in zip(readable, scores, strict=True):
+                measured[k] |= values
     return [
-        {name: rows[k][name] for name in COLUMNS[:-1]} | found[k]
+        {name: rows[k][name] for name in COLUMNS[:-1]} | measured[k]
         for k in range(len(rows))
     ]
+
+
+def _problem(pair):
+    """Why a pair's audio cannot be read, if it cannot."""
+    try:
+        _ = pair.made, pair.spoken
+    except AudioError as error:
+        return str(error)
+    return ""
 
 
 def _write(path, header, rows):

@@ -19,13 +19,13 @@ from typing import NamedTuple
 
 from speechbrain_mser import SAMPLE_RATE
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.files.atomic import to_disk
 from speechbrain_mser.files.fingerprints import sha256
 from speechbrain_mser.synthesis.backend import Translation
 from speechbrain_mser.synthesis.flac import encode_flac, why_unusable
 from speechbrain_mser.synthesis.folder import (
     COLUMNS,
     PARTIAL,
-    write_through,
     writing,
 )
 from speechbrain_mser.synthesis.sources import make_batches, read_ahead
@@ -98,11 +98,7 @@ class ShardWork:
     """
 
     def __init__(
-        self,
-        make_backend,
-        folder,
-        batch_size=16,
-        batch_seconds=160.0,
+        self, make_backend, folder, batch_size=16, batch_seconds=160.0
     ):
         if batch_size < 1 or not batch_seconds > 0:
             raise InputError(
@@ -295,7 +291,8 @@ class ShardWork:
         samples, rate = found.samples, found.sample_rate
         flac, clipped = encode_flac(samples, rate)
         with writing(self.folder.path):
-            write_through(path, flac)
+            path.write_bytes(flac)
+            to_disk(path)
         row |= {
             "audio": audio_path(row["language"], row["corpus"], row["ID"]),
             "seconds": round(len(samples) / rate, 6),

@@ -8,6 +8,7 @@ import os
 from collections import Counter
 
 from speechbrain_mser.files.fingerprints import sha256
+from speechbrain_mser.synthesis.progress import sum_receipts
 
 
 def damaged_shards(folder, names, check_audio=False):
@@ -71,25 +72,19 @@ def describe_shards(folder):
     Returns
     -------
     dict
-        ``backend``, ``settings``; ``shards``, ``planned``, ``made``,
-        ``failed``, ``too_long``, ``seconds`` and ``bytes``, summed;
-        ``errors``, kind to how many; and ``versions``, a list of
-        ``(versions, shards)``, the most frequent first.
+        ``backend``, ``settings``; ``shards``, and as `sum_receipts`; and
+        ``versions``, a list of ``(versions, shards)``, the most frequent
+        first.
     """
     receipts = folder.receipts().values()
     versions = Counter(
         json.dumps(receipt["versions"], sort_keys=True) for receipt in receipts
     )
-    errors = sum(
-        (Counter(receipt["errors"]) for receipt in receipts), Counter()
-    )
-    summed = ("planned", "made", "failed", "too_long", "seconds", "bytes")
     return {
         "backend": folder.settings["backend"],
         "settings": folder.settings,
         "shards": len(receipts),
-        **{name: sum(r[name] for r in receipts) for name in summed},
-        "errors": dict(errors.most_common()),
+        **sum_receipts(receipts),
         "versions": [
             (json.loads(text), n) for text, n in versions.most_common()
         ],

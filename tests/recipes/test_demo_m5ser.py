@@ -12,6 +12,7 @@ import pytest
 
 pytest.importorskip("espeakng_loader")
 
+import m5ser_card
 from demo_m5ser import compare, differences, synthesis_flags
 from espeak_prepare import prepare_espeak
 from miniature import RECIPES
@@ -49,6 +50,9 @@ def run_here(argv):
     """Run it without starting Python anew; its workers are processes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", argv)
+        # test_m5ser_card.py sees to the pictures
+        patch.setattr(m5ser_card, "_draw_map", lambda *_: None)
+        patch.setattr(m5ser_card, "draw_distributions", lambda *_: None)
         importlib.import_module("synthesize").main()
 
 

@@ -1,6 +1,7 @@
 """The script that makes M5SER, with a translator that only echoes."""
 
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import m5ser_card
 import pytest
 from demo_m5ser import differences
 
@@ -57,8 +59,11 @@ def flags(tiny_corpus, tmp_path):
 
 
 @pytest.fixture
-def synthesize(run_script, yaml, flags):
+def synthesize(run_script, yaml, flags, monkeypatch):
     """Run the script here; give its exit code."""
+    # test_m5ser_card.py sees to the pictures, which take longer than the rest
+    monkeypatch.setattr(m5ser_card, "_draw_map", lambda *_: None)
+    monkeypatch.setattr(m5ser_card, "draw_distributions", lambda *_: None)
 
     def run(**changed):
         return run_script("synthesize", yaml, flags={**flags, **changed})
@@ -225,20 +230,14 @@ def environment():
 
 
 def test_ray_makes_the_same_and_its_drivers_keep_each_other_out(
-    yaml, flags, synthesize, tmp_path, capsys
+    synthesize, tmp_path, monkeypatch, capsys
 ):
     pytest.importorskip("ray")
     # Half a CPU each, for machines with one; paths begin where it is started
     ray = {"executor": "ray", "n_workers": 2, "ray_cpus": 0.5}
     ray = {**ray, "output_folder": "by_ray", "manifest_folder": "manifests"}
-    done = subprocess.run(
-        command(yaml, flags, **ray),
-        env=environment(),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(tmp_path)
+    assert synthesize(**ray) == 0
     assert not (tmp_path / "by_ray/.partial").exists()
     assert synthesize(output_folder=tmp_path / "by_local") == 0
     folders = [tmp_path / "by_ray", tmp_path / "by_local"]
@@ -287,20 +286,19 @@ def test_an_interrupted_run_says_so_and_goes_on(
 
 
 def test_a_full_disk_ends_with_advice_and_the_next_run_goes_on(
-    yaml, flags, synthesize, tmp_path
+    synthesize, tmp_path, capfd
 ):
-    # No file beyond 8 kB: the audio is some 10
-    limited = ["bash", "-c", 'ulimit -f 8; exec "$@"', "limited"]
-    done = subprocess.run(
-        [*limited, *command(yaml, flags)],
-        env=environment(),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 2, done.stderr
-    assert "cannot be written to (File too large)" in done.stderr
-    assert "what is finished is kept" in done.stderr
-    assert "Traceback" not in done.stderr
+    before, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # Of the workers too. No file beyond 8 kB: the audio is some 10
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
+    try:
+        assert synthesize() == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, hard))
+    told = capfd.readouterr().err
+    assert "cannot be written to (File too large)" in told
+    assert "what is finished is kept" in told
+    assert "Traceback" not in told
     partial = tmp_path / "out/.partial"
     assert all(p.suffix == ".lock" for p in partial.iterdir())
     assert synthesize() == 0

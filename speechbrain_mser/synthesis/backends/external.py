@@ -343,61 +343,59 @@ def read_result(result, folder):
     'the worker gave a file outside its folder: /etc/passwd'
     """
     if "error" in result:
-        return Translation(
-            error=_shown(_in_a_line(result["error"])) or "no reason given"
-        )
+        reason = _shown(_in_a_line(result["error"]))
+        return Translation(error=reason or "no reason given")
     text = result.get("text", "")
-    if len(text) > MAX_CHARACTERS:
-        return Translation(
-            error=f"the worker gave a text of {len(text)} characters, at most "
-            f"{MAX_CHARACTERS} are taken"
-        )
-    name = result["audio"].replace("\0", "")
-    # Links are followed first: a link in the folder may lead out of it, and so
-    # may one in the place of the folder itself, or of one that holds it.
-    if any(map(os.path.islink, (folder, *list(folder.parents)[:2]))):
-        return Translation(
-            error=f"the worker put a link in the place of its folder: {folder}"
-        )
-    path = Path(os.path.realpath(os.path.join(folder, name)))
-    inside = os.path.realpath(folder)
-    if not path.is_relative_to(inside):
-        return Translation(
-            error=f"the worker gave a file outside its folder: {_shown(path)}"
-        )
-    # Reading a pipe would never end, nor would what is only said to be large.
-    if not os.path.isfile(path):
-        return Translation(
-            error=f"the worker wrote no file {_shown(path.name)}"
-        )
-    size = os.path.getsize(path)
-    if size > MAX_BYTES:
-        return Translation(error=f"the worker's audio has {size} bytes")
     try:
-        samples, rate, problem = _read(path)
+        if len(text) > MAX_CHARACTERS:
+            raise _Unusable(
+                f"gave a text of {len(text)} characters, at most "
+                f"{MAX_CHARACTERS} are taken"
+            )
+        samples, rate = _read(_file_in(folder, result["audio"]))
+    except _Unusable as reason:
+        return Translation(error=f"the worker {reason}")
     except (soundfile.LibsndfileError, OSError) as error:
         return Translation(
             error=f"the worker's audio cannot be read: {_shown(error)}"
         )
-    if problem:
-        return Translation(error=f"the worker's audio {problem}")
     return Translation(samples, rate, _in_a_line(text))
 
 
+class _Unusable(Exception):
+    """What is wrong with a result."""
+
+
+def _file_in(folder, name):
+    """The path of a file that is in the folder."""
+    # Links are followed first: a link in the folder may lead out of it, and so
+    # may one in the place of the folder itself, or of one that holds it.
+    if any(map(os.path.islink, (folder, *list(folder.parents)[:2]))):
+        raise _Unusable(f"put a link in the place of its folder: {folder}")
+    name = name.replace("\0", "")
+    path = Path(os.path.realpath(os.path.join(folder, name)))
+    if not path.is_relative_to(os.path.realpath(folder)):
+        raise _Unusable(f"gave a file outside its folder: {_shown(path)}")
+    # Reading a pipe would never end.
+    if not os.path.isfile(path):
+        raise _Unusable(f"wrote no file {_shown(path.name)}")
+    return path
+
+
 def _read(path):
-    """Samples, rate, and what is wrong with them."""
+    """Samples and rate; whether the samples are any is seen to later."""
+    # Nor would what is only said to be large.
+    size = os.path.getsize(path)
+    if size > MAX_BYTES:
+        raise _Unusable(f"gave audio of {size} bytes")
     with soundfile.SoundFile(path) as file:
         if file.channels != 1:
-            problem = f"has {file.channels} channels, mono is expected"
-            return None, 0, problem
+            raise _Unusable(
+                f"gave audio of {file.channels} channels, mono is expected"
+            )
         if file.frames * np.float32().nbytes > MAX_BYTES:
-            return None, 0, f"promises {file.frames} samples"
-        samples = file.read(dtype="float32")
-        if not len(samples):
-            return None, 0, "is empty"
-        if not np.isfinite(samples).all():
-            return None, 0, "has samples that are NaN or infinite"
-        return samples, file.samplerate, ""
+            raise _Unusable(f"gave audio that promises {file.frames} samples")
+        return file.read(dtype="float32"), file.samplerate
 
 
 def _shown(text):

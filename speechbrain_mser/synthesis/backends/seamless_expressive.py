@@ -23,7 +23,7 @@ VOCODERS = {
 TOKENIZER = "tokenizer.model"
 CHAR_TOKENIZER = "spm_char_lang38_tc.model"
 DTYPES = ("float16", "float32")
-RECIPE = "recipes/M5SER/seamless_expressive"
+GUIDE = "docs/m5ser.md"
 
 
 class SeamlessExpressive(ExternalBackend):
@@ -147,13 +147,14 @@ max_restarts
             raise InputError(
                 "worker_python: there is no interpreter "
                 f"{self.worker_python} (in {self.working_folder}); "
-                f"{RECIPE}/setup.sh makes its environment"
+                f"{GUIDE} says how its environment is made"
             )
         script = self._absolute(self.worker_script)
         if not os.path.isfile(script):
             raise InputError(
                 f"worker_script: there is no {self.worker_script} (in "
-                f"{self.working_folder}); it is {RECIPE}/worker_seamless.py"
+                f"{self.working_folder}); expected the recipe's own worker "
+                f"({GUIDE})"
             )
         words = {
             "checkpoint": self._file("model_folder", CHECKPOINT),
@@ -184,5 +185,5 @@ max_restarts
                 return folder / name
         raise InputError(
             f"{setting}: the folder {folder} has no {' or '.join(names)}; "
-            f"{RECIPE}/README.md says where it comes from"
+            f"{GUIDE} says where it comes from"
         )

@@ -2,8 +2,6 @@
 
 from importlib.metadata import version
 
-import numpy as np
-
 from speechbrain_mser import SAMPLE_RATE
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.synthesis.backend import Backend, Translation
@@ -224,8 +222,4 @@ class SeamlessM4T(Backend):
         except IndexError:
             # Units that are none: the model's answer to what is no speech.
             return Translation(text=text, error="its units cannot be spoken")
-        if not len(samples) or not np.isfinite(samples).all():
-            return Translation(
-                text=text, error="its samples are none, NaN or infinite"
-            )
         return Translation(samples, self._model.config.sampling_rate, text)

@@ -189,8 +189,6 @@ FILES = {
     "no file": lambda path, samples: None,
     "no audio": lambda path, samples: path.write_text("sorry"),
     "stereo": lambda path, samples: write(path, samples, channels=2),
-    "nan": lambda path, samples: write(path, array.array("f", [float("nan")])),
-    "empty": lambda path, samples: write(path, array.array("f")),
     "sparse": make_sparse,
     "promise": promise,
 }

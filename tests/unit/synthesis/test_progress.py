@@ -71,7 +71,7 @@ def test_the_status_says_all_of_it():
         "source speech: 2.50 of 3.00 h (83.3%), made: 2.75 h, 180.0 MB"
     )
     assert lines[6] == "rate: 3 times real time; left: 10 min"
-    assert lines[7] == "failures: too long 8, unreadable 14"
+    assert lines[7] == "failures: unreadable 14, too long 8"
 
 
 def test_a_plan_says_what_to_expect():

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -23,31 +24,27 @@ PATH = os.pathsep.join(map(str, (HERE, HERE.parents[2] / "benchmarks")))
 
 
 class TwoNodes:
-    """A head without places, and two nodes with one place each."""
+    """A head and a node with one place each."""
 
     def __init__(self, kind):
-        self.cluster = kind(
-            initialize_head=True,
-            head_node_args={"num_cpus": 0, "include_dashboard": False},
-        )
-        self.address = self.cluster.address
-        self.nodes = []
-
-    def complete(self):
-        """Add the nodes that are missing."""
+        place = {"num_cpus": 1, "num_gpus": 1}
         with pytest.MonkeyPatch.context() as patch:
             # Ray would look for the GPU that is claimed here
             patch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-            while len(self.nodes) < 2:
-                self.nodes.append(self.cluster.add_node(num_gpus=1))
+            self.cluster = kind(
+                initialize_head=True,
+                head_node_args={**place, "include_dashboard": False},
+            )
+            self.node = self.cluster.add_node(**place)
+        self.address = self.cluster.address
 
     def kill_node(self):
         """As a host does that loses its power."""
-        self.cluster.remove_node(self.nodes.pop(), allow_graceful=False)
+        self.cluster.remove_node(self.node, allow_graceful=False)
 
 
 @pytest.fixture(scope="module")
-def started():
+def cluster():
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
@@ -56,12 +53,6 @@ def started():
     yield found
     found.cluster.shutdown()
     signal.signal(signal.SIGTERM, before)
-
-
-@pytest.fixture
-def cluster(started):
-    started.complete()
-    return started
 
 
 @pytest.fixture
@@ -151,18 +142,6 @@ def test_actors_for_which_there_is_no_room_are_refused(
         made_by(cluster, plan, work, **options)
 
 
-def test_a_node_that_is_lost_costs_no_shard(cluster, begin, mischief, calm):
-    plan, work = begin(mischief("Slow"), batch_size=1)
-    shards = map(plan.shard, plan.shards.name)
-    outcomes = run_ray(work, shards, 2, address=cluster.address)
-    found = [next(outcomes)]
-    assert len(actors()) == 2
-    cluster.kill_node()
-    found += outcomes
-    assert [outcome.error for outcome in found] == [""] * len(plan.shards)
-    assert audio(work) == calm()
-
-
 def test_missing_weights_stop_the_run_at_once(cluster, begin, mischief, notes):
     plan, work = begin(mischief("WithoutWeights"))
     with pytest.raises(InputError, match=r"host .*: there are no weights"):
@@ -241,27 +220,59 @@ def test_a_host_with_another_environment_ends_the_run(
         cluster.cluster.remove_node(other)
 
 
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
-def test_a_ray_of_its_own_ends_with_its_driver(
-    begin, mischief, notes, tmp_path, sent
-):
-    pytest.importorskip("ray")
+# The last one that needs the node
+def test_a_node_that_is_lost_costs_no_shard(cluster, begin, mischief, calm):
     plan, work = begin(mischief("Slow"), batch_size=1)
-    driver = start_driver(plan, work, tmp_path, "local", "0.5")
+    shards = map(plan.shard, plan.shards.name)
+    outcomes = run_ray(work, shards, 2, address=cluster.address)
+    found = [next(outcomes)]
+    assert len(actors()) == 2
+    cluster.kill_node()
+    found += outcomes
+    assert [outcome.error for outcome in found] == [""] * len(plan.shards)
+    assert audio(work) == calm()
+
+
+def test_a_ray_of_its_own_ends_with_its_driver(begin, mischief, tmp_path):
+    pytest.importorskip("ray")
+    drivers = {}
+    # Both at once: most of it is waiting for Ray
+    for sent in (signal.SIGTERM, signal.SIGINT):
+        place = tmp_path / sent.name
+        place.mkdir()
+        slow = mischief("Slow").func
+        notes = str(place / "notes")
+        plan, work = begin(
+            partial(slow, notes=notes), folder=sent.name, batch_size=1
+        )
+        driver = start_driver(plan, work, place, "local", "0.5")
+        drivers[sent] = driver, lambda path=notes: read_words(path)
     try:
-        wait_for_workers(driver, notes)
-        family = psutil.Process(driver.pid).children(recursive=True)
-        # They look after their node twice a minute, and go then
-        family = [p for p in family if not p.name().endswith("Agent")]
+        families = {}
+        for sent, (driver, noted) in drivers.items():
+            wait_for_workers(driver, noted)
+            family = psutil.Process(driver.pid).children(recursive=True)
+            # They look after their node twice a minute, and go then
+            families[sent] = [
+                p for p in family if not p.name().endswith("Agent")
+            ]
     finally:
-        # Ctrl-C is for the whole group
-        group = sent == signal.SIGINT
-        os.killpg(driver.pid, sent) if group else driver.send_signal(sent)
-        driver.communicate()
-    assert driver.returncode == -sent
-    # The actors, their node and what keeps a cluster together
-    assert len(family) >= 4
-    assert not psutil.wait_procs(family, 20)[1]
+        for sent, (driver, _) in drivers.items():
+            # Ctrl-C is for the whole group
+            group = sent == signal.SIGINT
+            os.killpg(driver.pid, sent) if group else driver.send_signal(sent)
+        for driver, _ in drivers.values():
+            driver.communicate()
+    for sent, (driver, _) in drivers.items():
+        assert driver.returncode == -sent
+        # The actors, their node and what keeps a cluster together
+        assert len(families[sent]) >= 4
+        assert not psutil.wait_procs(families[sent], 20)[1]
+
+
+def read_words(path):
+    """As `notes` reads them."""
+    return Path(path).read_text().split() if Path(path).exists() else []
 
 
 @pytest.mark.parametrize(

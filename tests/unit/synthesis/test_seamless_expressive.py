@@ -202,11 +202,14 @@ def test_the_authors_duration_factors(language, factor):
     [
         (
             {"worker_python": "none/bin/python"},
-            "interpreter none/bin.*setup.sh",
+            "interpreter none/bin.*m5ser.md",
         ),
-        ({"worker_script": "worker.py"}, "no worker.py .*worker_seamless.py"),
-        ({"model_folder": "spm"}, "no m2m_expressive_unity.pt; .*README"),
-        ({"tokenizer_folder": "weights"}, "no tokenizer.model; .*README"),
+        (
+            {"worker_script": "worker.py"},
+            "no worker.py .*the recipe's own worker",
+        ),
+        ({"model_folder": "spm"}, "no m2m_expressive_unity.pt; .*m5ser.md"),
+        ({"tokenizer_folder": "weights"}, "no tokenizer.model; .*m5ser.md"),
         ({"vocoder": "hifigan"}, "expected one of vocoder_pretssel, "),
         ({"dtype": "int8"}, "expected one of float16, float32"),
         ({"dtype": "float16"}, "there is no GPU; give float32"),
