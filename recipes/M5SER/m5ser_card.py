@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The last step of M5SER: manifest, filters' toll, and a dataset card.
+"""The last step of M5SER: a card of what was made, kept and dropped.
 
 `synthesize.py` calls it when all shards are finished. By hand it writes the
 card anew, of what `m5ser_prepare.py` has left, for example after other filters
@@ -26,7 +26,7 @@ sys.path.append(str(Path(__file__).resolve().parent / "experiments"))
 
 from figures import draw_distributions, draw_spectrograms
 from licences import inherited
-from m5ser_prepare import SCORES, prepare_m5ser
+from m5ser_prepare import SCORES
 
 from speechbrain_mser.dataio.manifest import read_manifest, read_manifests
 from speechbrain_mser.errors import InputError, exits_on_input_error
@@ -41,43 +41,19 @@ from speechbrain_mser.synthesis.shard_check import describe_shards
 FEWEST = 10
 
 
-def finish(output_folder, manifest_folder, sources, most=2000, **options):
-    """Make of finished shards what a training reads and a reader wants.
+def write_card(output_folder, manifest_folder, sources, most=2000, seed=1):
+    """Describe what `prepare_m5ser` left.
 
     Arguments
     ---------
     output_folder : str or path-like
         Where `synthesize.py` wrote.
     manifest_folder : str or path-like
-        Where ``m5ser.csv`` goes; the sources' manifests lie there.
+        Where ``m5ser.csv`` is; the sources' manifests lie there.
     sources : dict
         Manifest to its data root, as `corpora.prepare_manifests` returns.
     most : int
         Utterances in the map of spectrograms.
-    **options
-        As for `prepare_m5ser`.
-
-    Returns
-    -------
-    pathlib.Path
-        The card.
-
-    Raises
-    ------
-    InputError
-        As `prepare_m5ser`.
-    """
-    prepare_m5ser(output_folder, manifest_folder, **options)
-    return write_card(output_folder, manifest_folder, sources, most)
-
-
-def write_card(output_folder, manifest_folder, sources, most=2000, seed=1):
-    """Describe what `prepare_m5ser` left.
-
-    Arguments
-    ---------
-    output_folder, manifest_folder, sources, most
-        As for `finish`.
     seed : int
         Of the map's choice of utterances.
 

@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from corpora import prepare_manifests
+from m5ser_prepare import prepare_m5ser
 from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
@@ -162,11 +163,11 @@ def run(execute, work, plan, shards, receipts):
     """
     left = shards[~shards.name.isin(list(receipts))]
     failed, in_a_row, utterances_failed = {}, 0, 0
-    total, there = shards.utterances.sum(), left.utterances.sum()
+    total, remaining = shards.utterances.sum(), left.utterances.sum()
     with (
         tqdm(
             total=total,
-            initial=total - there,
+            initial=total - remaining,
             unit=" utterances",
             smoothing=0.1,
             disable=None,
@@ -278,9 +279,10 @@ def main():
         tell(plan, folder, settings)
     elif make(plan, folder, settings, make_backend, execute):
         # It draws: --status need not wait for what that imports
-        from m5ser_card import finish
+        from m5ser_card import write_card
 
-        finish(folder.path, settings["manifest_folder"], manifests)
+        prepare_m5ser(folder.path, settings["manifest_folder"])
+        write_card(folder.path, settings["manifest_folder"], manifests)
     else:
         print("other parts are not finished: no manifest, no card yet")
 

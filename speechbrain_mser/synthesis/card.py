@@ -164,8 +164,8 @@ def _making(made):
             f"Not all shards were made with the same versions, but with "
             f"{len(versions)} sets of them:"
         )
-    for found, shards in versions:
-        yield _mapping({**found, "shards": shards})
+    for used, shards in versions:
+        yield _mapping({**used, "shards": shards})
     if made["errors"]:
         yield "Not made, by reason (which, and why: `shards/*.csv`):"
         yield markdown_table(
@@ -238,8 +238,8 @@ def _spectrograms(numbers):
     )
     rows = [("language", *emotions, "mean")]
     for name, row in others.items():
-        found = _centroids(row)
-        cells = (_number(found.get(word)) for word in emotions)
+        ratios = _centroids(row)
+        cells = (_number(ratios.get(word)) for word in emotions)
         rows.append((name, *cells, _number(row["centroids"])))
     yield markdown_table(rows)
 

@@ -247,9 +247,9 @@ class ScoreFilter:
 
 def _read_condition(text):
     """``cer<=0.5`` to ``("cer", "<=", 0.5)``."""
-    found = _CONDITION.fullmatch(text.strip())
+    match = _CONDITION.fullmatch(text.strip())
     try:
-        name, sign, limit = found.groups()
+        name, sign, limit = match.groups()
         return name, sign, float(limit)
     except (AttributeError, ValueError):
         raise InputError(

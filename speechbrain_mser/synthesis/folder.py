@@ -195,18 +195,7 @@ class SynthesisFolder:
         return self.path / SHARDS / f"{name}.json"
 
     def rows(self, name):
-        """What became of each utterance of a finished shard.
-
-        Arguments
-        ---------
-        name : str
-            The shard's.
-
-        Returns
-        -------
-        list of dict
-            With the keys of `COLUMNS`, as text.
-        """
+        """What became of a finished shard's utterances, by `COLUMNS`."""
         return read_table(self.rows_path(name), COLUMNS)
 
     def receipt(self, name):

@@ -223,13 +223,13 @@ class WhisperScorer(Scorer):
         ]
 
     def _compare(self, pair, language, text):
-        found = {"heard_language": language, "heard_text": text}
+        scores = {"heard_language": language, "heard_text": text}
         if pair.language in WHISPER_CODES:
             agrees = language == WHISPER_CODES[pair.language]
-            found["language_agrees"] = int(agrees)
+            scores["language_agrees"] = int(agrees)
         if pair.text and len(pair.made) <= LONGEST * SAMPLE_RATE:
-            found |= error_rates(pair.text, text, pair.language)
-        return found
+            scores |= error_rates(pair.text, text, pair.language)
+        return scores
 
 
 def error_rates(text, heard, language):
@@ -327,12 +327,12 @@ class EmotionAgreement(Scorer):
 
     def _compare(self, pair, word, probabilities):
         before = self._heard[pair.source["ID"]]
-        found = {
+        scores = {
             "emotion_of_source": before,
             "emotion_of_translation": word,
             "emotion_agrees": int(before == word),
         }
         if pair.source["emotion"] in probabilities:
             label = pair.source["emotion"]
-            found["label_probability"] = probabilities[label]
-        return found
+            scores["label_probability"] = probabilities[label]
+        return scores

@@ -72,22 +72,22 @@ def score_folder(folder, sources, scorers, batch_size=16):
                 record_path = folder / FOLDER / f"{name}.json"
                 write_text(record_path, json.dumps(record) + "\n")
             bar.update(receipt["made"])
-    found = (
+    scored = (
         row
         for name in receipts
         for row in read_table(folder / FOLDER / f"{name}.csv", header)
     )
-    _write(folder / TABLE, header, found)
+    _write(folder / TABLE, header, scored)
     return folder / TABLE
 
 
 def _is_scored(folder, name, record):
     path = folder / FOLDER / f"{name}.json"
     try:
-        found = json.loads(path.read_bytes())
+        recorded = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return False
-    return found == record and path.with_suffix(".csv").is_file()
+    return recorded == record and path.with_suffix(".csv").is_file()
 
 
 def _score(folder, rows, sources, scorers, batch_size):

@@ -209,7 +209,7 @@ class ShardWork:
         ):
             for batch, sources in read_ahead(reader, batches, shard.tasks):
                 good = self._set_aside([rows[k] for k in batch], sources)
-                found = self._translate(good, shard.language, raised)
+                translations = self._translate(good, shard.language, raised)
                 places = [
                     (rows[k], partial / str(k))
                     for k in batch
@@ -219,7 +219,7 @@ class ShardWork:
                     [
                         writer.submit(self._store, row, path, translation)
                         for (row, path), translation in zip(
-                            places, found, strict=True
+                            places, translations, strict=True
                         )
                     ]
                 )
@@ -256,13 +256,13 @@ class ShardWork:
         if not sources:
             return []
         try:
-            found = self._backend.translate(sources, language)
-            if len(found) != len(sources):
+            translations = self._backend.translate(sources, language)
+            if len(translations) != len(sources):
                 raise RuntimeError(
-                    f"{self._name} gave {len(found)} translations of "
+                    f"{self._name} gave {len(translations)} translations of "
                     f"{len(sources)} utterances"
                 )
-            return found
+            return translations
         except InputError:
             raise
         except Exception as error:
@@ -281,14 +281,14 @@ class ShardWork:
             self._translate([source], language, raised)[0] for source in sources
         ]
 
-    def _store(self, row, path, found):
+    def _store(self, row, path, translation):
         """Encode and write; runs in a thread."""
-        row["text"] = found.text
-        reason = found.error or why_unusable(found)
+        row["text"] = translation.text
+        reason = translation.error or why_unusable(translation)
         if reason:
             row["error"] = f"{UNTRANSLATED}: {reason}"
             return
-        samples, rate = found.samples, found.sample_rate
+        samples, rate = translation.samples, translation.sample_rate
         flac, clipped = encode_flac(samples, rate)
         with writing(self.folder.path):
             path.write_bytes(flac)

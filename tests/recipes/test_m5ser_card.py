@@ -10,11 +10,18 @@ from speechbrain_mser.dataio.manifest import read_manifest
 from speechbrain_mser.errors import InputError
 
 
+def finish(folder, manifests, sources, **options):
+    """As `synthesize.py` ends; where the card is."""
+    from m5ser_card import write_card
+    from m5ser_prepare import prepare_m5ser
+
+    prepare_m5ser(folder, manifests)
+    return write_card(folder, manifests, sources, **options)
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """Folder with ``m5ser`` and ``manifests``, finished; and the sources."""
-    from m5ser_card import finish
-
     folder = tmp_path_factory.mktemp("made")
     sources = synthesize(folder)
     finish(folder / "m5ser", folder / "manifests", sources)
@@ -102,8 +109,6 @@ def test_known_terms_name_their_source():
 
 
 def test_finishing_again_changes_no_file_of_the_folder(made, tmp_path):
-    from m5ser_card import finish
-
     folder, sources = made
     before = {
         path: (path.stat().st_mtime_ns, path.read_bytes())
@@ -116,8 +121,6 @@ def test_finishing_again_changes_no_file_of_the_folder(made, tmp_path):
 
 
 def test_a_corpus_made_elsewhere_has_a_card_too(made, tmp_path):
-    from m5ser_card import finish
-
     folder, sources = made
     for language in ("deu", "fra"):
         shutil.copytree(folder / "m5ser" / language, tmp_path / "m" / language)
@@ -128,8 +131,6 @@ def test_a_corpus_made_elsewhere_has_a_card_too(made, tmp_path):
 
 
 def test_too_few_for_a_map_leave_a_card_without(tmp_path):
-    from m5ser_card import finish
-
     sources = synthesize(tmp_path, most=1, minutes=0.05)
     finish(tmp_path / "m5ser", tmp_path / "manifests", sources)
     card = (tmp_path / "m5ser/README.md").read_text()

@@ -151,13 +151,13 @@ class ExternalBackend(Backend):
     def translate(self, utterances, language):
         """Have a batch translated; see `Backend.translate`."""
         self._check_language(language)
-        found, reason = self._ask(utterances, language)
+        by_place, reason = self._ask(utterances, language)
         translations = []
         for number, utterance in enumerate(utterances):
-            if number not in found:
+            if number not in by_place:
                 alone, reason = self._ask([utterance], language)
-                found[number] = alone.get(0, Translation(error=reason))
-            translations.append(found[number])
+                by_place[number] = alone.get(0, Translation(error=reason))
+            translations.append(by_place[number])
         return translations
 
     def close(self):
@@ -265,13 +265,13 @@ class ExternalBackend(Backend):
             self._worker = None
             raise
         self._lost = 0
-        found = {
+        by_place = {
             number: read_result(results[name], folder / "out")
             for number, name in enumerate(names)
             if name in results
         }
         shutil.rmtree(folder, ignore_errors=True)
-        return found, "the worker gave no result for it"
+        return by_place, "the worker gave no result for it"
 
     def _write_request(self, folder, utterances, language):
         """Write the sources; the request that names them."""

@@ -90,7 +90,7 @@ def _kill_orphans():
 
 def _children():
     """The processes whose parent is this one."""
-    found, own = [], str(os.getpid()).encode()
+    children, own = [], str(os.getpid()).encode()
     for name in filter(str.isdecimal, _names("/proc")):
         with (
             contextlib.suppress(OSError),
@@ -98,8 +98,8 @@ def _children():
         ):
             # The name before the bracket may hold anything.
             if f.read().rpartition(b")")[2].split()[1] == own:
-                found.append(int(name))
-    return found
+                children.append(int(name))
+    return children
 
 
 def _names(folder):

@@ -178,20 +178,20 @@ def check_answer(message, number, names):
     results = message.get("results")
     if not isinstance(results, list):
         raise WorkerFault(f"gave no results but {_short(message)}")
-    found = {}
+    by_id = {}
     for result in results:
         name = result.get("id") if isinstance(result, dict) else None
         if not isinstance(name, str) or name not in names:
             raise WorkerFault(f"gave a result for {_short(result)}, not asked")
-        if name in found:
+        if name in by_id:
             raise WorkerFault(f"gave two results for {name}")
         wanted = "error" if "error" in result else "audio"
         if not isinstance(result.get(wanted), str) or not isinstance(
             result.get("text", ""), str
         ):
             raise WorkerFault(f"gave neither audio nor error: {_short(result)}")
-        found[name] = result
-    return found
+        by_id[name] = result
+    return by_id
 
 
 def serve(load):

@@ -184,11 +184,12 @@ class SeamlessM4T(Backend):
 
     def _input(self, utterance):
         """An utterance's features, by themselves."""
-        found = self._extractor(
+        inputs = self._extractor(
             utterance.samples, sampling_rate=SAMPLE_RATE, return_tensors="pt"
         ).to(self._model.device)
-        found["input_features"] = found["input_features"].to(self._model.dtype)
-        return dict(found)
+        dtype = self._model.dtype
+        inputs["input_features"] = inputs["input_features"].to(dtype)
+        return dict(inputs)
 
     def _texts(self, inputs, language):
         """Their tokens, in halves where memory is short; None: not even one."""
