@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-m5ser ablation real loco loco-linear loco-qformer bench bench-gpu test test-oldest wheel lint format clean
+.PHONY: help install demo demo-m5ser ablation real loco loco-linear loco-qformer bench bench-gpu test test-oldest wheel docs lint format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | \
@@ -27,7 +27,7 @@ $(INSTALLED): setup.py
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 10), "needs Python 3.10 or newer: make PYTHON=..."'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet torch==$(TORCH)
-	$(BIN)/pip install --quiet torch==$(TORCH) torchaudio==$(TORCHAUDIO) -e '.[demo,dev]'
+	$(BIN)/pip install --quiet torch==$(TORCH) torchaudio==$(TORCHAUDIO) -e '.[demo,dev,docs]'
 	$(BIN)/python -m speechbrain_mser mend-torchaudio
 	touch $@
 
@@ -74,6 +74,9 @@ test-oldest: ## All tests, on the oldest of all that is asked for
 
 wheel: ## Build the wheel; train and recognise in empty environments
 	$(PYTHON) tools/try_wheel.py --folder .venv-wheel $(WHEEL_PYTHONS)
+
+docs: install ## The documentation as a site, in results/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 lint: install ## Check the style of code and YAML
 	$(BIN)/ruff check .

@@ -96,6 +96,7 @@ setup(
         "quantized": ["bitsandbytes>=0.46.1"],
         # Synthesis on many hosts
         "ray": ["ray>=2.40"],
+        "docs": ["mkdocs-material>=9.6", "mkdocstrings-python>=1.16"],
         "dev": [
             "av>=14.0",
             "h5py>=3.11",
