@@ -91,21 +91,7 @@ def prepare_manifests(
 
 
 def read_corpora(corpora, settings):
-    """The utterances of corpora, which are prepared where needed.
-
-    Arguments
-    ---------
-    corpora : str or list of str
-        Names.
-    settings : dict
-        Where corpora and manifests are, as every hyperparameter file of this
-        recipe says it.
-
-    Returns
-    -------
-    pandas.DataFrame
-        As `read_manifests` returns.
-    """
+    """The utterances of corpora, prepared first where that is needed."""
     return read_manifests(
         prepare_manifests(
             corpora,
@@ -119,18 +105,7 @@ def read_corpora(corpora, settings):
 
 
 def read_tables(settings):
-    """The utterances of a stage's training and validation sets.
-
-    Arguments
-    ---------
-    settings : dict
-        Of stage1.yaml or stage2.yaml, as `read_settings` returns them.
-
-    Returns
-    -------
-    list of pandas.DataFrame
-        Training, validation; None where ``valid_split`` is null.
-    """
+    """A stage's training and validation sets; None where ``valid_split`` is null."""
     table = read_corpora(settings["corpora"], settings)
     labels = candidate_labels(settings["model"]["label_words"])
     select = partial(

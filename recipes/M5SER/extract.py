@@ -36,7 +36,7 @@ def find_part(arguments):
 
 
 def extract(reader, table):
-    """Encode what the store does not have; count what was and what could not be."""
+    """Encode what the store lacks; count that, the rest and the unreadable."""
     counts = dict.fromkeys(("encoded", "stored before"), 0)
     for batch, *_ in reader(table, "features"):
         counts["encoded"] += len(batch.rows["sig"])

@@ -57,17 +57,7 @@ def main():
 
 
 def train(hparams_file, overrides, run_opts):
-    """Train one stage, in one process or in each of several.
-
-    Arguments
-    ---------
-    hparams_file : str
-        The experiment.
-    overrides : dict
-        As `place_overrides` returns.
-    run_opts : dict
-        SpeechBrain's: device, precision, processes.
-    """
+    """Train one stage, in one process or in each of several."""
     # The data first: what is wrong with it shows before an LLM is loaded.
     settings = read_settings(hparams_file, overrides)
     check_settings(settings)
@@ -80,17 +70,7 @@ def train(hparams_file, overrides, run_opts):
 
 
 def train_on(tables, data, hparams_file, overrides, run_opts):
-    """Train in an output folder that no other training uses.
-
-    Arguments
-    ---------
-    tables : list of pandas.DataFrame
-        To train on and, unless None, to validate on.
-    data : dict
-        What `describe_data` says of them.
-    hparams_file, overrides, run_opts
-        As for `train`.
-    """
+    """Train in an output folder that no other training uses."""
     hparams = load_hparams(hparams_file, overrides)
     model, training = hparams["model"], hparams["training"]
     if hparams["pretrained"] is not None:

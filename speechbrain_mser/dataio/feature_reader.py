@@ -19,7 +19,7 @@ from speechbrain_mser.errors import InputError
 
 
 class FeatureReader:
-    """Reads utterances and encodes them, each once, those of like length together.
+    """Reads and encodes utterances, each once, those of like length together.
 
     Arguments
     ---------

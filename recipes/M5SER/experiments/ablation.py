@@ -176,7 +176,7 @@ class Ablation:
             pool.shutdown(cancel_futures=True)
 
     def run_row(self, key, seed, start=None):
-        """Train and evaluate one row with one seed, when the one it starts from is."""
+        """Train and evaluate one row with one seed; ``start`` is done first."""
         if start is not None:
             start.result()
         folder, name = self.row_folder(key, seed), f"{key}_seed{seed}"
@@ -224,17 +224,7 @@ class Ablation:
 
 
 def mean_and_sd(values):
-    """Mean and sample standard deviation over seeds.
-
-    Arguments
-    ---------
-    values : list of float
-        One per seed.
-
-    Returns
-    -------
-    dict
-        ``values``, ``mean`` and ``sd``, which is None for a single seed.
+    """Mean and sample standard deviation over seeds; None for a single one.
 
     Example
     -------
@@ -289,20 +279,7 @@ def collect(ablation):
 
 
 def markdown(rows, seeds):
-    """The rows as Markdown, a table for each set and one of the paper's.
-
-    Arguments
-    ---------
-    rows : list of dict
-        As `collect` returns.
-    seeds : list of int
-        Over which the means are.
-
-    Returns
-    -------
-    str
-        Headings and tables.
-    """
+    """What `collect` returns, a table for each set and one of the paper's."""
     over = (
         f"mean ± sd over {len(seeds)} seeds" if len(seeds) > 1 else "one seed"
     )
@@ -346,20 +323,7 @@ def _table(rows, cells):
 
 
 def table_csv(rows, seeds):
-    """The rows as CSV: a line per row, set, metric and seed.
-
-    Arguments
-    ---------
-    rows : list of dict
-        As `collect` returns.
-    seeds : list of int
-        In the order of the values.
-
-    Returns
-    -------
-    str
-        With a header.
-    """
+    """What `collect` returns as CSV: a line per row, set, metric and seed."""
     text = io.StringIO()
     cells = (
         (row["group"], row["name"], name, metric, seed, value)

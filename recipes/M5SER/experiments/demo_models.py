@@ -109,15 +109,7 @@ def build_demo_models(save_folder, seed=1, llama_steps=LLAMA_STEPS):
 
 
 def build_whisper(folder, seed):
-    """A random Whisper whose encoder lets prosody through.
-
-    Arguments
-    ---------
-    folder : str or path-like
-        Where it is saved.
-    seed : int
-        Of the weights.
-    """
+    """A random Whisper whose encoder lets prosody through."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = WhisperModel(
@@ -158,15 +150,7 @@ def _scaled_normal(weight, gain):
 
 
 def build_bert(folder, seed):
-    """A random BERT, to initialise the Q-Former from.
-
-    Arguments
-    ---------
-    folder : str or path-like
-        Where it is saved.
-    seed : int
-        Of the weights.
-    """
+    """A random BERT, to initialise the Q-Former from."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = BertModel(
@@ -186,14 +170,7 @@ def build_bert(folder, seed):
 def build_llama(folder, seed, steps):
     """A LLaMA and its tokenizer, trained on the lexicon.
 
-    Arguments
-    ---------
-    folder : str or path-like
-        Where both are saved.
-    seed : int
-        Of the weights and the texts.
-    steps : int
-        Of training; 150 take a quarter of a minute.
+    150 steps take a quarter of a minute.
     """
     lexicon = yaml.safe_load(LEXICON.read_text(encoding="utf-8"))
     tokenizer = build_tokenizer(lexicon)
@@ -222,15 +199,7 @@ def build_llama(folder, seed, steps):
 def build_tokenizer(lexicon):
     """A byte-level BPE tokenizer on the lexicon, like LLaMA 3's.
 
-    Arguments
-    ---------
-    lexicon : dict
-        As `demo_lexicon.yaml` has it.
-
-    Returns
-    -------
-    PreTrainedTokenizerFast
-        Adds ``<s>`` when special tokens are asked for, and only then.
+    It adds ``<s>`` when special tokens are asked for, and only then.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -295,21 +264,7 @@ def _description(rng, lexicon):
 
 
 def train_llama(model, tokenizer, lexicon, seed, steps):
-    """Train a LLaMA to continue descriptions and statements.
-
-    Arguments
-    ---------
-    model : LlamaForCausalLM
-        Trained in place.
-    tokenizer : PreTrainedTokenizerFast
-        Its tokenizer.
-    lexicon : dict
-        As `demo_lexicon.yaml` has it.
-    seed : int
-        Of the texts.
-    steps : int
-        Of the optimizer.
-    """
+    """Train a LLaMA, in place, to continue what the lexicon describes."""
     rng = np.random.default_rng(seed)
     # So small a model gains little from a second thread, loses a lot where
     # cores are shared, and comes out the same on any number of them.
