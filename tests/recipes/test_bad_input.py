@@ -82,8 +82,13 @@ def test_corpus_without_a_script_or_manifest(refuse):
 
 def test_corpus_that_is_made_and_not_read(refuse, corpus):
     (corpus["data_root"] / "espeak").mkdir()
-    message = refuse(corpora="[espeak]", skip_prep=False)
-    assert "run it by itself" in message and "--skip_prep True" in message
+    script = RECIPES / "experiments" / "espeak_prepare.py"
+    message = refuse(
+        corpora="[espeak]",
+        skip_prep=False,
+        corpus_options=f"{{espeak: {{script: {script}}}}}",
+    )
+    assert "run it by itself" in message and "skip_prep" in message
 
 
 def test_manifest_without_a_column(refuse, corpus):

@@ -304,7 +304,7 @@ def test_options_that_cannot_be_used_are_named(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("name", ["meld", "m5ser", "espeak"])
+@pytest.mark.parametrize("name", ["meld", "m5ser"])
 def test_the_name_of_a_corpus_with_a_script_is_taken(folders, tmp_path, name):
     (tmp_path / f"{name}.csv").write_text("of another corpus")
     with pytest.raises(InputError, match=f"what {name}_prepare.py writes"):
