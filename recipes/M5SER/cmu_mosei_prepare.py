@@ -112,11 +112,6 @@ def prepare_cmu_mosei(
     ------
     InputError
         No label file, one that cannot be read, or see `prepare_corpus`.
-
-    Example
-    -------
-    >>> prepare_cmu_mosei("CMU_MOSEI", "manifests")  # doctest: +SKIP
-    PosixPath('manifests/cmu_mosei.csv')
     """
     if all_zero not in ALL_ZERO:
         raise InputError(
@@ -164,9 +159,9 @@ def _collect(folder, paths, labels, all_zero):
         for row in read_table(FOLDS, ("video", "split"))
     }
     rows = []
-    for video, found in segments.items():
+    for video, judged in segments.items():
         transcript = _transcript(folder, video) if video in audio else []
-        for start, stop, *intensities in found:
+        for start, stop, *intensities in judged:
             # 239 of them begin before the video
             start = max(start, 0.0)
             item = _item(video, start, stop)
@@ -301,7 +296,7 @@ def _segments(video, columns):
 
 def _transcript(folder, video):
     """List of (start, stop, text)."""
-    found = []
+    clips = []
     for root in ("Raw/", ""):
         path = folder / f"{root}Transcript/Segmented/Combined/{video}.txt"
         # Not splitlines, which breaks lines at U+0085 and others too
@@ -309,10 +304,10 @@ def _transcript(folder, video):
             # Example: -3g5yACwYnA___10___82.7645___100.5552___Key is part ...
             parts = line.split("___", 4)
             try:
-                found.append((float(parts[2]), float(parts[3]), parts[4]))
+                clips.append((float(parts[2]), float(parts[3]), parts[4]))
             except (IndexError, ValueError):
                 continue
-    return found
+    return clips
 
 
 def _text(transcript, start, stop):
@@ -327,12 +322,12 @@ def _text(transcript, start, stop):
 
 
 def _check_counts(segments):
-    found = sum(map(len, segments.values()))
-    if (found, len(segments)) == (SEGMENTS, VIDEOS):
-        print(f"labels equal the release's: {found} segments")
+    total = sum(map(len, segments.values()))
+    if (total, len(segments)) == (SEGMENTS, VIDEOS):
+        print(f"labels equal the release's: {total} segments")
     else:
         print(
-            f"warning: {LABELS} has {found} segments of {len(segments)} "
+            f"warning: {LABELS} has {total} segments of {len(segments)} "
             f"videos, the release has {SEGMENTS} of {VIDEOS}",
             file=sys.stderr,
         )

@@ -103,11 +103,6 @@ def prepare_folder(
     InputError
         The table is missing or lacks a column, an unknown label or language,
         a recording with two labels, or see `prepare_corpus`.
-
-    Example
-    -------
-    >>> prepare_folder("mine", "manifests")  # doctest: +SKIP
-    PosixPath('manifests/folder.csv')
     """
     folder = find_spelling(Path(data_folder).expanduser())
     _check_folder(folder)
@@ -198,8 +193,8 @@ def _meaning(pair):
 def _find_table(folder, table):
     """The table's path, or None when there is one folder per emotion."""
     if table is None:
-        found = folder / TABLE
-        return found if found.is_file() else None
+        usual = folder / TABLE
+        return usual if usual.is_file() else None
     given = Path(table).expanduser()
     for path in map(find_spelling, (given, folder / given)):
         if path.is_file():
@@ -243,11 +238,11 @@ def _by_folder(paths, meanings):
 
 def _by_table(folder, paths, table, entries, meanings):
     # A name typed on one system may be composed otherwise than on another
-    there = {compose(path): path for path in paths}
+    on_disk = {compose(path): path for path in paths}
     rows, dropped = {}, []
     for entry in entries:
         given = entry["path"]
-        path = there.get(_relative(folder, given))
+        path = on_disk.get(_relative(folder, given))
         if path is None:
             dropped.append((given, _absence(folder, given)))
         elif not entry["label"]:

@@ -122,11 +122,6 @@ def prepare_iemocap(
     InputError
         A session that does not exist, an unknown choice, or as
         `prepare_corpus`.
-
-    Example
-    -------
-    >>> prepare_iemocap("IEMOCAP_full_release", "manifests")  # doctest: +SKIP
-    PosixPath('manifests/iemocap.csv')
     """
     if valid_session is None:
         valid_session = (test_session - 1) or 5 if test_session else 5

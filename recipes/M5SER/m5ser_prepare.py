@@ -124,11 +124,6 @@ def prepare_m5ser(
     InputError
         A source's manifest is missing, a setting cannot be used, or see
         `prepare_corpus`.
-
-    Example
-    -------
-    >>> prepare_m5ser("M5SER", "manifests")  # doctest: +SKIP
-    PosixPath('manifests/m5ser.csv')
     """
     folder = Path(data_folder).expanduser()
     rules = PaperFilters(

@@ -127,13 +127,6 @@ def prepare_msp_podcast(
     InputError
         An unknown test set, a label file that cannot be read, or see
         `prepare_corpus`.
-
-    Example
-    -------
-    >>> prepare_msp_podcast(
-    ...     "MSP-PODCAST-Publish-1.11", "manifests"
-    ... )  # doctest: +SKIP
-    PosixPath('manifests/msp_podcast.csv')
     """
     test_sets = [test_sets] if isinstance(test_sets, str) else [*test_sets]
     unknown = [name for name in test_sets if name not in TEST_SETS]
@@ -166,15 +159,15 @@ def _collect(folder, paths, test_sets):
     _check_version(labels, audio)
     texts = _transcripts(folder)
     rows = []
-    for item, found in labels:
-        problem = _problem(found, test_sets)
+    for item, judged in labels:
+        problem = _problem(judged, test_sets)
         if item not in audio:
             dropped.append((item, "missing: labelled, but without audio"))
         elif problem:
             dropped.append((audio[item], problem))
         else:
             text = read_text(texts[item]) if item in texts else ""
-            rows.append(_row(item, audio[item], found, text))
+            rows.append(_row(item, audio[item], judged, text))
     labelled = {item for item, _ in labels}
     for name in audio.keys() - labelled:
         test3 = "_test3_" in name.lower()
@@ -183,22 +176,22 @@ def _collect(folder, paths, test_sets):
     return rows, dropped
 
 
-def _row(item, path, found, text):
-    speaker = found["SpkrID"]
+def _row(item, path, judged, text):
+    speaker = judged["SpkrID"]
     return {
         "ID": item,
         "wav": path,
-        "label": EMOTIONS[found["EmoClass"]],
-        "split": SPLITS[found["Split_Set"]],
+        "label": EMOTIONS[judged["EmoClass"]],
+        "split": SPLITS[judged["Split_Set"]],
         "speaker": "" if speaker.lower() == "unknown" else speaker,
-        "gender": GENDERS.get(found["Gender"], ""),
+        "gender": GENDERS.get(judged["Gender"], ""),
         "text": text,
     }
 
 
-def _problem(found, test_sets):
+def _problem(judged, test_sets):
     """Why a row of the label file is none of the manifest."""
-    emotion, split = found["EmoClass"], found["Split_Set"]
+    emotion, split = judged["EmoClass"], judged["Split_Set"]
     if split == "Test3" or not emotion:
         return f"unlabelled: {split} without an emotion"
     if emotion not in EMOTIONS:
@@ -212,18 +205,18 @@ def _problem(found, test_sets):
 
 def _read_labels(folder):
     """(item, its columns), from CSV or from JSON, in the file's order."""
-    found = sorted(folder.glob(f"{LABELS}.csv"))
-    if found:
-        table = read_table(found[0], ("FileName", *COLUMNS))
+    tables = sorted(folder.glob(f"{LABELS}.csv"))
+    objects = sorted(folder.glob(f"{LABELS}.json"))
+    if tables:
+        table = read_table(tables[0], ("FileName", *COLUMNS))
         rows = [(row["FileName"], row) for row in table]
+    elif objects:
+        rows = [*read_json(objects[0]).items()]
+        _check_json(objects[0], rows)
     else:
-        found = sorted(folder.glob(f"{LABELS}.json"))
-        if not found:
-            raise InputError(
-                f"{folder}: no {LABELS}.csv and none in JSON; unpack Labels"
-            )
-        rows = [*read_json(found[0]).items()]
-        _check_json(found[0], rows)
+        raise InputError(
+            f"{folder}: no {LABELS}.csv and none in JSON; unpack Labels"
+        )
     return [
         (
             PurePosixPath(name).stem,
@@ -260,15 +253,15 @@ def _check_version(labels, audio):
         )
         return
     version, expected = VERSIONS[turns]
-    found = Counter(row["Split_Set"] for _, row in labels)
-    found += Counter(SPLITS.get(row["Split_Set"]) for _, row in labels)
+    counted = Counter(row["Split_Set"] for _, row in labels)
+    counted += Counter(SPLITS.get(row["Split_Set"]) for _, row in labels)
     if version == "1.8":
         expected = {**expected, **V18_EMOTIONS}
-        found += Counter(EMOTIONS.get(row["EmoClass"]) for _, row in labels)
+        counted += Counter(EMOTIONS.get(row["EmoClass"]) for _, row in labels)
     wrong = [
-        f"{name} {found[name]} instead of {number}"
+        f"{name} {counted[name]} instead of {number}"
         for name, number in expected.items()
-        if found[name] != number
+        if counted[name] != number
     ]
     print(f"version {version}: {turns} turns, {len(items)} of them labelled")
     if wrong:

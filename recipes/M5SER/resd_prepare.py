@@ -108,11 +108,6 @@ def prepare_resd(
     InputError
         An unknown choice, pyarrow or PyAV is missing, a parquet file is
         broken or of an early revision, or see `prepare_corpus`.
-
-    Example
-    -------
-    >>> prepare_resd("RESD", "manifests")  # doctest: +SKIP
-    PosixPath('manifests/resd.csv')
     """
     if enthusiasm not in ENTHUSIASM:
         raise InputError(

@@ -125,11 +125,6 @@ def prepare_shemo(
     InputError
         An unknown choice, modified_shemo.json is missing or another file,
         the subset without transcripts, or see `prepare_corpus`.
-
-    Example
-    -------
-    >>> prepare_shemo("ShEMO", "manifests")  # doctest: +SKIP
-    PosixPath('manifests/shemo.csv')
     """
     _check_choice("labels", labels, LABELS)
     _check_choice("subset", subset, SUBSETS)

@@ -105,10 +105,10 @@ def extract_audio(
     >>> collect("films", [])
     ([], [])
     """
-    found = [*extract_each(source_root, items, target_root, workers, title)]
-    seconds = {item.target: item.seconds for item in found if not item.problem}
+    items = [*extract_each(source_root, items, target_root, workers, title)]
+    seconds = {item.target: item.seconds for item in items if not item.problem}
     return seconds, {
-        item.source: item.problem for item in found if item.problem
+        item.source: item.problem for item in items if item.problem
     }
 
 
@@ -135,9 +135,11 @@ def extract_each(
     if total is not None:
         workers = min(workers, total)
     work = partial(_extract, os.fspath(source_root), os.fspath(target_root))
-    found = _in_processes(work, items, workers)
+    extracted = _in_processes(work, items, workers)
     # Shown on terminals only, so that logs stay readable
-    yield from tqdm(found, total=total, desc=title, unit=" files", disable=None)
+    yield from tqdm(
+        extracted, total=total, desc=title, unit=" files", disable=None
+    )
 
 
 def _check_pyav():
@@ -185,8 +187,8 @@ def _extract(source_root, target_root, item):
             file = io.BytesIO(source.data)
         else:
             file = os.path.join(source_root, source)
-            found = os.stat(file)
-            size, mtime = found.st_size, found.st_mtime_ns
+            status = os.stat(file)
+            size, mtime = status.st_size, status.st_mtime_ns
             # A folder without permission shows here, before FFmpeg blurs it
             open(file, "rb").close()
     except OSError as error:
@@ -194,9 +196,9 @@ def _extract(source_root, target_root, item):
         return Extracted(name, target, 0.0, problem)
     if size == 0:
         return Extracted(name, target, 0.0, "empty: 0 bytes")
-    there = _already_there(Path(target_root, target), mtime)
-    if there:
-        return Extracted(name, target, there, "")
+    seconds = _already_there(Path(target_root, target), mtime)
+    if seconds:
+        return Extracted(name, target, seconds, "")
     try:
         samples = read_samples(file)
     except AudioError as error:

@@ -95,13 +95,13 @@ def find_data_folder(data_folder, layout):
             f"{folder}: not the corpus's own folder, which holds {layout}; "
             f"give {' or '.join(right[:3])}"
         )
-    found = ", ".join(entry.name for entry in entries[:5]) or "nothing"
+    shown = ", ".join(entry.name for entry in entries[:5]) or "nothing"
     more = f" and {len(entries) - 5} more" if len(entries) > 5 else ""
     packed = [e.name for e in entries if e.name.lower().endswith(_ARCHIVES)]
     unpack = f"; unpack {packed[0]} first" if packed else ""
     raise InputError(
         f"{folder}: looked for {layout} here and one level up and down; "
-        f"found here: {found}{more}{unpack}"
+        f"found here: {shown}{more}{unpack}"
     )
 
 
@@ -324,8 +324,8 @@ def probe_all(folder, paths, decode=False, title="reading headers"):
     if len(full) < (_CHUNK if decode else _SERIAL):
         return dict(zip(paths, bar(map(look, full)), strict=True))
     with ProcessPoolExecutor(max_workers=os.cpu_count()) as pool:
-        found = bar(pool.map(look, full, chunksize=_CHUNK))
-        return dict(zip(paths, found, strict=True))
+        probed = bar(pool.map(look, full, chunksize=_CHUNK))
+        return dict(zip(paths, probed, strict=True))
 
 
 def _walk(folder, skip, dropped, ignored):
@@ -365,11 +365,11 @@ def _walk(folder, skip, dropped, ignored):
 def _look_at(full, path):
     """Why this can be no utterance whatever is in it, and its signature."""
     try:
-        found = os.stat(full)
+        status = os.stat(full)
     except OSError as error:
         return f"unreadable: {error.strerror}", ""
-    signature = f"{found.st_size} {found.st_mtime_ns}"
-    if not stat.S_ISREG(found.st_mode):
+    signature = f"{status.st_size} {status.st_mtime_ns}"
+    if not stat.S_ISREG(status.st_mode):
         return "unreadable: not a regular file", signature
     if _printable(path) != path:
         return "misnamed: the path is not UTF-8", signature

@@ -43,18 +43,18 @@ def code_digest(script, package=PACKAGE):
     False
     """
     script, package = Path(script), Path(package)
-    found, left = {}, [script]
+    code, left = {}, [script]
     while left:
         path = left.pop()
-        if path in found or path.name in _WITHOUT_EFFECT:
+        if path in code or path.name in _WITHOUT_EFFECT:
             continue
         tree = ast.parse(path.read_bytes(), str(path))
-        found[path] = ast.unparse(_Bare().visit(tree))
+        code[path] = ast.unparse(_Bare().visit(tree))
         left += _imported(tree, path.parent, package)
     digest = hashlib.sha256()
     # By name, not by place: the project may have moved.
-    for path in sorted(found, key=lambda path: (path.name, found[path])):
-        digest.update(f"{path.name}\n{found[path]}\n".encode())
+    for path in sorted(code, key=lambda path: (path.name, code[path])):
+        digest.update(f"{path.name}\n{code[path]}\n".encode())
     return digest.hexdigest()
 
 

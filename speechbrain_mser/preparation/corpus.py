@@ -202,10 +202,9 @@ def preparation(corpus, collect):
     Returns
     -------
     callable
-        ``prepare_<corpus>(data_folder, save_folder, ...)``, which returns the
-        manifest's path. Of the options of `prepare_corpus` it takes those
-        that the corpus has: speakers to hold out where it brings no splits,
-        ``drop_known_bad`` where it has a list of such items, and ``decode``.
+        ``prepare_<corpus>(data_folder, save_folder, ...)``, with those options
+        of `prepare_corpus` that the corpus has: speakers to hold out where it
+        brings no splits, ``drop_known_bad`` where there is a list of them.
 
     Example
     -------
@@ -222,11 +221,9 @@ def preparation(corpus, collect):
     signature = inspect.Signature(
         [
             # The corpus's own speakers, and all else as it is
-            option.replace(default=getattr(corpus, name, option.default))
-            for name, option in inspect.signature(
-                prepare_corpus
-            ).parameters.items()
-            if name not in without
+            option.replace(default=getattr(corpus, option.name, option.default))
+            for option in inspect.signature(prepare_corpus).parameters.values()
+            if option.name not in without
         ]
     )
 

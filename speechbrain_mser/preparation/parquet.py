@@ -88,8 +88,8 @@ def read_parquet(path, columns, audio):
     """
     pyarrow, file, names = _open(path)
     with file:
-        found = [name for name in columns if name in names]
-        batches = file.iter_batches(_ROWS, columns=[*found, f"{audio}.bytes"])
+        present = [name for name in columns if name in names]
+        batches = file.iter_batches(_ROWS, columns=[*present, f"{audio}.bytes"])
         try:
             for batch in batches:
                 for row in batch.to_pylist():

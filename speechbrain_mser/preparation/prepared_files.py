@@ -92,8 +92,8 @@ def is_done(outputs, record):
     """
     *written, record_path = outputs
     try:
-        found = json.loads(record_path.read_text(encoding="utf-8"))
-        return found == {**record, "outputs": _digests(*written)}
+        recorded = json.loads(record_path.read_text(encoding="utf-8"))
+        return recorded == {**record, "outputs": _digests(*written)}
     except (OSError, ValueError):
         return False
 
@@ -145,20 +145,20 @@ def report(manifest, rows, dropped, ignored, counts, excluded):
     print(f"dropped: {_numbers(kinds)}{listed}")
     if ignored:
         print(f"ignored: {_numbers(ignored)}")
-    found = Counter(row["label"] for row in rows) + Counter(excluded)
+    counted = Counter(row["label"] for row in rows) + Counter(excluded)
     wrong = [
-        f"{label} {found[label]} instead of {counts.get(label, 0)}"
-        for label in {**counts, **found}
-        if found[label] != counts.get(label, 0)
+        f"{label} {counted[label]} instead of {counts.get(label, 0)}"
+        for label in {**counts, **counted}
+        if counted[label] != counts.get(label, 0)
     ]
     if counts and wrong:
         print(
-            f"warning: {found.total()} utterances, the release has "
+            f"warning: {counted.total()} utterances, the release has "
             f"{sum(counts.values())}: {', '.join(wrong)}",
             file=sys.stderr,
         )
     elif counts:
-        print(f"counts equal the release's: {found.total()} utterances")
+        print(f"counts equal the release's: {counted.total()} utterances")
 
 
 def split_table(rows):

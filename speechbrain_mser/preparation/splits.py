@@ -86,7 +86,7 @@ def warn_of_shared_speakers(rows):
     for row in rows:
         splits.setdefault(row["speaker"], set()).add(row["split"])
     splits.pop("", None)
-    shared = sorted(name for name, found in splits.items() if len(found) > 1)
+    shared = sorted(name for name, heard in splits.items() if len(heard) > 1)
     if shared:
         more = f" and {len(shared) - 5} more" if len(shared) > 5 else ""
         print(
