@@ -9,12 +9,10 @@ from speechbrain_mser.lobes.encoder import FrozenEncoder
 class MelEncoder(FrozenEncoder):
     """80 mel bands every 10 ms: one hidden state, and no weights."""
 
-    def __init__(self, source, save_path, layers, **shared):
+    def __init__(self, save_path, **shared):
         super().__init__(
-            source,
             hidden_size=80,
             n_layers=0,
-            layers=layers,
             samples_per_frame=160,
             samples_of_frame=1,
             **shared,
@@ -26,6 +24,6 @@ class MelEncoder(FrozenEncoder):
         return {"mel_bands": 80}
 
     def hidden_states(self, pieces, frames):
-        """Each piece by itself, so that none depends on its batch-mates."""
+        """Each piece by itself: none depends on its batch-mates."""
         mels = [self.model(piece[None])[0] for piece in pieces]
         yield 0, pad_sequence(mels, batch_first=True)

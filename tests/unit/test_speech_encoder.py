@@ -1,5 +1,6 @@
 """Encoders of raw audio against transformers' own, one utterance at a time."""
 
+import functools
 import json
 import shutil
 
@@ -12,6 +13,8 @@ from transformers import (
     Data2VecAudioConfig,
     HubertConfig,
     SeamlessM4TFeatureExtractor,
+    UniSpeechConfig,
+    UniSpeechSatConfig,
     Wav2Vec2BertConfig,
     Wav2Vec2Config,
     Wav2Vec2ConformerConfig,
@@ -59,6 +62,8 @@ KINDS = {
         Wav2Vec2ConformerConfig(**LARGE, position_embeddings_type="rotary"),
         True,
     ),
+    "unispeech": (UniSpeechConfig(**BASE), True),
+    "unispeech-sat": (UniSpeechSatConfig(**BASE), True),
     "w2v-bert": (Wav2Vec2BertConfig(**SIZE), None),
 }
 # Of unlike parts of a frame; the last is shorter than one.
@@ -92,18 +97,24 @@ def batch_of(utterances):
     return wavs, torch.tensor([len(u) / wavs.shape[1] for u in utterances])
 
 
+@functools.cache
+def peer(folder):
+    """transformers' own feature extractor and model."""
+    model = AutoModel.from_pretrained(folder).eval()
+    model.adapter = None
+    return AutoFeatureExtractor.from_pretrained(folder), model
+
+
 def official(folder, utterance):
     """transformers' hidden states ``[layers, frames, dim]``, the last normed."""
-    extractor = AutoFeatureExtractor.from_pretrained(folder)
+    extractor, model = peer(folder)
     inputs = extractor(
         utterance.numpy(), sampling_rate=16000, return_tensors="pt"
     )
-    model = AutoModel.from_pretrained(folder).eval()
-    model.adapter = None
     with torch.no_grad():
         output = model(**inputs, output_hidden_states=True)
     frames = output.last_hidden_state.shape[1]
-    if "attention_mask" in inputs and "input_features" in inputs:
+    if "input_features" in inputs:
         frames = int(inputs["attention_mask"].sum())
     states = [*output.hidden_states[:-1], output.last_hidden_state]
     return torch.cat(states)[:, :frames]
@@ -138,8 +149,7 @@ def test_features_are_transformers_alone_and_in_any_batch(name, folders):
 def test_transformers_batches_are_another_matter(folders):
     # The trap is real: the padding is normalised over.
     short, long = noise(8000), noise(16000, 1)
-    extractor = AutoFeatureExtractor.from_pretrained(folders["wavlm-base"])
-    model = AutoModel.from_pretrained(folders["wavlm-base"]).eval()
+    extractor, model = peer(folders["wavlm-base"])
     with torch.no_grad():
         inputs = extractor(
             [short.numpy(), long.numpy()],

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What a linear classifier on Whisper's features reaches, zero-shot.
+"""What a linear classifier on an encoder's features reaches, zero-shot.
 
 Mean and standard deviation over time of one encoder layer, logistic
 regression (C 0.01, balanced classes): trained on RAVDESS, and on RAVDESS,
@@ -30,7 +30,7 @@ from speechbrain_mser.emotions import CANONICAL, candidate_labels
 from speechbrain_mser.errors import exits_on_input_error
 from speechbrain_mser.evaluation.metrics import emotion_metrics
 from speechbrain_mser.files.atomic import write_text
-from speechbrain_mser.lobes.whisper import WhisperEncoder
+from speechbrain_mser.lobes import build_encoder
 
 FOLDERS = {
     "ravdess": "RAVDESS",
@@ -45,9 +45,9 @@ TRAINING = {
 TEST, LABELS = "urdu", "urdu4"
 
 
-def pooled_features(whisper, store, table):
+def pooled_features(encoder, store, table):
     """``[utterances, layers, 2 dim]``: mean and deviation over time."""
-    reader = FeatureReader(whisper, store)
+    reader = FeatureReader(encoder, store)
     return reader.compute(mean_and_deviation, table, "pooled features")[
         1
     ].numpy()
@@ -110,9 +110,9 @@ def main():
         arguments.manifest_folder,
     )
     table = select_utterances(read_manifests(manifests))
-    whisper = WhisperEncoder(arguments.whisper_hub, layers="all")
-    store = open_store(whisper, "write", arguments.feature_folder, "float16")
-    features = pooled_features(whisper, store, table)
+    encoder = build_encoder(arguments.whisper_hub, layers="all")
+    store = open_store(encoder, "write", arguments.feature_folder, "float16")
+    features = pooled_features(encoder, store, table)
     labels = list(candidate_labels(LABELS))
     results = {}
     for layer in range(features.shape[1]):

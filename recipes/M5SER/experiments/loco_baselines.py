@@ -35,7 +35,7 @@ from speechbrain_mser.errors import exits_on_input_error
 from speechbrain_mser.evaluation.metrics import emotion_metrics
 from speechbrain_mser.files.atomic import write_text
 from speechbrain_mser.inference.pseudo_labels import even_out, surest
-from speechbrain_mser.lobes.whisper import WhisperEncoder
+from speechbrain_mser.lobes import build_encoder
 
 LABELS = {
     "emodb": "emodb6",
@@ -143,9 +143,9 @@ def main():
         list(FOLDERS), data / "speech", FOLDERS, folder / "manifests"
     )
     table = select_utterances(read_manifests(manifests))
-    whisper = WhisperEncoder(data / "whisper-base-encoder", layers="all")
-    store = open_store(whisper, "write", folder / "features", "float16")
-    pooled = pooled_features(whisper, store, table)
+    encoder = build_encoder(data / "whisper-base-encoder", layers="all")
+    store = open_store(encoder, "write", folder / "features", "float16")
+    pooled = pooled_features(encoder, store, table)
     egemaps = egemaps_features(table, folder / "features")
     results = {
         "always one emotion": {
