@@ -272,7 +272,7 @@ class EmotionRecognizer(Pretrained):
     def recognize_file(self, path, labels=None, calibration="none"):
         """The most probable emotion of a recording.
 
-        Any rate and number of channels. Audio longer than Whisper's 30 s is
+        Any rate and number of channels. Audio longer than encoder_window is
         encoded in windows and recognised as a whole; beyond an hour it is
         refused.
 
