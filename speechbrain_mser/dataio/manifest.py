@@ -260,7 +260,8 @@ def _seconds(path, table, name):
             f"{path}, line {wrong[0]}: {name} "
             f"{table[name][wrong[0]]!r} is not a number of seconds"
         )
-    return values.astype(float)
+    # Python's own: pandas before 3 errs in the last bit
+    return table[name].replace("", "nan").map(float).astype(float)
 
 
 def _check_times(path, table):
