@@ -28,7 +28,6 @@ SCRIPTS = {
     "feature_store": False,
     "decode_audio": True,
     "connect": True,
-    "contrastive": False,
     "batches": False,
     "synthesis": True,
 }

@@ -34,6 +34,7 @@ from speechbrain_mser.lobes.llama import EmotionLLaMA
 from speechbrain_mser.lobes.qformer import EmotionQFormer
 from speechbrain_mser.lobes.whisper import WhisperEncoder
 from speechbrain_mser.losses import EmotionContrastiveLoss
+from speechbrain_mser.training.terms import mean_terms
 
 
 class FullLogitsLLaMA(EmotionLLaMA):
@@ -72,7 +73,7 @@ class TimedBrain(EmotionBrain):
         """Stop it."""
         if stage == Stage.TRAIN:
             self.hparams.seconds.append(time.perf_counter() - self.began)
-            self.hparams.losses.append(self._means(self.terms)["loss"])
+            self.hparams.losses.append(mean_terms(self.terms)["loss"])
 
 
 def train(models, table, words, epochs, pad_to_30s=False, store=None):

@@ -90,7 +90,7 @@ def prepare_manifests(
     return manifests
 
 
-def read_corpora(corpora, settings):
+def read_corpora(corpora, settings, own_columns=False):
     """The utterances of corpora, prepared first where that is needed."""
     return read_manifests(
         prepare_manifests(
@@ -100,13 +100,14 @@ def read_corpora(corpora, settings):
             settings["manifest_folder"],
             settings["skip_prep"],
             settings["corpus_options"],
-        )
+        ),
+        own_columns,
     )
 
 
 def read_tables(settings):
     """A stage's training and validation sets; None where ``valid_split`` is null."""
-    table = read_corpora(settings["corpora"], settings)
+    table = read_corpora(settings["corpora"], settings, own_columns=True)
     labels = candidate_labels(settings["model"]["label_words"])
     select = partial(
         select_utterances, languages=settings["languages"], labels=labels

@@ -85,10 +85,6 @@ def train_on(tables, data, hparams_file, overrides, run_opts):
     write_environment(output_folder)
     write_settings(output_folder, hparams_file, overrides)
     write_data(output_folder, data)
-    checkpointer = training["checkpointer"]
-    checkpointer.add_recoverable("connector", model["connector"])
-    if model["lora_rank"] > 0:
-        checkpointer.add_recoverable("llama", model["llm"])
     export = partial(
         export_recognizer,
         f"{output_folder}/recognizer",
@@ -120,7 +116,7 @@ def train_on(tables, data, hparams_file, overrides, run_opts):
             "feature_store": store,
         },
         run_opts=run_opts,
-        checkpointer=checkpointer,
+        checkpointer=training["checkpointer"],
     )
     table = tables[0]
     batches = training["batch_sampler"](

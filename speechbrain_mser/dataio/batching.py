@@ -44,6 +44,9 @@ class StoredUtterance:
 class UtteranceBatch(PaddedBatch):
     """A padded batch of the utterances that could be read.
 
+    Its other attributes are a manifest's columns (``batch.gender``): lists of
+    str, and ``duration`` a tensor.
+
     A broken file among a hundred thousand should not end a week of training
     unless it is asked to; it is reported by ID instead. The batch is built in
     a worker process, so what is bad travels with it.
@@ -359,6 +362,12 @@ def read_stored(utterance, wav, start, stop, store):
     return StoredUtterance(key, wav=found)
 
 
+# Columns that say where the audio is, and names that a batch has already.
+PLACE = ("wav", "start", "stop")
+TAKEN = {"sig", "stored", "keys", "rows", "bad", "features"}
+TAKEN |= set(dir(UtteranceBatch))
+
+
 def make_dataset(table, store=None):
     """A SpeechBrain dataset of utterances, with the signal read on demand.
 
@@ -373,7 +382,13 @@ def make_dataset(table, store=None):
     -------
     speechbrain.dataio.dataset.DynamicItemDataset
         Items ``id``, ``sig`` (``[time]``, with a store a `StoredUtterance`,
-        or a `BadUtterance`), ``emotion``, ``duration`` and ``corpus``.
+        or a `BadUtterance`), and every column of the table but those that say
+        where the audio is.
+
+    Raises
+    ------
+    InputError
+        A column of one's own has a name that means something else in a batch.
     """
     rows = table.rename(columns={"ID": "id"}).set_index("id", drop=False)
     data = rows.drop(columns="id").to_dict("index")
@@ -382,5 +397,12 @@ def make_dataset(table, store=None):
     dataset.add_dynamic_item(
         read, takes=["id", "wav", "start", "stop"], provides="sig"
     )
-    dataset.set_output_keys(["id", "sig", "emotion", "duration", "corpus"])
+    columns = [name for name in rows if name not in ("id", *PLACE)]
+    taken = [name for name in columns if name in TAKEN]
+    if taken:
+        raise InputError(
+            f"a manifest's column cannot be called {', '.join(taken)}, which "
+            "is something else in a batch: rename it"
+        )
+    dataset.set_output_keys(["id", "sig", *columns])
     return dataset

@@ -84,7 +84,7 @@ def write_manifest(path, rows):
             raise ManifestError(message) from None
 
 
-def read_manifest(path, data_root=None):
+def read_manifest(path, data_root=None, own_columns=False):
     """Read a manifest and check every row.
 
     Arguments
@@ -95,6 +95,9 @@ def read_manifest(path, data_root=None):
         What ``$data_root`` stands for. When given, ``wav`` holds the resolved
         paths (``$manifest_folder`` is the manifest's own folder) and every
         file must exist.
+    own_columns : bool
+        Whether columns beyond `COLUMNS` are kept, where they have a name that
+        Python could use.
 
     Returns
     -------
@@ -112,6 +115,9 @@ def read_manifest(path, data_root=None):
     """
     path = Path(path)
     table = _read_table(path)
+    own = [name for name in table if name not in COLUMNS]
+    kept = [name for name in own if own_columns and name.isidentifier()]
+    table = table.loc[:, [*COLUMNS, *kept]]
     _check_ids(path, table)
     _check_emotions(path, table)
     for name in ("duration", "start", "stop"):
@@ -121,13 +127,15 @@ def read_manifest(path, data_root=None):
     return table.reset_index(drop=True)
 
 
-def read_manifests(sources):
+def read_manifests(sources, own_columns=False):
     """Read several manifests into one table; IDs must be unique over all.
 
     Arguments
     ---------
     sources : dict
         Manifest path to its data root.
+    own_columns : bool
+        As for `read_manifest`; empty where another manifest has them.
 
     Returns
     -------
@@ -144,7 +152,7 @@ def read_manifests(sources):
     tables = []
     seen = {}
     for path, data_root in sources.items():
-        table = read_manifest(path, data_root)
+        table = read_manifest(path, data_root, own_columns)
         twice = [name for name in table.ID if name in seen]
         if twice:
             raise ManifestError(
@@ -152,7 +160,9 @@ def read_manifests(sources):
             )
         seen.update(dict.fromkeys(table.ID, path))
         tables.append(table)
-    return pandas.concat(tables, ignore_index=True)
+    table = pandas.concat(tables, ignore_index=True)
+    own = [name for name in table if name not in COLUMNS]
+    return table.fillna(dict.fromkeys(own, "")) if own else table
 
 
 def _examples(items):
@@ -199,8 +209,7 @@ def _read_table(path):
         [_spell(name, cell) for name, cell in zip(header, row, strict=True)]
         for row in rows
     ]
-    table = pandas.DataFrame(rows, index=lines, columns=header, dtype=str)
-    return table.loc[:, list(COLUMNS)]
+    return pandas.DataFrame(rows, index=lines, columns=header, dtype=str)
 
 
 def _check_shape(path, header, lines, rows):
@@ -210,7 +219,8 @@ def _check_shape(path, header, lines, rows):
             f"{path}: column {', '.join(missing)} is missing; found "
             f"{', '.join(header)[:SHOWN_CHARACTERS]}"
         )
-    twice = [name for name in COLUMNS if header.count(name) > 1]
+    names = sorted({name for name in header if name.isidentifier()})
+    twice = [name for name in names if header.count(name) > 1]
     if twice:
         raise ManifestError(f"{path}: column {', '.join(twice)} is there twice")
     if not rows:

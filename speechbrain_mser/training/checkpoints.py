@@ -6,14 +6,16 @@ import time
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, load_model, save_file, save_model
 from speechbrain.utils.checkpoints import (
     CKPT_PREFIX,
+    DEFAULT_SAVE_HOOKS,
     METAFNAME,
     PARAMFILE_EXT,
     Checkpoint,
     Checkpointer,
     ckpt_recency,
+    get_default_hook,
     mark_as_loader,
     mark_as_saver,
     register_checkpoint_hooks,
@@ -54,6 +56,23 @@ class AtomicCheckpointer(Checkpointer):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self._named = set()
+
+    def add_module(self, name, module):
+        """Save a module in checkpoints: by its own hooks, or as safetensors.
+
+        Arguments
+        ---------
+        name : str
+            Its name in the checkpoint.
+        module : torch.nn.Module
+            What is trained.
+        """
+        default = DEFAULT_SAVE_HOOKS[torch.nn.Module]  # a pickle
+        hooks = {}
+        if get_default_hook(module, DEFAULT_SAVE_HOOKS) is default:
+            hooks["custom_save_hook"] = save_model
+            hooks["custom_load_hook"] = _load_module
+        self.add_recoverable(name, module, **hooks)
 
     def list_checkpoints(self):
         """All that can be read; of others a warning, once.
@@ -240,6 +259,12 @@ class AtomicCheckpointer(Checkpointer):
             "number": 1 + max(there, default=0),
             **(meta_to_include or {}),
         }
+
+
+def _load_module(module, path, end_of_epoch):
+    """Into the device where the module is."""
+    del end_of_epoch
+    load_model(module, path)
 
 
 def _age(checkpoint):

@@ -26,7 +26,7 @@ class TrainingSums:
     Attributes
     ----------
     terms : dict
-        Of the epoch's training: name to (sum, weight).
+        Of the epoch's training: name to sum, count and weight (`add_terms`).
     bad : dict
         Of the whole training: utterance to reason.
 
@@ -34,12 +34,12 @@ class TrainingSums:
     -------
     >>> sums, path = TrainingSums(), getfixture("tmp_path") / "sums.ckpt"
     >>> terms = sums.begin_epoch("cpu")
-    >>> terms["loss"] = (torch.tensor(0.5), 2)
+    >>> terms["ce"] = (torch.tensor(0.5), 2, 1.0)
     >>> sums.save(path)
     >>> resumed = TrainingSums()
     >>> resumed.load(path, end_of_epoch=False)
     >>> resumed.begin_epoch("cpu")
-    {'loss': (tensor(0.5000), 2)}
+    {'ce': (tensor(0.5000), 2, 1.0)}
     """
 
     def __init__(self):
@@ -62,22 +62,26 @@ class TrainingSums:
         if not self._resumed:
             self.terms = {}
         self._resumed = False
-        for name, (total, weight) in self.terms.items():
-            self.terms[name] = (total.to(device), weight)
+        for name, (total, *rest) in self.terms.items():
+            self.terms[name] = (total.to(device), *rest)
         return self.terms
 
     @mark_as_saver
     def save(self, path):
         """Write a safetensors file."""
         said = {
+            # Each term's count was called its weight before it had one.
             "weights": {
-                name: weight for name, (_, weight) in self.terms.items()
+                name: count for name, (_, count, _) in self.terms.items()
+            },
+            "term_weights": {
+                name: weight for name, (*_, weight) in self.terms.items()
             },
             "bad": self.bad,
         }
         totals = {
             name: torch.as_tensor(total).detach().cpu()
-            for name, (total, _) in self.terms.items()
+            for name, (total, *_) in self.terms.items()
         }
         described = {"sums": json.dumps(said)}
         with atomic_path(rank_file(path)) as partial:
@@ -91,9 +95,10 @@ class TrainingSums:
             return
         with safe_open(own, framework="pt") as file:
             said = json.loads(file.metadata()["sums"])
+            weights = said.get("term_weights", {})
             self.terms = {
-                name: (file.get_tensor(name), weight)
-                for name, weight in said["weights"].items()
+                name: (file.get_tensor(name), count, weights.get(name, 1.0))
+                for name, count in said["weights"].items()
             }
         self.bad.update(said["bad"])
         self._resumed = not end_of_epoch
