@@ -105,6 +105,7 @@ setup(
             "peft>=0.18",
             "pyarrow>=16.0",
             "psutil>=6.0",
+            "pytorch-metric-learning>=2.0",
             "pytest>=8.0",
             "pytest-xdist>=3.6.1",
             "ray>=2.40",

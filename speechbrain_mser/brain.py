@@ -62,9 +62,6 @@ class EmotionBrain(TrainingLoop):
     lr, warmup, cooldown : float
         Learning rate, and the parts of the training over which it rises from
         zero and falls back to it.
-    statistics_utterances : int
-        On how many training utterances the features' mean and standard
-        deviation are estimated.
     on_bad_utterance : str
         "skip" reports an utterance that cannot be read and goes on, "stop"
         ends the run.
@@ -73,6 +70,9 @@ class EmotionBrain(TrainingLoop):
 
     and may have, beside `OPTIONAL`'s values:
 
+    statistics_utterances : int
+        On how many training utterances the features' mean and standard
+        deviation are estimated.
     align_corpora : bool
         Whether each training corpus is moved to the mean and deviation of all
         together (`CorpusAlignment`).
@@ -94,6 +94,7 @@ class EmotionBrain(TrainingLoop):
     """
 
     OPTIONAL = TrainingLoop.OPTIONAL | {
+        "statistics_utterances": 1000,
         "align_corpora": False,
         "frozen_models": "strict",
         "feature_store": None,

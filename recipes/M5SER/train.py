@@ -16,7 +16,6 @@ import pandas as pd
 import speechbrain as sb
 from corpora import read_tables
 
-from speechbrain_mser.brain import EmotionBrain
 from speechbrain_mser.dataio.batching import make_dataset
 from speechbrain_mser.dataio.cached_encoding import log_size, open_store
 from speechbrain_mser.dataio.emotion_counts import log_counts
@@ -29,12 +28,9 @@ from speechbrain_mser.inference.folder import (
     load_pretrained,
     plain_settings,
 )
+from speechbrain_mser.settings.experiment_files import included_files
 from speechbrain_mser.settings.flags import read_command_line
-from speechbrain_mser.settings.hparams import (
-    included_files,
-    load_hparams,
-    read_settings,
-)
+from speechbrain_mser.settings.hparams import load_hparams, read_settings
 from speechbrain_mser.training.output_folder import (
     write_environment,
     write_settings,
@@ -105,7 +101,7 @@ def train_on(tables, data, hparams_file, overrides, run_opts):
         None if table is None else make_dataset(table, store)
         for table in tables
     )
-    brain = EmotionBrain(
+    brain = training["brain_class"](
         modules=model["modules"],
         opt_class=training["opt_class"],
         hparams={

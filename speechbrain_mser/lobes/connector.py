@@ -97,7 +97,9 @@ class Connector(nn.Module):
             else None
         )
         self.input_norm = nn.LayerNorm(self.joined_dim)
-        self.output = nn.Linear(hidden_size or self.joined_dim, output_dim)
+        # Of the embedding that the loss compares.
+        self.embedding_dim = hidden_size or self.joined_dim
+        self.output = nn.Linear(self.embedding_dim, output_dim)
         self.output_scale = (
             nn.Parameter(torch.tensor(float(output_rms)))
             if output_rms is not None

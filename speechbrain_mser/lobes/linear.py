@@ -56,6 +56,7 @@ class LinearConnector(Connector):
             output_rms=output_rms,
         )
         self.n_queries = n_queries
+        self.embedding_dim = output_dim
 
     def forward(self, features, lens):
         """Connect a batch.

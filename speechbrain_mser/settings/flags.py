@@ -15,11 +15,8 @@ from speechbrain.utils.run_opts import HELP_TEXTS
 
 from speechbrain_mser.devices import with_device
 from speechbrain_mser.errors import InputError
-from speechbrain_mser.settings.hparams import (
-    find_settings,
-    nearest,
-    place_overrides,
-)
+from speechbrain_mser.settings.experiment_files import nearest
+from speechbrain_mser.settings.hparams import find_settings, place_overrides
 from speechbrain_mser.settings.project_files import find_hparams_file
 from speechbrain_mser.spelling import find_spelling
 

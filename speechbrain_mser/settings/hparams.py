@@ -10,7 +10,6 @@ import json
 import re
 import secrets
 from contextlib import contextmanager
-from difflib import get_close_matches
 from pathlib import Path
 
 from hyperpyyaml import load_hyperpyyaml, resolve_references
@@ -22,8 +21,14 @@ from ruamel.yaml.scalarstring import (
 
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.files.atomic import write_text
+from speechbrain_mser.settings.experiment_files import (
+    all_settings,
+    find_own_code,
+    open_hparams,
+    read_files,
+    sections_of,
+)
 
-INCLUDE = "!include:"
 # Begins what stands for a text: a word, so that it is neither a number nor part
 # of a sum, and one that nobody has written.
 _TEXT = f"text_{secrets.token_hex(8)}_"
@@ -51,7 +56,8 @@ def load_hparams(path, overrides):
     """
     texts = []
     hidden = _hide(overrides, texts)
-    with _explained(path), open(path, encoding="utf-8") as file:
+    find_own_code(path)
+    with _explained(path), open_hparams(path) as file:
         return load_hyperpyyaml(file, hidden, False, _loader(texts))
 
 
@@ -101,6 +107,7 @@ def load_object(path, overrides, section, name):
         What the YAML describes; another training's LLM is not loaded for it.
     """
     texts = []
+    find_own_code(path)
     resolved = _resolve(path, overrides, texts)[section][name]
     text = io.StringIO()
     YAML().dump({name: resolved}, text)
@@ -168,20 +175,14 @@ def place_overrides(path, overrides):
     ...
     speechbrain_mser.errors.InputError: no/such.yaml: no such file
     """
-    tree, included = _read_files(path)
+    tree, included = read_files(path)
     placed = {}
     for name, value in overrides.items():
-        sections = [key for key, keys in included.items() if name in keys]
-        if name in tree:
+        sections = sections_of(name, path, tree, included)
+        if not sections:
             placed[name] = value
-        elif sections:
-            for section in sections:
-                placed.setdefault(section, {})[name] = value
-        else:
-            known = find_settings(path)
-            raise InputError(
-                f"{path}: no setting {name!r}{nearest(name, known)}"
-            )
+        for section in sections:
+            placed.setdefault(section, {})[name] = value
     return placed
 
 
@@ -204,75 +205,7 @@ def find_settings(path):
     InputError
         No such file.
     """
-    tree, included = _read_files(path)
-    own = {**tree, **included}
-    all_settings = {k: v for part in included.values() for k, v in part.items()}
-    return {
-        name: value
-        for name, value in {**all_settings, **own}.items()
-        if not name.startswith("__")
-    }
-
-
-def nearest(name, known):
-    """A hint for a mistyped name.
-
-    Arguments
-    ---------
-    name : str
-        What was given.
-    known : iterable of str
-        What there is.
-
-    Returns
-    -------
-    str
-        To be put behind a message; says where to look when nothing is near.
-
-    Example
-    -------
-    >>> nearest("batchsize", ["batch_size", "lr"])
-    '; did you mean batch_size?'
-    >>> nearest("x", ["batch_size"])
-    '; the file, and those that it includes, hold all that there are'
-    """
-    matches = get_close_matches(name, sorted(set(known)), n=3, cutoff=0.6)
-    if matches:
-        return f"; did you mean {' or '.join(matches)}?"
-    return "; the file, and those that it includes, hold all that there are"
-
-
-def _read_files(path):
-    """A file's tree, and by section those of the files that it includes."""
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such file")
-    files = included_files(path)
-    return YAML().load(Path(path)), {
-        section: YAML().load(file) for section, file in files.items()
-    }
-
-
-def included_files(path):
-    """The files that a HyperPyYAML file includes.
-
-    Arguments
-    ---------
-    path : str or path-like
-        The file.
-
-    Returns
-    -------
-    dict
-        Section to the included file's path.
-    """
-    # As HyperPyYAML does: beside the file itself, not beside a link to it.
-    folder = Path(path).resolve().parent
-    files = {}
-    for section, node in YAML().load(Path(path)).items():
-        tag = getattr(getattr(node, "tag", None), "value", None) or ""
-        if tag.startswith(INCLUDE):
-            files[section] = folder / tag.removeprefix(INCLUDE)
-    return files
+    return all_settings(*read_files(path))
 
 
 @contextmanager
@@ -295,7 +228,7 @@ def _explained(path):
 def _resolve(path, overrides, texts):
     """A file's tree, references resolved; texts of the overrides hidden."""
     hidden = _hide(overrides, texts)
-    with _explained(path), open(path, encoding="utf-8") as file:
+    with _explained(path), open_hparams(path) as file:
         return YAML().load(resolve_references(file, hidden))
 
 

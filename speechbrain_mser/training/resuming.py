@@ -44,6 +44,9 @@ FREE = {
     "valid_split",
 }
 
+# Objects that decide it too.
+OBJECTS = ("contrastive_loss", "brain_class")
+
 
 def check_settings(settings):
     """Refuse settings with which nothing would be trained, or another model.
@@ -162,8 +165,11 @@ def _flat(settings):
             flat |= _flat(value)
         elif name == "emotion_words":
             flat[name] = dict(value or {})
+        elif name in OBJECTS:
+            flat[name] = _described(value, settings)
         elif not (
             isinstance(value, dict)  # an object
+            or hasattr(value, "tag")  # one without arguments
             or name in FREE
             or name.startswith("__")
             or name.endswith("_hub")
@@ -172,6 +178,14 @@ def _flat(settings):
     if flat.get("pretrained"):
         flat["pretrained"] = str(Path(flat["pretrained"]).absolute())
     return flat
+
+
+def _described(node, settings):
+    """An object in words; of its arguments those that no setting says."""
+    tag = getattr(getattr(node, "tag", None), "value", None)
+    arguments = node if isinstance(node, dict) else {}
+    own = {k: v for k, v in arguments.items() if k not in settings}
+    return f"{tag}{own or ''}"
 
 
 def refuse_other_data(folder, data):

@@ -9,7 +9,7 @@ from miniature import RECIPES, write_noise
 from ruamel.yaml import YAML
 
 from speechbrain_mser.dataio.manifest import read_manifest
-from speechbrain_mser.settings.hparams import included_files
+from speechbrain_mser.settings.experiment_files import included_files
 from speechbrain_mser.settings.project_files import HPARAMS
 from speechbrain_mser.synthesis.filters import PaperFilters
 

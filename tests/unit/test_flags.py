@@ -1,5 +1,6 @@
 """Command lines: a text stays what it is, the rest is of its setting's kind."""
 
+import collections
 import json
 from collections import UserString
 from pathlib import Path
@@ -12,8 +13,10 @@ from ruamel.yaml import YAML
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.settings.flags import read_command_line
 from speechbrain_mser.settings.hparams import (
+    find_settings,
     load_hparams,
     load_object,
+    place_overrides,
     read_settings,
     record_settings,
 )
@@ -329,3 +332,79 @@ def test_scripts_hand_names_on_to_scripts_unchanged():
     lists = {"corpora": ["no", "007"], "valid_split": None, "skip_prep": True}
     _, _, overrides = read_command_line([path, *as_flags(lists)])
     assert json.loads(json.dumps(overrides)) == lists
+
+
+# Files that go on from others
+
+BASE = """
+seed: 1
+part: !include:part.yaml
+  lr: 0.5
+"""
+PART = """
+seed_name: s
+lr: 0.1
+names: {a: 1}
+loss: !new:collections.Counter
+  lr: !ref <lr>
+double: !ref <lr> * 2
+"""
+
+
+@pytest.fixture
+def base(tmp_path):
+    (tmp_path / "base.yaml").write_text(BASE)
+    (tmp_path / "part.yaml").write_text(PART)
+
+    def extend(lines):
+        own = tmp_path / "own.yaml"
+        own.write_text(f"extends: base.yaml\n{lines}")
+        return own
+
+    return extend
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("", {"lr": 0.5, "loss": {"lr": 0.5}, "double": 1.0}),
+        # though base.yaml gives another
+        ("lr: 3.0\n", {"lr": 3.0, "loss": {"lr": 3.0}, "double": 6.0}),
+        # an object is another, not both; what it refers to lies where it does
+        (
+            "loss: !new:collections.OrderedDict\n  m: !ref <lr>\n",
+            {"loss": {"m": 0.5}},
+        ),
+        ("loss: !name:collections.Counter\n", {"loss": collections.Counter}),
+        # plain mappings become one
+        ("names: {b: 2}\n", {"names": {"a": 1, "b": 2}}),
+    ],
+)
+def test_a_line_stands_in_place_of_that_of_the_file_gone_on_from(
+    base, lines, expected
+):
+    path = base(lines)
+    built = load_hparams(path, {})["part"]
+    assert {name: built[name] for name in expected} == expected
+    assert find_settings(path)["seed"] == 1
+    # A flag counts more than the line.
+    flag = place_overrides(path, {"lr": 7.0})
+    assert load_hparams(path, flag)["part"]["lr"] == 7.0
+
+
+def test_a_mistyped_line_is_refused_like_a_flag(base):
+    path = base("seed_nam: 3\n")
+    with pytest.raises(InputError, match="no setting 'seed_nam'; did you mean"):
+        load_hparams(path, {})
+
+
+def test_an_object_given_to_an_included_file_takes_the_place_of_its_own(
+    base, tmp_path
+):
+    path = tmp_path / "plain.yaml"
+    path.write_text(
+        "part: !include:part.yaml\n  loss: !new:collections.OrderedDict\n"
+        "    m: 2\n"
+    )
+    assert load_hparams(path, {})["part"]["loss"] == {"m": 2}
+    assert read_settings(path, {})["part"]["loss"] == {"m": 2}

@@ -1,0 +1,78 @@
+"""The examples of docs/extend.md train, and touch nothing of the library."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from speechbrain_mser.brain import EmotionBrain
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+
+
+@pytest.fixture
+def brains(monkeypatch):
+    """The brains that are trained."""
+    trained, fit = [], EmotionBrain.fit
+
+    def fit_and_keep(self, *args, **kwargs):
+        trained.append(self)
+        return fit(self, *args, **kwargs)
+
+    monkeypatch.setattr(EmotionBrain, "fit", fit_and_keep)
+    return trained
+
+
+def log_of(folder):
+    return (folder / "train_log.txt").read_text()
+
+
+def test_a_loss_is_swapped_by_a_line(run_script, tiny_flags, tmp_path, brains):
+    losses = pytest.importorskip("pytorch_metric_learning.losses")
+    flags = {**tiny_flags, "output_folder": tmp_path}
+    assert run_script("train", EXAMPLES / "loss.yaml", flags=flags) == 0
+    (loss,) = {brain.hparams.contrastive_loss for brain in brains}
+    assert type(loss) is losses.SupConLoss
+    assert loss.temperature == 0.1
+    assert "train contrastive: " in log_of(tmp_path)
+    assert (tmp_path / "recognizer" / "connector.safetensors").exists()
+
+
+def test_a_term_is_added_trained_logged_and_saved(
+    run_script, tiny_flags, tmp_path, brains, capsys
+):
+    flags = {
+        **tiny_flags,
+        "output_folder": tmp_path,
+        "batch_size": 4,
+        "ckpt_interval_steps": 1,
+        "lr": 0.01,
+    }
+    yaml = EXAMPLES / "gender_term.yaml"
+    assert run_script("train", yaml, flags=flags) == 0
+    (brain,) = brains
+    trained = brain.raw("gender").state_dict()
+    for name in ("train gender: ", "valid gender: ", "train contrastive: "):
+        assert name in log_of(tmp_path)
+    (checkpoint,) = (tmp_path / "save").glob("CKPT*")
+    saved = load_file(checkpoint / "gender.ckpt")
+    assert all(torch.equal(saved[name], trained[name]) for name in trained)
+    # The loss is all terms, weighted.
+    numbers = dict(
+        part.rsplit(": ", 1)
+        for part in log_of(tmp_path).strip().replace(" - ", ", ").split(", ")
+    )
+    terms = [float(numbers[f"valid {n}"]) for n in ("contrastive", "ce")]
+    expected = sum(terms) + 0.5 * float(numbers["valid gender"])
+    assert float(numbers["valid loss"]) == pytest.approx(expected, rel=1e-3)
+    # The recogniser has a connector and nothing else.
+    exported = {path.name for path in (tmp_path / "recognizer").iterdir()}
+    assert exported == {"connector.safetensors", "hyperparams.yaml"}
+    # And it goes on with what it has saved.
+    flags |= {"number_of_epochs": 2}
+    assert run_script("train", yaml, flags=flags) == 0
+    assert log_of(tmp_path).count("epoch") == 2
+    assert run_script("train", "hparams/stage1.yaml", flags=flags) == 2
+    message = capsys.readouterr().err
+    assert "holds a training with brain_class '!name:gender_term" in message
