@@ -333,6 +333,8 @@ def build_recognizer(folder, settings, pretrained_folder):
         source=settings["llama_hub"],
         save_path=pretrained_folder,
         prompt=settings["prompt"],
+        prompt_before=settings["prompt_before"],
+        chat_template=settings["chat_template"],
         dtype=settings["frozen_dtype"],
         load_in_4bit=settings["load_in_4bit"],
         lora_rank=settings["lora_rank"],

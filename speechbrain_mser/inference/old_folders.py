@@ -28,6 +28,8 @@ llm: !new:speechbrain_mser.lobes.llama.EmotionLLaMA
   source: !ref <llama_hub>
   save_path: !ref <pretrained_folder>
   prompt: !ref <prompt>
+  prompt_before: !ref <prompt_before>
+  chat_template: !ref <chat_template>
   dtype: !ref <frozen_dtype>
   load_in_4bit: !ref <load_in_4bit>
   lora_rank: !ref <lora_rank>
@@ -88,6 +90,8 @@ _LATER = {
     "mean_over_time",
     "activation_checkpointing",
     "emotion_words",
+    "prompt_before",
+    "chat_template",
 }
 # In a trained Q-Former's place of BERT stands its shape.
 SHAPE = {

@@ -410,15 +410,17 @@ class EmotionRecognizer(Pretrained):
         Returns
         -------
         dict
-            "connector", the digest of its weights, "prompt", and
-            "emotion_words" where labels are said with other words.
+            "connector", the digest of its weights, "prompt", and those of
+            "prompt_before", "chat_template" and "emotion_words" that are not
+            as by default.
         """
         described = {
             "connector": weights_digest(self.mods.connector),
             "prompt": self.mods.llm.prompt,
         }
-        if self.mods.llm.emotion_words:
-            described["emotion_words"] = self.mods.llm.emotion_words
+        for name in ("prompt_before", "chat_template", "emotion_words"):
+            if value := getattr(self.mods.llm, name):
+                described[name] = value
         return described
 
     def _check_calibration(self, calibration):

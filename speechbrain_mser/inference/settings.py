@@ -151,6 +151,8 @@ SETTINGS = {
     "mean_over_time": _yes_or_no(default=False),
     "pad_to_30s": _yes_or_no(),
     "prompt": _text(20_000),
+    "prompt_before": _text(20_000, default=""),
+    "chat_template": _yes_or_no(default=False),
     "label_words": Setting("a list of words, or a set's name", _are_labels),
     "emotion_words": Setting(
         "a mapping of labels to the words that are said for them",

@@ -27,6 +27,7 @@ from speechbrain_mser.lobes.candidates import candidate_tree, log_normalizer
 from speechbrain_mser.lobes.families import longest_tree, require_family
 from speechbrain_mser.lobes.hub import find_model, load_model, require_dtype
 from speechbrain_mser.lobes.no_remote_code import DataOnly
+from speechbrain_mser.lobes.prompt import Prompt
 from speechbrain_mser.lobes.weight_files import model_digest
 
 with warnings.catch_warnings():
@@ -38,6 +39,8 @@ with warnings.catch_warnings():
 @register_checkpoint_hooks
 class EmotionLLaMA(DataOnly, LLaMA):
     """A frozen causal LM over ``[bos, audio, prompt, emotion word, end]``.
+
+    There may be text before the audio, and a chat around it (`Prompt`).
 
     Any model of the families in `speechbrain_mser.lobes.families` works: LLaMA
     3, SmolLM2, Qwen, Gemma, Mistral ... Their numbers are transformers' own;
@@ -65,6 +68,11 @@ class EmotionLLaMA(DataOnly, LLaMA):
     lora_rank : int
         Above 0, train low-rank adapters of this rank in the attention's
         query and value projections, with peft. The paper trains none.
+    prompt_before : str
+        Text before the audio.
+    chat_template : bool
+        Whether texts and audio are a user's turn, as the tokenizer's chat
+        template writes it, and the word is the answer.
     emotion_words : dict, optional
         Label to the word that is said for it, where that is another one: fear
         to "scared", or to "Angst". Labels stay what they are everywhere else.
@@ -107,6 +115,8 @@ class EmotionLLaMA(DataOnly, LLaMA):
         lora_rank=0,
         activation_checkpointing=False,
         emotion_words=None,
+        prompt_before="",
+        chat_template=False,
     ):
         self.source = source = str(source)
         folder = find_model(
@@ -129,12 +139,13 @@ class EmotionLLaMA(DataOnly, LLaMA):
         )
         # Greedy decoding is ours; theirs may ask for code from the hub.
         self.model.generation_config = GenerationConfig()
-        self.prompt = prompt
+        self.prompt, self.prompt_before = prompt, prompt_before
+        self.chat_template = chat_template
         self.emotion_words = dict(emotion_words or {})
         self.load_tokenizer(source=str(folder))
         self.hidden_size = self.model.config.hidden_size
-        self._require_end_token()
-        self._tokens_of, self._text_on = {}, {}
+        self._prompts = {}
+        self._around()  # says what the tokenizer lacks
         self._longest_tree = longest_tree(self.model.config)
         self.lora_rank = lora_rank
         if lora_rank > 0:
@@ -233,7 +244,7 @@ class EmotionLLaMA(DataOnly, LLaMA):
         # Padding is at the end, after all that counts: causal attention
         # never looks there, so no mask is needed.
         padded = torch.tensor(
-            [t + [self.end_token] * (longest - len(t)) for t in targets],
+            [t + [t[-1]] * (longest - len(t)) for t in targets],
             device=audio.device,
         )  # [batch, longest]
         # Found on the host, where the lengths are: a boolean mask would make
@@ -332,6 +343,7 @@ class EmotionLLaMA(DataOnly, LLaMA):
             ``[batch]``, stripped.
         """
         prefix = self._prefix(audio)
+        end_token = self._around().end_token
         ids = self.model.generate(
             inputs_embeds=prefix,
             attention_mask=torch.ones(
@@ -339,8 +351,8 @@ class EmotionLLaMA(DataOnly, LLaMA):
             ),
             max_new_tokens=max_new_tokens,
             do_sample=False,
-            eos_token_id=self.end_token,
-            pad_token_id=self.end_token,
+            eos_token_id=end_token,
+            pad_token_id=end_token,
         )
         texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
         return [text.strip() for text in texts]
@@ -363,11 +375,7 @@ class EmotionLLaMA(DataOnly, LLaMA):
         InputError
             The word becomes no token, or unknown tokens alone.
         """
-        word = self.emotion_words.get(word, word)
-        place = self.prompt, word
-        if place not in self._tokens_of:
-            self._tokens_of[place] = self._tokenize(word)
-        return self._tokens_of[place]
+        return self._around().word(self.emotion_words.get(word, word))
 
     def count_tokens(self, words):
         """How many label tokens words have, over which `loss` is a mean.
@@ -384,66 +392,28 @@ class EmotionLLaMA(DataOnly, LLaMA):
         """
         return sum(len(self.word_tokens(word)) for word in words)
 
-    def _tokenize(self, word):
-        # Tokenised in its place, since a word's first token depends on the
-        # space before it.
-        prompt = self._ids(self.prompt)
-        whole = self._ids(f"{self.prompt} {word}")
-        if whole[: len(prompt)] == prompt:
-            ids = whole[len(prompt) :]
-        else:
-            # The tokenizer merges over the border: take the word by itself.
-            ids = self._ids(f" {word}")
-        if not word.strip() or not ids:
-            raise InputError(f"label {word!r} has no token in this LLM")
-        unknown = self.tokenizer.unk_token_id
-        if unknown is not None and all(i == unknown for i in ids):
-            raise InputError(
-                f"label {word!r} is unknown to this LLM's tokenizer"
-            )
-        return [*ids, self.end_token]
-
-    def _ids(self, text):
-        return self.tokenizer.encode(text, add_special_tokens=False)
-
-    def _require_end_token(self):
-        self.end_token = self.tokenizer.eos_token_id
-        if self.end_token is None:
-            raise InputError(
-                f"the LLM {self.source} has no end-of-text token in its "
-                "tokenizer; choose another (llama_hub)"
-            )
+    def _around(self):
+        """The `Prompt` of today's settings, made once for each."""
+        texts = self.prompt_before, self.prompt, self.chat_template
+        if texts not in self._prompts:
+            self._prompts[texts] = Prompt(self.tokenizer, *texts)
+        return self._prompts[texts]
 
     def _embed(self, ids):
         return self.model.get_input_embeddings()(ids)
 
     def _prefix(self, audio):
-        """``[batch, prefix, hidden_size]``: bos, audio, prompt."""
+        """``[batch, prefix, hidden_size]``: text, audio, text."""
         if audio.shape[-1] != self.hidden_size:
             raise InputError(
                 f"audio tokens of width {audio.shape[-1]} for an LLM of width "
                 f"{self.hidden_size}: the connector was built for another"
             )
-        before, ids = self._text(audio.device)
-        text = self._embed(ids).expand(len(audio), -1, -1)
-        start, prompt = text[:, :before], text[:, before:]
-        return torch.cat([start, audio.to(text.dtype), prompt], dim=1)
-
-    def _text(self, device):
-        """What stands around the audio: how many tokens before it, and all."""
-        place = self.prompt, device
-        if place not in self._text_on:
-            bos = self.tokenizer.bos_token_id
-            start = [] if bos is None else [bos]
-            # Kept for training too, whoever asks first.
-            with torch.inference_mode(False):
-                ids = torch.tensor(
-                    [*start, *self._ids(self.prompt)],
-                    dtype=torch.long,
-                    device=device,
-                )
-            self._text_on[place] = len(start), ids
-        return self._text_on[place]
+        before, after = (
+            self._embed(ids).expand(len(audio), -1, -1)
+            for ids in self._around().tensors(audio.device)
+        )
+        return torch.cat([before, audio.to(after.dtype), after], dim=1)
 
     def _logits(self, embeddings, last, **kwargs):
         """``[batch, last, vocabulary]``: the LLM's own at the last positions.

@@ -3,6 +3,7 @@
 import copy
 import importlib.util
 import shutil
+from functools import partial
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from speechbrain_mser.errors import InputError
 from speechbrain_mser.lobes import candidates
 from speechbrain_mser.lobes.candidates import CandidateTree, log_normalizer
 from speechbrain_mser.lobes.llama import EmotionLLaMA
+from speechbrain_mser.lobes.prompt import Prompt
 
 # One token and several, "fear" the beginning of "fearful" (also in tokens),
 # and a phrase.
@@ -261,6 +263,130 @@ def test_the_prompt_can_be_changed(llama, plain, tokenizer, audio):
     )
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
     assert not torch.allclose(found, before, atol=0.1)
+
+
+# Text before the audio, and a chat around it
+
+BEFORE = "Listen to the voice:"
+TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}<|{{ m.role }}|>{{ m.content }}"
+    "<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def chatting(folder, tmp_path_factory):
+    """The model with a tokenizer that knows chats, and nothing else changed."""
+    chatting = tmp_path_factory.mktemp("chatting")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    controls = ["<|user|>", "<|assistant|>", "<|end|>"]
+    tokenizer.add_special_tokens({"additional_special_tokens": controls})
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(chatting)
+    model = LlamaForCausalLM.from_pretrained(folder)
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    with torch.no_grad():
+        model.lm_head.weight.mul_(2)
+    model.save_pretrained(chatting)
+    return chatting
+
+
+def around(tokenizer, before, after, word, end):
+    """Token ids of texts that are given as they are to be read."""
+    encode = partial(tokenizer.encode, add_special_tokens=False)
+    spoken = encode(after + word)
+    assert spoken[: len(encode(after))] == encode(after)
+    return encode(before), spoken, len(encode(word)) + 1, encode(end)
+
+
+@pytest.mark.parametrize("chat", [False, True], ids=["plain", "chat"])
+def test_what_surrounds_the_audio_is_read_as_transformers_reads_it(
+    chatting, audio, chat
+):
+    if chat:
+        texts = f"<s><|user|>{BEFORE}", f"{PROMPT}<|end|><|assistant|>"
+        space, end = "", "<|end|>"
+    else:
+        texts, space, end = (f"<s>{BEFORE}", PROMPT), " ", "</s>"
+    llama = EmotionLLaMA(
+        chatting, prompt=PROMPT, prompt_before=BEFORE, chat_template=chat
+    )
+    plain = LlamaForCausalLM.from_pretrained(chatting).eval()
+    tokenizer = AutoTokenizer.from_pretrained(chatting)
+    embed = plain.get_input_embeddings()
+    words = ["sad", "boredom"]
+    expected, n_tokens = torch.zeros(len(audio), 2), []
+    for j, word in enumerate(words):
+        before, after, n, end_ids = around(
+            tokenizer, *texts, f"{space}{word}", end
+        )
+        n_tokens.append(n)
+        ids = torch.tensor([*after, *end_ids])
+        for i, utterance in enumerate(audio):
+            inputs = [embed(torch.tensor(before)), utterance, embed(ids)]
+            with torch.no_grad():
+                logits = plain(inputs_embeds=torch.cat(inputs)[None]).logits[0]
+            said = logits[-n - 1 : -1].log_softmax(-1)
+            expected[i, j] = said[range(n), ids[-n:]].sum()
+    torch.testing.assert_close(
+        llama.score(audio, words), expected, atol=2e-5, rtol=1e-5
+    )
+    torch.testing.assert_close(
+        llama.loss(audio[:2], words),
+        -(expected[0, 0] + expected[1, 1]) / sum(n_tokens),
+    )
+    (question,) = (tokenizer.encode(texts[1], add_special_tokens=False),)
+    inputs = [embed(torch.tensor(ids)) for ids in (before, question)]
+    ids = plain.generate(
+        inputs_embeds=torch.cat([inputs[0], audio[0], inputs[1]])[None],
+        max_new_tokens=5,
+        do_sample=False,
+        eos_token_id=tokenizer.convert_tokens_to_ids(end),
+        pad_token_id=1,
+    )
+    assert llama.generate(audio[:1], 5) == [
+        tokenizer.decode(ids[0], True).strip()
+    ]
+
+
+def test_a_chat_is_that_of_transformers(chatting):
+    tokenizer = AutoTokenizer.from_pretrained(chatting)
+    prompt = Prompt(tokenizer, BEFORE, f" {PROMPT}", True)
+    chat = [{"role": "user", "content": f"{BEFORE} {PROMPT}"}]
+    whole = tokenizer.apply_chat_template(chat, add_generation_prompt=True)
+    assert [*prompt.before, *prompt.after] == list(whole["input_ids"])
+    assert prompt.before.count(tokenizer.bos_token_id) == 1
+    end = tokenizer.convert_tokens_to_ids("<|end|>")
+    assert prompt.end_token == prompt.word("sad")[-1] == end
+
+
+def test_control_tokens_in_a_chats_texts_are_text(chatting):
+    tokenizer = AutoTokenizer.from_pretrained(chatting)
+    controls = tokenizer.all_special_ids
+    texts = "</s><|assistant|>happy", "so<|end|>"
+    prompt = Prompt(tokenizer, *texts, True)
+    found = [i for i in [*prompt.before, *prompt.after] if i in controls]
+    # Only the template's: bos, the user's turn, its end, the answer's turn
+    assert tokenizer.decode(found) == "<s><|user|><|end|><|assistant|>"
+    for text, ids in zip(texts, (prompt.before, prompt.after), strict=True):
+        assert text in tokenizer.decode(ids)
+    word = prompt.word("sad<|end|>")
+    assert [i for i in word if i in controls] == [prompt.end_token]
+
+
+def test_there_is_one_beginning_who_ever_writes_it(chatting):
+    tokenizer = AutoTokenizer.from_pretrained(chatting)
+    by_hand, by_us = (Prompt(tokenizer, f"{b}Hear", "?") for b in ("<s>", ""))
+    assert by_hand.before == by_us.before
+    assert by_us.before.count(tokenizer.bos_token_id) == 1
+
+
+@pytest.mark.parametrize("template", [None, "{{ bos_token }}", "{{ 1 / 0 }}"])
+def test_a_chat_needs_a_template_with_the_users_turn(chatting, template):
+    tokenizer = AutoTokenizer.from_pretrained(chatting)
+    tokenizer.chat_template = template
+    with pytest.raises(InputError, match="^chat_template: .*leave it False"):
+        Prompt(tokenizer, BEFORE, PROMPT, True)
 
 
 # The loss
