@@ -385,7 +385,7 @@ def test_there_is_one_beginning_who_ever_writes_it(chatting):
 def test_a_chat_needs_a_template_with_the_users_turn(chatting, template):
     tokenizer = AutoTokenizer.from_pretrained(chatting)
     tokenizer.chat_template = template
-    with pytest.raises(InputError, match="^chat_template: .*leave it False"):
+    with pytest.raises(InputError, match=r"^chat_template: .*leave it False"):
         Prompt(tokenizer, BEFORE, PROMPT, True)
 
 

@@ -39,6 +39,8 @@ GOOD = {
     "mean_over_time": False,
     "pad_to_30s": False,
     "prompt": "Which emotion?",
+    "prompt_before": "",
+    "chat_template": False,
     "label_words": ["happy", "sad"],
     "emotion_words": {"sad": "down", "off": "1e-5"},
     "untrained_words": ["happy"],
@@ -184,7 +186,8 @@ def test_a_missing_setting_is_named_and_later_ones_have_a_default():
     for name, setting in SETTINGS.items():
         fewer = {k: v for k, v in GOOD.items() if k != name}
         later = ("layer_join", "mean_over_time", "activation_checkpointing")
-        if name in (*later, "emotion_words", "encoder_window"):
+        later += ("emotion_words", "encoder_window")
+        if name in (*later, "prompt_before", "chat_template"):
             assert check_settings(fewer, "x")[name] == setting.default
         else:
             with pytest.raises(InputError, match=f"{name} is missing"):
