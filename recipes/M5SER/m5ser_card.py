@@ -14,22 +14,20 @@ spectrograms.png (Fig. 2) and card.json, which holds all numbers.
 """
 
 import json
-import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
 
 import pandas
-
-# The paper's figures are among the experiments
-sys.path.append(str(Path(__file__).resolve().parent / "experiments"))
-
-from figures import draw_distributions, draw_spectrograms
 from licences import inherited
 from m5ser_prepare import SCORES
 
 from speechbrain_mser.dataio.manifest import read_manifest, read_manifests
 from speechbrain_mser.errors import InputError, exits_on_input_error
+from speechbrain_mser.evaluation.corpus_figures import (
+    draw_distributions,
+    draw_spectrograms,
+)
 from speechbrain_mser.files.atomic import atomic_path
 from speechbrain_mser.files.tables import read_json, read_table
 from speechbrain_mser.preparation.command_line import sources_parser

@@ -94,21 +94,21 @@ def naive_mmd(x, y):
 
 
 def test_mmd_is_the_naive_one(rng):
-    from separation import mmd
+    from speechbrain_mser.evaluation.separation import mmd
 
     x, y = rng.normal(size=(7, 3)), rng.normal(1, 2, size=(5, 3))
     assert mmd(x, y) == pytest.approx(naive_mmd(x, y))
 
 
 def test_mmd_tells_a_shift_from_none(rng):
-    from separation import mmd
+    from speechbrain_mser.evaluation.separation import mmd
 
     x, y = rng.normal(size=(2, 200, 4))
     assert abs(mmd(x, y)) < 0.02 < 0.2 < mmd(x, y + 2)
 
 
 def test_centroid_ratios_by_hand():
-    from separation import centroid_ratios
+    from speechbrain_mser.evaluation.separation import centroid_ratios
 
     # The source's emotions lie 4 apart; the other language's are 1 and 3
     # from them, its fear is nobody's.
@@ -123,7 +123,7 @@ def test_centroid_ratios_by_hand():
 
 
 def test_silhouette_by_hand():
-    from separation import silhouette
+    from speechbrain_mser.evaluation.separation import silhouette
 
     # sad at 0 and 1, angry at 10: (9.5 is nobody's mean; a = 1, b = 10 and 9)
     points = np.array([[0.0], [1], [10], [11]])
@@ -139,7 +139,7 @@ def utterances(**columns):
 
 
 def test_probe_is_told_nothing_by_the_speakers_it_learnt_from():
-    from separation import probe
+    from speechbrain_mser.evaluation.separation import probe
 
     # Every speaker says his emotions in dimensions of his own: known for
     # those of the training, nothing for others.
@@ -155,7 +155,7 @@ def test_probe_is_told_nothing_by_the_speakers_it_learnt_from():
 
 
 def test_probe_carries_over_what_languages_share():
-    from separation import probe
+    from speechbrain_mser.evaluation.separation import probe
 
     table = utterances(
         language=["eng"] * 8 + ["deu"] * 6,
@@ -173,7 +173,7 @@ def test_probe_carries_over_what_languages_share():
 
 
 def test_samples_are_balanced(rng):
-    from figures import balanced_sample
+    from speechbrain_mser.evaluation.corpus_figures import balanced_sample
 
     table = utterances(
         ID=range(100),
@@ -192,7 +192,10 @@ def test_samples_are_balanced(rng):
 
 
 def test_mean_spectrograms_follow_pitch_and_level(tmp_path):
-    from figures import N_MELS, mean_spectrograms
+    from speechbrain_mser.evaluation.corpus_figures import (
+        N_MELS,
+        mean_spectrograms,
+    )
 
     time = np.arange(16000) / 16000
     tones = [(440, 0.01), (440, 0.1), (3000, 0.1)]

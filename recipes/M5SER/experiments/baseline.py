@@ -14,7 +14,6 @@ Usage: python baseline.py --whisper_hub W --data_root D --manifest_folder M
 import argparse
 import json
 
-import numpy as np
 import recipe  # noqa: F401  finds the recipe's scripts
 import torch
 from corpora import prepare_manifests
@@ -28,6 +27,7 @@ from speechbrain_mser.dataio.feature_reader import FeatureReader
 from speechbrain_mser.dataio.manifest import read_manifests
 from speechbrain_mser.emotions import CANONICAL, candidate_labels
 from speechbrain_mser.errors import exits_on_input_error
+from speechbrain_mser.evaluation.corpus_figures import standardize_each
 from speechbrain_mser.evaluation.metrics import emotion_metrics
 from speechbrain_mser.files.atomic import write_text
 from speechbrain_mser.lobes import build_encoder
@@ -61,16 +61,6 @@ def mean_and_deviation(features, lens):
         hidden = hidden[:, :n].float()  # [layers, time, dim]
         pooled.append(torch.cat([hidden.mean(1), hidden.std(1)], dim=-1))
     return torch.stack(pooled)
-
-
-def standardize_each(features, corpora):
-    """Every corpus by its own mean and deviation; no labels are used."""
-    features = features.copy()
-    for corpus in np.unique(corpora):
-        rows = corpora == corpus
-        part = features[rows]
-        features[rows] = (part - part.mean(0)) / (part.std(0) + 1e-6)
-    return features
 
 
 def zero_shot(features, table, training, labels):

@@ -13,31 +13,24 @@ Writes <output>.png and .pdf, and the figure's numbers into <output>.json.
 import argparse
 import json
 
-import recipe  # noqa: F401  finds the recipe's scripts
 import torch
-from baseline import standardize_each as standardize_by
-from separation import separation, silhouette
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
-from sklearn.preprocessing import StandardScaler
-from speechbrain.lobes.features import Fbank
 
-from speechbrain_mser import SAMPLE_RATE
 from speechbrain_mser.dataio.bad_utterances import BadUtterances
 from speechbrain_mser.dataio.batching import select_utterances
 from speechbrain_mser.dataio.cached_encoding import open_store
 from speechbrain_mser.dataio.feature_reader import FeatureReader
 from speechbrain_mser.dataio.manifest import read_manifests
 from speechbrain_mser.errors import InputError, exits_on_input_error
-from speechbrain_mser.evaluation.figures import (
-    plot_distributions,
-    plot_embeddings,
-    plot_spectrogram_map,
+from speechbrain_mser.evaluation.corpus_figures import (
+    balanced_sample,
+    draw_distributions,
+    draw_spectrograms,
+    to_map,
 )
+from speechbrain_mser.evaluation.figures import plot_embeddings
+from speechbrain_mser.evaluation.separation import silhouette
 from speechbrain_mser.files.atomic import write_text
 from speechbrain_mser.inference import EmotionRecognizer
-
-N_MELS = 80
 
 
 def read_sources(entries, audio):
@@ -64,36 +57,6 @@ def read_sources(entries, audio):
     return sources
 
 
-def balanced_sample(table, most, seed):
-    """At most so many utterances, as evenly from everywhere as there are.
-
-    Of every corpus, language and emotion equally many, or all that there
-    are; in random order.
-    """
-    shuffled = table.sample(frac=1, random_state=seed)
-    cells = shuffled.groupby(["corpus", "language", "emotion"])
-    rank = cells.cumcount().sort_values(kind="stable")
-    return shuffled.loc[rank.index[:most]].sample(frac=1, random_state=seed)
-
-
-def mean_spectrograms(table):
-    """The mean over time of every utterance's log-mel spectrogram, in decibels.
-
-    Returns ``[utterances, 80]``, and the utterances that could be read.
-    """
-    fbank = Fbank(sample_rate=SAMPLE_RATE, n_mels=N_MELS)
-    reader = FeatureReader(
-        lambda wavs, lens: (fbank(wavs), lens),
-        # One by one: the floor of the decibels is below the batch's loudest.
-        batch_size=1,
-        bad_utterances=BadUtterances("skip"),
-    )
-    table, means = reader.compute(
-        lambda spectrogram, _: spectrogram.mean(1), table, "spectrograms"
-    )
-    return means.numpy(), table
-
-
 def embeddings(recognizer, table, feature_folder=None):
     """What the contrastive loss compares: the connector's pooled embedding.
 
@@ -116,58 +79,6 @@ def embeddings(recognizer, table, feature_folder=None):
 
     table, vectors = reader.compute(pooled, table, "embeddings")
     return vectors.numpy(), table
-
-
-def to_map(features, seed):
-    """Two dimensions in which neighbours stay neighbours: PCA, then t-SNE.
-
-    ``[utterances, dim]`` becomes ``[utterances, 2]``.
-    """
-    n = len(features)
-    if n < 10:
-        raise InputError(f"{n} utterances: a map needs 10 or more")
-    reduced = PCA(min(30, *features.shape), random_state=seed)
-    perplexity = min(30, (n - 1) / 3)
-    tsne = TSNE(perplexity=perplexity, random_state=seed)
-    return tsne.fit_transform(reduced.fit_transform(features))
-
-
-def draw_distributions(table, output):
-    """Fig. 1: emotions and languages.
-
-    Returns utterances and hours by emotion, language and corpus.
-    """
-    plot_distributions(table, output)
-    hours = table.assign(hours=table.duration / 3600)
-    return {
-        name: hours.groupby(name)
-        .agg(utterances=("ID", "size"), hours=("hours", "sum"))
-        .to_dict("index")
-        for name in ("emotion", "language", "corpus")
-    }
-
-
-def draw_spectrograms(
-    table, output, source="eng", most=2000, seed=1, standardize_each=False
-):
-    """Fig. 2: a map of mean spectrograms, and its numbers.
-
-    The languages are compared with ``source``; ``standardize_each`` takes
-    every corpus by its own mean and deviation. Returns ``n``, and what
-    `separation` does.
-
-    Raises
-    ------
-    InputError
-        Too few can be read, or none in the source's language.
-    """
-    features, table = mean_spectrograms(balanced_sample(table, most, seed))
-    features = StandardScaler().fit_transform(features)
-    if standardize_each:
-        features = standardize_by(features, table.corpus.to_numpy())
-    numbers = separation(features, table, source)
-    plot_spectrogram_map(to_map(features, seed), table, numbers, output)
-    return {"n": len(table), **numbers}
 
 
 def draw_embeddings(
@@ -254,6 +165,7 @@ def parse_arguments(arguments=None):
             )
             command.add_argument(
                 "--standardize_each",
+                dest="each_corpus",
                 action="store_true",
                 help="every corpus by its own mean and deviation: without "
                 "what comes of room, microphone and level",
