@@ -18,7 +18,11 @@ from speechbrain_mser.dataio.batching import (
     read_stored,
     select_utterances,
 )
-from speechbrain_mser.dataio.manifest import read_manifest
+from speechbrain_mser.dataio.manifest import (
+    COLUMNS,
+    read_manifest,
+    read_manifests,
+)
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.features.store import FeatureStore, UtteranceKey
 
@@ -212,6 +216,34 @@ def test_a_dataset_reads_each_utterance_when_it_is_asked_for(
         assert found["duration"] == expected.duration
         samples, _ = soundfile.read(expected.wav, dtype="float32")
         assert torch.equal(found["sig"], torch.from_numpy(samples))
+
+
+def test_a_batch_has_the_manifests_columns_and_ones_own(table, tmp_path):
+    # A corpus with a valence, one without, and a column that no name is.
+    lines = ["ID,duration,wav,start,stop,corpus,split,language,speaker,gender"]
+    lines[0] += ",emotion,label,text,valence,"
+    lines.append(
+        "a,1,$data_root/a.wav,,,c,train,eng,c_1,female,happy,h,t,0.5,x"
+    )
+    (tmp_path / "a.wav").touch()
+    (tmp_path / "own.csv").write_text("\n".join(lines) + "\n")
+    (tmp_path / "plain.csv").write_text(
+        "\n".join(line.rsplit(",", 2)[0] for line in lines).replace(
+            "\na", "\nb"
+        )
+    )
+    sources = dict.fromkeys(
+        [tmp_path / "own.csv", tmp_path / "plain.csv"], tmp_path
+    )
+    assert read_manifests(sources).columns.tolist() == list(COLUMNS)
+    both = read_manifests(sources, own_columns=True)
+    assert both.valence.tolist() == ["0.5", ""]
+    own = table.assign(valence="0.5")
+    batch = UtteranceBatch([make_dataset(own)[row] for row in (0, 9)])
+    for name in ("gender", "speaker", "language", "label", "text", "valence"):
+        assert getattr(batch, name) == own[name][[0, 9]].tolist(), name
+    with pytest.raises(InputError, match="cannot be called keys"):
+        make_dataset(table.assign(keys="a"))
 
 
 def test_a_missing_file_ends_up_in_its_batchs_bad_list(table):

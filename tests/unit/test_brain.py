@@ -11,6 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import (
 from torch.nn.functional import pad
 
 from speechbrain_mser.dataio.audio import load_audio
+from speechbrain_mser.errors import InputError
 from speechbrain_mser.losses import EmotionContrastiveLoss
 from speechbrain_mser.training.checkpoints import AtomicCheckpointer
 from speechbrain_mser.training.curves import Curves
@@ -218,6 +219,41 @@ def test_a_warm_up_rises_from_the_first_step_on(folders):
     rates = [step["lr"] for step in brain.steps]
     expected = [0.1 / 3, 0.2 / 3, 0.1, 0.1, 0.1, 0.1]
     assert rates == pytest.approx(expected)
+
+
+class Proxies(torch.nn.Module):
+    """A loss with parameters, as proxy losses have them."""
+
+    def __init__(self):
+        super().__init__()
+        self.proxies = torch.nn.Parameter(torch.zeros(4, 32))
+
+    def forward(self, embeddings, labels):
+        """Squared distances."""
+        return (embeddings - self.proxies[labels]).square().sum(1).mean()
+
+
+def test_a_losss_own_parameters_are_trained(folders):
+    loss = Proxies()
+    brain = train(folders, 0, [[[0, 1]]], {"contrastive_loss": loss})
+    (group,) = brain.optimizer.param_groups
+    assert any(p is loss.proxies for p in group["params"])
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (lambda x, y: x[:, 0], r"term contrastive is a tensor of shape \[2\]"),
+        (lambda x, y: 1.0, "term contrastive is a float, expected a scalar"),
+        (
+            lambda x, y: x.sum() * float("nan"),
+            r"the loss is nan \(contrastive nan, ce \d.*step 1",
+        ),
+    ],
+)
+def test_a_loss_that_is_no_finite_scalar_is_named(folders, loss, message):
+    with pytest.raises(InputError, match=message):
+        train(folders, 0, [[[0, 1]]], {"contrastive_loss": loss})
 
 
 def drawn(folder):
