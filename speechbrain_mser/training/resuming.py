@@ -169,7 +169,7 @@ def _flat(settings):
             flat[name] = _described(value, settings)
         elif not (
             isinstance(value, dict)  # an object
-            or hasattr(value, "tag")  # one without arguments
+            or _tag(value)  # one without arguments
             or name in FREE
             or name.startswith("__")
             or name.endswith("_hub")
@@ -182,10 +182,14 @@ def _flat(settings):
 
 def _described(node, settings):
     """An object in words; of its arguments those that no setting says."""
-    tag = getattr(getattr(node, "tag", None), "value", None)
     arguments = node if isinstance(node, dict) else {}
     own = {k: v for k, v in arguments.items() if k not in settings}
-    return f"{tag}{own or ''}"
+    return f"{_tag(node)}{own or ''}"
+
+
+def _tag(node):
+    """What YAML calls an object, such as ``!new:torch.nn.Linear``."""
+    return getattr(getattr(node, "tag", None), "value", None)
 
 
 def refuse_other_data(folder, data):
