@@ -23,11 +23,8 @@ from speechbrain_mser.distributed import ends_with_its_group, process_group
 from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import exits_on_input_error
 from speechbrain_mser.files.folder_lock import hold_folder
-from speechbrain_mser.inference.folder import (
-    export_recognizer,
-    load_pretrained,
-    plain_settings,
-)
+from speechbrain_mser.inference.export import export_recognizer, plain_settings
+from speechbrain_mser.inference.folder import load_pretrained
 from speechbrain_mser.settings.experiment_files import included_files
 from speechbrain_mser.settings.flags import read_command_line
 from speechbrain_mser.settings.hparams import load_hparams, read_settings

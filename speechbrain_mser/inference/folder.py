@@ -1,35 +1,26 @@
-"""The folder that training leaves: written, found again, and built from.
+"""The folder that training leaves: found again, and built from.
 
 Plain settings (``hyperparams.yaml``), the connector's parameters and, where
 they were trained, the LLM's adapters. None of it is code.
 """
 
-import io
-import os
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
 from hyperpyyaml import load_hyperpyyaml
-from ruamel.yaml import YAML
 
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.evaluation import calibration
-from speechbrain_mser.files.atomic import PARTIAL, write_text
 from speechbrain_mser.files.fingerprints import file_digest
 from speechbrain_mser.inference.old_folders import (
     SHAPE,
     convert_settings,
-    describes_ours,
 )
 from speechbrain_mser.inference.settings import (
     DIGESTS,
-    FOUND,
-    SETTINGS,
-    check_settings,
     has_tags,
     parse_settings,
     read_text,
-    settings_text,
 )
 from speechbrain_mser.lobes import build_connector, build_encoder
 from speechbrain_mser.lobes.hub import is_folder
@@ -39,7 +30,7 @@ SETTINGS_FILE = "hyperparams.yaml"
 # Files, named as ever.
 PARTS = ("connector", "llama")
 # Weights of an export that was interrupted as soon as its settings counted.
-_NEXT = "next-"
+NEXT = "next-"
 
 
 def find_folder(
@@ -248,8 +239,8 @@ def find_weights(folder, part, digest):
     path = Path(folder) / f"{part}.safetensors"
     if digest is None and path.is_file():
         return path
-    for candidate in (path, path.with_name(_NEXT + path.name)):
-        if candidate.is_file() and _hex_digest(candidate) == digest:
+    for candidate in (path, path.with_name(NEXT + path.name)):
+        if candidate.is_file() and hex_digest(candidate) == digest:
             return candidate
     if path.is_file():
         raise InputError(
@@ -263,7 +254,8 @@ def find_weights(folder, part, digest):
     )
 
 
-def _hex_digest(path):
+def hex_digest(path):
+    """A file's digest, as the settings note it."""
     try:
         return file_digest(path).hex()
     except OSError as error:
@@ -377,134 +369,3 @@ def _check_size(path, settings):
             f"{path} is too small for {SETTINGS_FILE}'s {layers} layers of "
             f"width {width}: it was made with other settings"
         )
-
-
-def plain_settings(model, model_yaml):
-    """The settings of a training's model, before anything is trained.
-
-    Arguments
-    ---------
-    model : dict
-        As the model's YAML was loaded.
-    model_yaml : str or path-like
-        That file.
-
-    Returns
-    -------
-    dict or None
-        As `check_settings` returns them; None where the YAML describes other
-        objects than ours, which plain settings cannot name.
-
-    Raises
-    ------
-    InputError
-        A value that no recogniser could be loaded with.
-    """
-    if not describes_ours(Path(model_yaml).read_text(encoding="utf-8")):
-        return None
-    if model["encoder_class"] is not None:
-        return None
-    settings = {
-        name: _from_anywhere(name, model[name])
-        for name in SETTINGS | FOUND
-        if name in model
-    }
-    settings |= {
-        SHAPE[name]: value
-        for name, value in model["connector"].initialised().items()
-        if name in SHAPE
-    }
-    return check_settings(settings, model_yaml)
-
-
-def _from_anywhere(name, value):
-    """A value that means the same in another working directory."""
-    if name.endswith("_hub") and value and Path(value).is_dir():
-        # Links keep their names: the connector knows its models by them.
-        return str(Path(value).absolute())
-    return list(value) if isinstance(value, tuple) else value
-
-
-def export_recognizer(folder, model_yaml, model, connector, llm=None):
-    """Write the folder that `EmotionRecognizer.from_hparams` loads.
-
-    A kill at any moment leaves the recogniser that was there, or the new one.
-    The settings say which weights they go with, and replacing them is what
-    makes an export count: until then the new weights have a name of their
-    own, under which they are found where a kill came before the renaming.
-
-    Arguments
-    ---------
-    folder : str or path-like
-        Where to; a recogniser that is there is replaced.
-    model_yaml : str or path-like
-        The file that says what the experiment's model is made of.
-    model : dict
-        What it was loaded to.
-    connector : Connector
-        The trained connector.
-    llm : EmotionLLaMA, optional
-        Given when adapters were trained with it.
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    settings = plain_settings(model, model_yaml)
-    _finish_renaming(folder)
-    parts = {"connector": connector}
-    if llm is not None:
-        parts["llama"] = llm
-    for part, module in parts.items():
-        path = folder / f"{_NEXT}{part}.safetensors"
-        module.save(path)
-        if settings is not None:
-            settings[f"{part}_digest"] = _hex_digest(path)
-    if settings is None:
-        text = _hyperpyyaml_text(model_yaml, model, connector)
-    else:
-        text = settings_text(settings)
-    write_text(folder / SETTINGS_FILE, text)
-    for part in PARTS:
-        path = folder / f"{part}.safetensors"
-        if part in parts:
-            os.replace(path.with_name(_NEXT + path.name), path)
-        else:
-            path.unlink(missing_ok=True)
-    # It was fitted with the connector before.
-    (folder / calibration.FILE).unlink(missing_ok=True)
-
-
-def _finish_renaming(folder):
-    """Clear up after an export that was killed."""
-    for path in folder.glob(f"{PARTIAL}*"):
-        path.unlink(missing_ok=True)
-    try:
-        settings = read_settings(folder / SETTINGS_FILE)
-    except InputError:
-        return
-    for part in PARTS:
-        path = folder / f"{part}.safetensors"
-        following = path.with_name(_NEXT + path.name)
-        digest = settings[f"{part}_digest"]
-        if digest and following.is_file() and _hex_digest(following) == digest:
-            os.replace(following, path)
-
-
-def _hyperpyyaml_text(model_yaml, model, connector):
-    """The experiment's own YAML, with its values in it.
-
-    For lobes of one's own, which plain settings cannot name; it is loaded
-    with ``trusted=True``.
-    """
-    yaml = YAML()
-    yaml.width = 1000  # one setting, one line
-    tree = yaml.load(Path(model_yaml))
-    for name, value in model.items():
-        plain = isinstance(value, (str, int, float, list, type(None)))
-        if plain or name == "emotion_words":
-            tree[name] = _from_anywhere(name, value)
-    # All of the connector's parameters are in its file: nothing is taken
-    # from BERT again, only its shape has to be said.
-    tree["connector"].update(connector.initialised())
-    text = io.StringIO()
-    yaml.dump(tree, text)
-    return text.getvalue()

@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.evaluation.calibration import FILE as CALIBRATION
 from speechbrain_mser.inference import EmotionRecognizer
+from speechbrain_mser.inference.export import export_recognizer
 from speechbrain_mser.inference.folder import (
-    export_recognizer,
     find_weights,
     read_settings,
 )
@@ -155,7 +155,7 @@ def test_an_export_replaces_the_one_before_as_a_whole(settings, tmp_path):
 
 
 def test_what_could_not_be_loaded_is_not_trained(settings):
-    from speechbrain_mser.inference.folder import plain_settings
+    from speechbrain_mser.inference.export import plain_settings
 
     model = load(MODEL_YAML, **settings)
     with pytest.raises(InputError, match="prompt"):

@@ -1,0 +1,159 @@
+"""The folder that training leaves: written, whole or not at all.
+
+`inference.folder` finds it again and builds the recogniser of it.
+"""
+
+import io
+import os
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from speechbrain_mser.errors import InputError
+from speechbrain_mser.evaluation import calibration
+from speechbrain_mser.files.atomic import PARTIAL, write_text
+from speechbrain_mser.inference.folder import (
+    NEXT,
+    PARTS,
+    SETTINGS_FILE,
+    hex_digest,
+    read_settings,
+)
+from speechbrain_mser.inference.old_folders import SHAPE, describes_ours
+from speechbrain_mser.inference.settings import (
+    FOUND,
+    SETTINGS,
+    check_settings,
+    settings_text,
+)
+
+
+def plain_settings(model, model_yaml):
+    """The settings of a training's model, before anything is trained.
+
+    Arguments
+    ---------
+    model : dict
+        As the model's YAML was loaded.
+    model_yaml : str or path-like
+        That file.
+
+    Returns
+    -------
+    dict or None
+        As `check_settings` returns them; None where the YAML describes other
+        objects than ours, which plain settings cannot name.
+
+    Raises
+    ------
+    InputError
+        A value that no recogniser could be loaded with.
+    """
+    if not describes_ours(Path(model_yaml).read_text(encoding="utf-8")):
+        return None
+    if model["encoder_class"] is not None:
+        return None
+    settings = {
+        name: _from_anywhere(name, model[name])
+        for name in SETTINGS | FOUND
+        if name in model
+    }
+    settings |= {
+        SHAPE[name]: value
+        for name, value in model["connector"].initialised().items()
+        if name in SHAPE
+    }
+    return check_settings(settings, model_yaml)
+
+
+def _from_anywhere(name, value):
+    """A value that means the same in another working directory."""
+    if name.endswith("_hub") and value and Path(value).is_dir():
+        # Links keep their names: the connector knows its models by them.
+        return str(Path(value).absolute())
+    return list(value) if isinstance(value, tuple) else value
+
+
+def export_recognizer(folder, model_yaml, model, connector, llm=None):
+    """Write the folder that `EmotionRecognizer.from_hparams` loads.
+
+    A kill at any moment leaves the recogniser that was there, or the new one.
+    The settings say which weights they go with, and replacing them is what
+    makes an export count: until then the new weights have a name of their
+    own, under which they are found where a kill came before the renaming.
+
+    Arguments
+    ---------
+    folder : str or path-like
+        Where to; a recogniser that is there is replaced.
+    model_yaml : str or path-like
+        The file that says what the experiment's model is made of.
+    model : dict
+        What it was loaded to.
+    connector : Connector
+        The trained connector.
+    llm : EmotionLLaMA, optional
+        Given when adapters were trained with it.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = plain_settings(model, model_yaml)
+    _finish_renaming(folder)
+    parts = {"connector": connector}
+    if llm is not None:
+        parts["llama"] = llm
+    for part, module in parts.items():
+        path = folder / f"{NEXT}{part}.safetensors"
+        module.save(path)
+        if settings is not None:
+            settings[f"{part}_digest"] = hex_digest(path)
+    if settings is None:
+        text = _hyperpyyaml_text(model_yaml, model, connector)
+    else:
+        text = settings_text(settings)
+    write_text(folder / SETTINGS_FILE, text)
+    for part in PARTS:
+        path = folder / f"{part}.safetensors"
+        if part in parts:
+            os.replace(path.with_name(NEXT + path.name), path)
+        else:
+            path.unlink(missing_ok=True)
+    # It was fitted with the connector before.
+    (folder / calibration.FILE).unlink(missing_ok=True)
+
+
+def _finish_renaming(folder):
+    """Clear up after an export that was killed."""
+    for path in folder.glob(f"{PARTIAL}*"):
+        path.unlink(missing_ok=True)
+    try:
+        settings = read_settings(folder / SETTINGS_FILE)
+    except InputError:
+        return
+    for part in PARTS:
+        path = folder / f"{part}.safetensors"
+        following = path.with_name(NEXT + path.name)
+        digest = settings[f"{part}_digest"]
+        if digest and following.is_file() and hex_digest(following) == digest:
+            os.replace(following, path)
+
+
+def _hyperpyyaml_text(model_yaml, model, connector):
+    """The experiment's own YAML, with its values in it.
+
+    For lobes of one's own, which plain settings cannot name; it is loaded
+    with ``trusted=True``.
+    """
+    yaml = YAML()
+    yaml.width = 1000  # one setting, one line
+    tree = yaml.load(Path(model_yaml))
+    for name, value in model.items():
+        plain = isinstance(value, (str, int, float, list, type(None)))
+        if plain or name == "emotion_words":
+            tree[name] = _from_anywhere(name, value)
+    # All of the connector's parameters are in its file: nothing is taken
+    # from BERT again, only its shape has to be said.
+    tree["connector"].update(connector.initialised())
+    text = io.StringIO()
+    yaml.dump(tree, text)
+    return text.getvalue()
