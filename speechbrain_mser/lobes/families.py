@@ -12,11 +12,12 @@ import math
 from speechbrain_mser.errors import InputError
 
 # Attention that obeys a mask and positions from outside in all layers: the
-# candidates are scored as a tree, in one pass.
+# candidates are scored as a tree, in one pass. Not doge: transformers 5.5 to
+# 5.12 let its words see those that come after.
 AS_TREE = frozenset(
     """
     afmoe apertus arcee aria_text axk1 beam bitnet cohere cohere2
-    cohere2_moe cwm deepseek_v2 deepseek_v3 diffllama doge dots1 ernie4_5
+    cohere2_moe cwm deepseek_v2 deepseek_v3 diffllama dots1 ernie4_5
     ernie4_5_moe exaone exaone4 exaone_moe flex_olmo flint gemma gemma2
     gemma3_text gemma4_unified_text glm glm4 glm4_moe glm4_moe_lite gpt_oss
     granite granite_swa granitemoe granitemoe_swa granitemoeshared helium
