@@ -24,6 +24,7 @@ SCRIPTS = {
     "encode": True,
     "epoch": True,
     "score": False,
+    "dtype": False,
     "loss_memory": False,
     "feature_store": False,
     "decode_audio": True,

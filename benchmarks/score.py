@@ -39,7 +39,15 @@ WORDS = ["neutral", "happy", "sad", "angry", "fear", "sur prise", "dis gust"]
 NEW_TOKENS = 10
 
 
-def random_llama(hidden, intermediate, layers, heads, kv_heads, vocabulary):
+def random_llama(
+    hidden,
+    intermediate,
+    layers,
+    heads,
+    kv_heads,
+    vocabulary,
+    dtype="float32",
+):
     """A LLaMA with random weights and a tokenizer of whole words."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = emotional_llama(
@@ -52,7 +60,7 @@ def random_llama(hidden, intermediate, layers, heads, kv_heads, vocabulary):
             num_attention_heads=heads,
             num_key_value_heads=kv_heads,
         )
-        return EmotionLLaMA(folder, prompt=PROMPT)
+        return EmotionLLaMA(folder, prompt=PROMPT, dtype=dtype)
 
 
 @torch.no_grad()

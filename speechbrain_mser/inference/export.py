@@ -26,6 +26,7 @@ from speechbrain_mser.inference.settings import (
     check_settings,
     settings_text,
 )
+from speechbrain_mser.lobes.hub import resolve_dtype
 
 
 def plain_settings(model, model_yaml):
@@ -67,7 +68,10 @@ def plain_settings(model, model_yaml):
 
 
 def _from_anywhere(name, value):
-    """A value that means the same in another working directory."""
+    """A value that means the same in another folder, on another machine."""
+    if name == "frozen_dtype":
+        # The connector's statistics are those of this dtype's features.
+        return resolve_dtype(value)
     if name.endswith("_hub") and value and Path(value).is_dir():
         # Links keep their names: the connector knows its models by them.
         return str(Path(value).absolute())

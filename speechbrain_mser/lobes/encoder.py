@@ -7,7 +7,7 @@ from transformers import AutoConfig, AutoFeatureExtractor
 from speechbrain_mser import SAMPLE_RATE
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.files.fingerprints import weights_digest
-from speechbrain_mser.lobes.hub import find_model, require_dtype
+from speechbrain_mser.lobes.hub import find_model, resolve_dtype
 from speechbrain_mser.lobes.no_remote_code import explained
 
 # The model and the setting that names it, for messages.
@@ -101,8 +101,8 @@ class FrozenEncoder(nn.Module):
         Return one frame per utterance, the mean over its own: a thousandth of
         the features to store, for connectors that average anyway.
     dtype : str
-        Dtype of the weights ("float32", "float16", "bfloat16"), whatever the
-        checkpoint is stored in.
+        Dtype of the weights ("float32", "float16", "bfloat16", or "auto", see
+        `resolve_dtype`), whatever the checkpoint is stored in.
     n_positions : int, optional
         Frames that the model has room for, where that is limited.
     """
@@ -124,13 +124,12 @@ class FrozenEncoder(nn.Module):
         n_positions=None,
     ):
         super().__init__()
-        require_dtype(dtype)
         if not 1 <= window <= LONGEST_WINDOW:
             raise InputError(
                 f"encoder_window is {window!r}, expected 1 to {LONGEST_WINDOW} "
                 "seconds"
             )
-        self.source, self.dtype_name = str(source), dtype
+        self.source, self.dtype_name = str(source), resolve_dtype(dtype)
         self.hidden_size = hidden_size
         self.layers = _layer_numbers(layers, n_layers)
         self.several = not isinstance(layers, int)
@@ -139,7 +138,7 @@ class FrozenEncoder(nn.Module):
         self.samples_of_frame = samples_of_frame
         self.frame_rate = SAMPLE_RATE / samples_per_frame
         # Where features are computed, and in which dtype.
-        weight = torch.zeros((), dtype=getattr(torch, dtype))
+        weight = torch.zeros((), dtype=getattr(torch, self.dtype_name))
         self.register_buffer("like_weights", weight, persistent=False)
         self.max_frames = int(window * self.frame_rate)
         if n_positions is not None:

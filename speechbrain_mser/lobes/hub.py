@@ -10,12 +10,15 @@ table among other tables; here that is an error.
 import os
 import stat
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
+import torch
 from huggingface_hub import constants, snapshot_download, try_to_load_from_cache
 
 # The HTTP library's own, whichever one the hub's client stands on.
 from huggingface_hub.errors import HTTPError
+from speechbrain.utils.logger import get_logger
 from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
@@ -23,7 +26,10 @@ from speechbrain_mser.errors import InputError
 from speechbrain_mser.lobes.no_remote_code import explained, refuse_code
 from speechbrain_mser.lobes.weight_files import check_weights, weight_files
 
-DTYPES = ("float32", "float16", "bfloat16")
+logger = get_logger(__name__)
+
+DTYPES = ("auto", "float32", "float16", "bfloat16")
+_CPU = Path("/proc/cpuinfo")
 # What is fetched of a model: not its copies for other libraries, nor pickles.
 _WEIGHTS = "model.safetensors"
 _FETCHED = ["*.json", "*.txt", "*.model", "*.jinja", _WEIGHTS]
@@ -234,13 +240,21 @@ def load_model(auto_class, folder, what, used=None, **settings):
     return model, unused
 
 
-def require_dtype(name):
-    """Make sure that a dtype is one that frozen models are loaded in.
+def resolve_dtype(name):
+    """The dtype that frozen models are loaded in.
 
     Arguments
     ---------
     name : str
-        What the user asks for.
+        What the user asks for; "auto" is bfloat16 where this machine
+        multiplies it natively (a GPU that does, if there is a GPU; else a CPU
+        with AVX512-BF16, which those with AMX have too), and float32
+        elsewhere.
+
+    Returns
+    -------
+    str
+        "float32", "float16" or "bfloat16".
 
     Raises
     ------
@@ -249,12 +263,27 @@ def require_dtype(name):
 
     Example
     -------
-    >>> require_dtype("bfloat16")
+    >>> resolve_dtype("bfloat16")
+    'bfloat16'
     """
     if name not in DTYPES:
         raise InputError(
             f"frozen_dtype is {name!r}, expected one of {', '.join(DTYPES)}"
         )
+    return native_dtype() if name == "auto" else name
+
+
+@cache
+def native_dtype():
+    """What "auto" is on this machine, said once in the log."""
+    if torch.cuda.is_available():
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        # Windows and macOS have no such file.
+        native = _CPU.is_file() and "avx512_bf16" in _CPU.read_text().split()
+    dtype = "bfloat16" if native else "float32"
+    logger.info("frozen_dtype auto: %s on this machine", dtype)
+    return dtype
 
 
 @contextmanager

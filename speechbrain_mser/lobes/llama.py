@@ -25,7 +25,7 @@ from speechbrain_mser.lobes.adapters import (
 )
 from speechbrain_mser.lobes.candidates import candidate_tree, log_normalizer
 from speechbrain_mser.lobes.families import longest_tree, require_family
-from speechbrain_mser.lobes.hub import find_model, load_model, require_dtype
+from speechbrain_mser.lobes.hub import find_model, load_model, resolve_dtype
 from speechbrain_mser.lobes.no_remote_code import DataOnly
 from speechbrain_mser.lobes.prompt import Prompt
 from speechbrain_mser.lobes.weight_files import model_digest
@@ -62,7 +62,8 @@ class EmotionLLaMA(DataOnly, LLaMA):
     prompt : str
         The question, after the audio and before the word.
     dtype : str
-        Dtype of the weights ("float32", "float16", "bfloat16").
+        Dtype of the weights ("float32", "float16", "bfloat16", or "auto", see
+        `resolve_dtype`).
     load_in_4bit : bool
         Quantise the weights to 4 bits (NF4) with bitsandbytes.
     lora_rank : int
@@ -126,7 +127,7 @@ class EmotionLLaMA(DataOnly, LLaMA):
             "llama_hub",
             ("config.json", "tokenizer_config.json"),
         )
-        require_dtype(dtype)
+        dtype = resolve_dtype(dtype)
         # Past LLaMA's constructor to its parent's: LLaMA's would add a token
         # and random embeddings.
         super(LLaMA, self).__init__(

@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.lobes import hub
 from speechbrain_mser.lobes.llama import EmotionLLaMA
 from speechbrain_mser.lobes.qformer import EmotionQFormer
 from speechbrain_mser.lobes.weight_files import model_digest
@@ -45,6 +46,42 @@ def cut(part):
     return lambda tensors: {
         k: v[1:].contiguous() if part in k else v for k, v in tensors.items()
     }
+
+
+# What they are computed in
+
+
+@pytest.mark.parametrize(
+    ("flags", "native"),
+    [
+        ("flags\t: fpu avx512f avx512_bf16 amx_bf16", "bfloat16"),
+        ("flags\t: fpu avx512f avx512_vnni", "float32"),
+        (None, "float32"),
+    ],
+)
+def test_auto_is_bfloat16_where_the_cpu_multiplies_it(
+    flags, native, tmp_path, monkeypatch
+):
+    if flags is not None:
+        (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{flags}\n")
+    monkeypatch.setattr(hub, "_CPU", tmp_path / "cpuinfo")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert hub.native_dtype.__wrapped__() == native
+
+
+@pytest.mark.parametrize("native", ["bfloat16", "float32"])
+def test_auto_is_resolved_before_the_features_are_named(
+    native, tiny_whisper, tiny_llama, monkeypatch
+):
+    monkeypatch.setattr(hub, "native_dtype", lambda: native)
+    auto, plain = (
+        WhisperEncoder(tiny_whisper, dtype=dtype) for dtype in ("auto", native)
+    )
+    assert auto.fingerprint() == plain.fingerprint()
+    llama = EmotionLLaMA(tiny_llama, dtype="auto")
+    for lobe in (auto, llama):
+        kinds = {p.dtype for p in lobe.model.parameters()}
+        assert kinds == {getattr(torch, native)}
 
 
 # Every weight that is used comes from the folder

@@ -22,6 +22,7 @@ from speechbrain_mser.inference.folder import (
     read_settings,
 )
 from speechbrain_mser.inference.settings import settings_text
+from speechbrain_mser.lobes import hub
 from speechbrain_mser.lobes.linear import LinearConnector
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -152,6 +153,23 @@ def test_an_export_replaces_the_one_before_as_a_whole(settings, tmp_path):
     (folder / ".partial-1-connector.safetensors").write_bytes(b"half")
     exported(folder, settings)
     assert names(folder) == ["README.md", *FILES]
+
+
+@pytest.mark.parametrize("native", ["bfloat16", "float32"])
+def test_a_recogniser_keeps_the_dtype_that_auto_was(
+    native, settings, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(hub, "native_dtype", lambda: native)
+        exported(tmp_path, settings, frozen_dtype="auto")
+    found = read_settings(tmp_path / "hyperparams.yaml")
+    assert found["frozen_dtype"] == native
+    # A user may still ask for what is fast elsewhere.
+    monkeypatch.setattr(hub, "native_dtype", lambda: "float32")
+    recognizer = EmotionRecognizer.from_hparams(
+        tmp_path, overrides={"frozen_dtype": "auto"}
+    )
+    assert recognizer.mods.encoder.dtype_name == "float32"
 
 
 def test_what_could_not_be_loaded_is_not_trained(settings):
