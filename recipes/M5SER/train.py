@@ -115,7 +115,6 @@ def train_on(tables, data, hparams_file, overrides, run_opts):
     batches = training["batch_sampler"](
         table.duration.tolist(),
         table.emotion.tolist(),
-        table.language.tolist(),
         seed=hparams["seed"],
     )
     brain.fit(

@@ -1,4 +1,4 @@
-"""Batches: who is in them, how often, with whom, and after an interruption."""
+"""Batches: who is in them, how often, and after an interruption."""
 
 import math
 import random
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from speechbrain.dataio.dataloader import SaveableDataLoader
 from speechbrain.utils.checkpoints import Checkpointer
 
-from speechbrain_mser.dataio.batch_sampler import EmotionBatchSampler
+from speechbrain_mser.dataio.batch_sampler import LengthBatchSampler
 from speechbrain_mser.errors import InputError
 
 # The same examples in every run, and no failure by a busy machine
@@ -25,14 +25,13 @@ claim = settings(
 )
 
 
-def corpus(counts, n_languages=1, seed=0):
-    """Durations, emotions and languages: so many utterances per emotion."""
+def corpus(counts, seed=0):
+    """Durations and emotions: so many utterances per emotion."""
     rng = np.random.default_rng(seed)
     emotions = np.repeat([f"e{i}" for i in range(len(counts))], counts)
     rng.shuffle(emotions)
     durations = rng.lognormal(1.0, 0.5, len(emotions))
-    languages = rng.choice([f"l{i}" for i in range(n_languages)], len(emotions))
-    return durations.tolist(), emotions.tolist(), languages.tolist()
+    return durations.tolist(), emotions.tolist()
 
 
 def batches_of(sampler, epoch=1):
@@ -61,80 +60,53 @@ few_or_many = st.lists(
     st.integers(1, 6) | st.integers(1, 120), min_size=1, max_size=8
 )
 any_corpus = given(
-    counts=few_or_many,
-    batch_size=st.integers(1, 33),
-    n_buckets=st.integers(1, 5),
-    seed=st.integers(0, 1000),
+    counts=few_or_many, batch_size=st.integers(1, 33), seed=st.integers(0, 1000)
 )
 
 
 @claim
 @any_corpus
-@example(counts=[1], batch_size=1, n_buckets=1, seed=0)
-@example(counts=[1, 1, 1], batch_size=2, n_buckets=1, seed=0)
-@example(counts=[3, 3, 3], batch_size=8, n_buckets=1, seed=0)
-@example(counts=[7], batch_size=64, n_buckets=4, seed=0)
-@example(counts=[500, 3], batch_size=4, n_buckets=4, seed=0)
-def test_every_utterance_comes_once_and_not_alone(
-    counts, batch_size, n_buckets, seed
-):
-    data = corpus(counts, 2, seed)
-    sampler = EmotionBatchSampler(
-        *data, batch_size, n_buckets=n_buckets, seed=seed
-    )
-    batches = batches_of(sampler)
+@example(counts=[1], batch_size=1, seed=0)
+@example(counts=[7], batch_size=64, seed=0)
+@example(counts=[500, 3], batch_size=4, seed=0)
+def test_every_utterance_comes_once(counts, batch_size, seed):
+    data = corpus(counts, seed)
+    batches = batches_of(LengthBatchSampler(*data, batch_size, seed=seed))
     assert sorted(flat(batches)) == list(range(sum(counts)))
-    assert 1 <= min(map(len, batches)) <= max(map(len, batches)) <= batch_size
-    inevitable = {f"e{i}" for i, n in enumerate(counts) if n == 1}
-    if batch_size >= 4:
-        for batch in batches:
-            there = Counter(data[1][i] for i in batch)
-            alone = {emotion for emotion, n in there.items() if n == 1}
-            assert alone <= inevitable
+    sizes = sorted(len(batch) for batch in batches)
+    assert 1 <= sizes[0]
+    assert set(sizes[1:]) <= {batch_size}
 
 
 @claim
 @any_corpus
-@example(counts=[2, 1, 2, 1], batch_size=32, n_buckets=1, seed=0)
-@example(counts=[2, 2000], batch_size=16, n_buckets=4, seed=0)
-@example(counts=[300, 2000], batch_size=16, n_buckets=4, seed=0)
-def test_balanced_batches_are_fair_and_hold_nobody_twice(
-    counts, batch_size, n_buckets, seed
-):
-    data = corpus(counts, 2, seed)
-    sampler = EmotionBatchSampler(
-        *data, batch_size, balance=1.0, n_buckets=n_buckets, seed=seed
-    )
+@example(counts=[2, 1, 2, 1], batch_size=32, seed=0)
+@example(counts=[2, 2000], batch_size=16, seed=0)
+@example(counts=[300, 2000], batch_size=16, seed=0)
+def test_balanced_epochs_are_fair(counts, batch_size, seed):
+    data = corpus(counts, seed)
+    sampler = LengthBatchSampler(*data, batch_size, balance=1.0, seed=seed)
     seen, n_epochs = Counter(), 4
     for epoch in range(1, n_epochs + 1):
         batches = batches_of(sampler, epoch)
-        assert all(len(set(batch)) == len(batch) for batch in batches)
         sizes = [len(batch) for batch in batches]
         assert 1 <= min(sizes) <= max(sizes) <= batch_size
-        if batch_size >= 4:
-            for batch in batches:
-                there = Counter(data[1][i] for i in batch)
-                assert all(
-                    n > 1 or counts[int(emotion[1:])] == 1
-                    for emotion, n in there.items()
-                )
-        seen.update(flat(batches))
         now = Counter(flat(batches))
-        for taken in (now, seen):
+        assert now.total() <= sum(counts) + len(counts)
+        seen.update(now)
+        for times in (now, seen):
             for emotion in set(data[1]):
-                times = [
-                    taken[i] for i, e in enumerate(data[1]) if e == emotion
-                ]
-                assert max(times) - min(times) <= 1
+                own = [times[i] for i, e in enumerate(data[1]) if e == emotion]
+                assert max(own) - min(own) <= 1
 
 
 def test_balanced_emotions_have_equal_shares():
     data = corpus([600, 60, 240])
-    sampler = EmotionBatchSampler(*data, 16, balance=1.0)
+    sampler = LengthBatchSampler(*data, 16, balance=1.0)
     for epoch in (1, 2):
         taken = flat(batches_of(sampler, epoch))
-        there = Counter(data[1][i] for i in taken)
-        assert there == {"e0": 300, "e1": 300, "e2": 300}
+        by_emotion = Counter(data[1][i] for i in taken)
+        assert by_emotion == {"e0": 300, "e1": 300, "e2": 300}
         # 60 utterances for 300 places: five times each
         times = Counter(i for i in taken if data[1][i] == "e1")
         assert set(times.values()) == {5}
@@ -145,15 +117,15 @@ def test_balanced_emotions_have_equal_shares():
 )
 def test_balance_is_an_exponent(balance, shares):
     data = corpus([900, 100])
-    sampler = EmotionBatchSampler(*data, 10, balance=balance)
-    there = Counter(data[1][i] for i in flat(batches_of(sampler)))
-    assert [there["e0"], there["e1"]] == shares
+    sampler = LengthBatchSampler(*data, 10, balance=balance)
+    by_emotion = Counter(data[1][i] for i in flat(batches_of(sampler)))
+    assert [by_emotion["e0"], by_emotion["e1"]] == shares
 
 
 def test_nobody_waits_for_longer_than_it_takes_to_go_round():
     # Equal shares: 300 places for 800 utterances, so 3 epochs for all.
     data = corpus([800, 50, 50])
-    sampler = EmotionBatchSampler(*data, 16, balance=1.0)
+    sampler = LengthBatchSampler(*data, 16, balance=1.0)
     for start in (1, 5):
         seen = set()
         for epoch in range(start, start + 3):
@@ -161,87 +133,29 @@ def test_nobody_waits_for_longer_than_it_takes_to_go_round():
         assert seen == set(range(900))
 
 
-def test_an_emotion_has_at_most_all_its_utterances_in_each_batch():
-    # 102 utterances in batches of 8: 13 batches, a pair in each of them
-    data = corpus([100, 2])
-    sampler = EmotionBatchSampler(*data, 8, balance=1.0)
-    rare = {i for i, emotion in enumerate(data[1]) if emotion == "e1"}
-    batches = batches_of(sampler)
-    assert len(batches) == 13
-    assert all(rare <= set(batch) for batch in batches)
-
-
-def test_within_a_bucket_all_batches_have_the_same_mix():
-    data = corpus([40, 40, 40, 40])
-    sampler = EmotionBatchSampler(*data, 16, n_buckets=1)
-    for batch in batches_of(sampler):
-        there = Counter(data[1][i] for i in batch)
-        assert sorted(there.values()) == [4, 4, 4, 4]
-
-
-def test_rare_emotions_are_spread_over_the_lengths():
-    data = corpus([400, 16])
-    sampler = EmotionBatchSampler(*data, 16, n_buckets=1, jitter=0.0)
-    batches = sorted(
-        batches_of(sampler), key=lambda b: np.mean([data[0][i] for i in b])
-    )
-    where = [
-        number
-        for number, batch in enumerate(batches)
-        if any(data[1][i] == "e1" for i in batch)
-    ]
-    # 8 pairs in 26 batches: every third
-    assert len(where) == 8
-    assert np.diff(where).max() <= 5
+def test_repetitions_seldom_meet():
+    # 100 utterances for 1,000 places: ten times each, in 125 batches. Drawn at
+    # random, 33 would be in a batch again; by length alone, hundreds.
+    data = corpus([1900, 100])
+    for epoch in (1, 2):
+        batches = batches_of(LengthBatchSampler(*data, 16, balance=1.0), epoch)
+        assert sum(len(batch) - len(set(batch)) for batch in batches) < 33
 
 
 @pytest.mark.parametrize("balance", [0.0, 1.0])
-@pytest.mark.parametrize("n_buckets", [1, 4])
-def test_padding_is_little(balance, n_buckets):
-    data = corpus([2400, 800, 400, 400], n_languages=3)
-    sampler = EmotionBatchSampler(
-        *data, 16, balance=balance, n_buckets=n_buckets
-    )
+def test_padding_is_little(balance):
+    data = corpus([2400, 800, 400, 400])
+    sampler = LengthBatchSampler(*data, 16, balance=balance)
     ours = padding(data[0], batches_of(sampler)) - 1
     theirs = padding(data[0], at_random(4000, 16)) - 1
-    assert ours < theirs / 6
-
-
-def test_more_buckets_pad_less_where_emotions_differ_in_length():
-    durations, emotions, languages = corpus([1000, 1000])
-    durations = [
-        seconds * (1.3 if emotion == "e0" else 1.0)
-        for seconds, emotion in zip(durations, emotions, strict=True)
-    ]
-    one, four = (
-        EmotionBatchSampler(durations, emotions, languages, 16, n_buckets=n)
-        for n in (1, 4)
-    )
-    ours = padding(durations, batches_of(four)) - 1
-    assert ours < (padding(durations, batches_of(one)) - 1) / 2
-
-
-@pytest.mark.parametrize("balance", [0.0, 1.0])
-@pytest.mark.parametrize("longer", [1.0, 1.2, 5.0, 50.0])
-def test_no_batch_is_of_one_language(balance, longer):
-    """Even where every utterance of one language is longer than the other's."""
-    durations, emotions, languages = corpus([600, 300, 60], n_languages=2)
-    durations = [
-        1 + 0.3 * seconds if language == "l0" else longer * (1 + 0.3 * seconds)
-        for seconds, language in zip(durations, languages, strict=True)
-    ]
-    sampler = EmotionBatchSampler(
-        durations, emotions, languages, 16, balance=balance
-    )
-    for batch in batches_of(sampler):
-        assert {languages[i] for i in batch} == {"l0", "l1"}
+    assert ours < theirs / 10
 
 
 def test_batches_depend_on_seed_and_epoch_alone():
-    data = corpus([100, 50], n_languages=2)
+    data = corpus([100, 50])
 
     def made(epoch, **kwargs):
-        sampler = EmotionBatchSampler(*data, 8, balance=0.5, **kwargs)
+        sampler = LengthBatchSampler(*data, 8, balance=0.5, **kwargs)
         return batches_of(sampler, epoch)
 
     first = made(1)
@@ -265,7 +179,7 @@ def test_batches_depend_on_seed_and_epoch_alone():
 
 
 def test_the_epoch_is_that_of_the_moment_when_iteration_begins():
-    sampler = EmotionBatchSampler(*corpus([30, 30]), 8)
+    sampler = LengthBatchSampler(*corpus([30, 30]), 8)
     expected = batches_of(sampler, 1)
     sampler.set_epoch(1)
     batches = iter(sampler)
@@ -284,7 +198,7 @@ def test_processes_share_each_batch(counts, batch_size, world_size, balance):
     data = corpus(counts)
     parts = [
         batches_of(
-            EmotionBatchSampler(
+            LengthBatchSampler(
                 *data,
                 batch_size,
                 balance=balance,
@@ -294,7 +208,7 @@ def test_processes_share_each_batch(counts, batch_size, world_size, balance):
         )
         for rank in range(world_size)
     ]
-    together = EmotionBatchSampler(
+    together = LengthBatchSampler(
         *data, batch_size * world_size, balance=balance
     )
     whole = batches_of(together)
@@ -309,20 +223,9 @@ def test_processes_share_each_batch(counts, batch_size, world_size, balance):
             assert set(flat(pieces)) == set(batch)
 
 
-def test_each_process_has_pairs_where_there_are_enough():
-    data = corpus([200, 200, 200, 200])
-    for rank in (0, 1):
-        sampler = EmotionBatchSampler(
-            *data, 8, n_buckets=1, rank=rank, world_size=2
-        )
-        for batch in batches_of(sampler):
-            there = Counter(data[1][i] for i in batch)
-            assert there == {"e0": 2, "e1": 2, "e2": 2, "e3": 2}
-
-
 IN_PROCESS = """
-from speechbrain_mser.dataio.batch_sampler import EmotionBatchSampler
-sampler = EmotionBatchSampler(*data, batch_size=4)
+from speechbrain_mser.dataio.batch_sampler import LengthBatchSampler
+sampler = LengthBatchSampler(*data, batch_size=4)
 sampler.set_epoch(3)
 save(list(sampler))
 """
@@ -332,7 +235,7 @@ def test_a_process_knows_its_part(in_two_processes):
     data = corpus([30, 21])
     found = in_two_processes(IN_PROCESS, data)
     for rank in (0, 1):
-        alone = EmotionBatchSampler(*data, 4, rank=rank, world_size=2)
+        alone = LengthBatchSampler(*data, 4, rank=rank, world_size=2)
         assert found[rank] == batches_of(alone, 3)
 
 
@@ -341,10 +244,10 @@ def test_a_process_knows_its_part(in_two_processes):
 def test_a_resumed_epoch_goes_on_with_the_batches_that_were_left(
     workers, after, tmp_path
 ):
-    data = corpus([70, 40], n_languages=2)
+    data = corpus([70, 40])
 
     def made():
-        sampler = EmotionBatchSampler(*data, 8, balance=0.5)
+        sampler = LengthBatchSampler(*data, 8, balance=0.5)
         loader = SaveableDataLoader(
             torch.arange(110),
             batch_sampler=sampler,
@@ -375,7 +278,7 @@ def test_a_resumed_epoch_goes_on_with_the_batches_that_were_left(
 @pytest.mark.parametrize("seconds", [math.nan, 0.0, -1.0, math.inf, None])
 def test_a_duration_that_is_none_is_refused(seconds):
     with pytest.raises(InputError, match=r"1 of 3 .* number 2 "):
-        EmotionBatchSampler([1.0, seconds, 2.0], ["a"] * 3, ["eng"] * 3, 2)
+        LengthBatchSampler([1.0, seconds, 2.0], ["a"] * 3, 2)
 
 
 @pytest.mark.parametrize(
@@ -384,32 +287,14 @@ def test_a_duration_that_is_none_is_refused(seconds):
         ({"batch_size": 0}, "batch_size is 0"),
         ({"batch_size": 4, "balance": 1.5}, "balance is 1.5"),
         ({"batch_size": 4, "balance": math.nan}, "balance is nan"),
-        ({"batch_size": 4, "n_buckets": 0}, "n_buckets is 0"),
-        ({"batch_size": 4, "jitter": 1.0}, "jitter is 1.0"),
-        ({"batch_size": 4, "jitter": -0.1}, "jitter is -0.1"),
     ],
 )
 def test_a_setting_that_means_nothing_is_refused(setting, message):
     with pytest.raises(InputError, match=message):
-        EmotionBatchSampler(*corpus([4]), **setting)
+        LengthBatchSampler(*corpus([4]), **setting)
 
 
-def test_lists_of_different_lengths_are_refused():
-    with pytest.raises(InputError, match="2 durations, 3 emotions and 2"):
-        EmotionBatchSampler([1.0, 2.0], ["a"] * 3, ["eng"] * 2, 2)
-    with pytest.raises(InputError, match="no utterance"):
-        EmotionBatchSampler([], [], [], 2)
-
-
-def test_an_emotion_that_has_no_pairs_is_named(caplog):
-    EmotionBatchSampler(*corpus([1, 5, 1]), 4)
-    assert "one utterance only" in caplog.text
-    assert "e0, e2" in caplog.text
-
-
-def test_an_odd_batch_size_is_used_up_to_the_even_one_below(caplog):
-    sampler = EmotionBatchSampler(*corpus([8, 8]), 5)
-    assert "batches of up to 4 utterances over all processes, not 5" in (
-        caplog.text
-    )
-    assert [len(batch) for batch in sampler] == [4, 4, 4, 4]
+@pytest.mark.parametrize("n_durations", [0, 2])
+def test_lists_of_different_lengths_are_refused(n_durations):
+    with pytest.raises(InputError, match=f"{n_durations} durations and 3 "):
+        LengthBatchSampler([1.0] * n_durations, ["a"] * 3, 2)
