@@ -272,6 +272,9 @@ def _age(checkpoint):
     return checkpoint.meta.get("number", 0), checkpoint.meta["unixtime"]
 
 
+_TORCH_WRITERS = ("inline_container", "PytorchStreamWriter")
+
+
 def _unwritten(error):
     """Why a file could not be written; None if that is not it."""
     if isinstance(error, OSError):
@@ -280,7 +283,8 @@ def _unwritten(error):
     text = str(error)
     if "I/O error: " in text:
         return text.partition("I/O error: ")[2]
-    if "inline_container" in text or "PytorchStreamWriter" in text:
+    # "IoError" is what older releases of safetensors say
+    if any(name in text for name in ("IoError", *_TORCH_WRITERS)):
         return "a file could not be written whole, the disk is full"
     return None
 
