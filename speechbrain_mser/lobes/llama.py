@@ -153,6 +153,7 @@ class EmotionLLaMA(DataOnly, LLaMA):
             add_adapters(self.model, lora_rank)
         if activation_checkpointing:
             _checkpoint_layers(self.model)
+        self.model.get_output_embeddings().register_forward_pre_hook(_in_a_row)
 
     def _from_pretrained(self, source, dtype, **kwargs):
         del kwargs  # where the parent would look for it
@@ -449,6 +450,17 @@ def _own_name(unused, name):
     """A weight's name without what it is a part of; None if it isn't used."""
     bare = re.sub(r"^(model\.)+", "", name)
     return None if {name, bare} & unused else bare
+
+
+def _in_a_row(head, inputs):
+    """The last positions' states as the head multiplies them at once.
+
+    They are a view of all positions' states; of such a view PyTorch makes a
+    batch of small products with a frozen matrix, and copies the matrix for
+    each of them.
+    """
+    del head
+    return tuple(states.contiguous() for states in inputs)
 
 
 def _checkpoint_layers(model):

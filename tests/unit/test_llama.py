@@ -786,6 +786,19 @@ def test_a_model_without_llamas_interface_is_refused(folder, tmp_path):
         EmotionLLaMA(tmp_path)
 
 
+def test_the_head_is_multiplied_once_for_a_batch(llama, audio):
+    # A view of some positions would make PyTorch copy the head for each row.
+    whole = []
+    hook = llama.model.get_output_embeddings().register_forward_pre_hook(
+        lambda head, inputs: whole.append(inputs[0].is_contiguous())
+    )
+    llama.loss(audio, ["happy"] * len(audio))
+    llama.score(audio, ["happy", "sad"])
+    hook.remove()
+    assert len(whole) >= 2
+    assert all(whole)
+
+
 def test_an_unknown_dtype_is_named(folder):
     with pytest.raises(InputError, match="frozen_dtype is 'int4', expected"):
         EmotionLLaMA(folder, dtype="int4")
