@@ -233,6 +233,14 @@ def test_a_node_that_is_lost_costs_no_shard(cluster, begin, mischief, calm):
     assert audio(work) == calm()
 
 
+def is_agent(process):
+    """One of Ray's, by its name, or in older releases by its script."""
+    scripts = ("/agent.py", "/agent/main.py")
+    return process.name().endswith("Agent") or any(
+        word.endswith(scripts) for word in process.cmdline()
+    )
+
+
 def test_a_ray_of_its_own_ends_with_its_driver(begin, mischief, tmp_path):
     pytest.importorskip("ray")
     drivers = {}
@@ -253,9 +261,7 @@ def test_a_ray_of_its_own_ends_with_its_driver(begin, mischief, tmp_path):
             wait_for_workers(driver, noted)
             family = psutil.Process(driver.pid).children(recursive=True)
             # They look after their node twice a minute, and go then
-            families[sent] = [
-                p for p in family if not p.name().endswith("Agent")
-            ]
+            families[sent] = [p for p in family if not is_agent(p)]
     finally:
         for sent, (driver, _) in drivers.items():
             # Ctrl-C is for the whole group
