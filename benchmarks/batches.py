@@ -52,7 +52,7 @@ def cut(order, batch_size):
 def padding(durations, batches):
     """Seconds computed for nothing, per second of speech."""
     padded = sum(durations[batch].max() * len(batch) for batch in batches)
-    return padded / sum(durations[batch].sum() for batch in batches) - 1
+    return float(padded / sum(durations[b].sum() for b in batches)) - 1
 
 
 def check(data, batches):
