@@ -164,7 +164,7 @@ def test_without_a_calibration_asking_for_one_says_what_to_do(
     run_script, flags, capsys
 ):
     recognizer = EmotionRecognizer.from_hparams(flags["recognizer"])
-    with pytest.raises(InputError, match=r"calibrate\.py"):
+    with pytest.raises(InputError, match="calibrate it on validation data"):
         recognizer.recognize_batch(
             torch.randn(1, 8000), calibration="temperature"
         )
