@@ -6,12 +6,12 @@ import torch
 from speechbrain import Stage
 from torch import nn
 
-from speechbrain_mser.dataio.cached_encoding import NO_SCORE, encode_batch
+from speechbrain_mser.dataio.cached_encoding import encode_batch
 from speechbrain_mser.distributed import gather_ranks, sum_over_ranks
 from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.evaluation.metrics import emotion_metrics
-from speechbrain_mser.finite import finite_rows
+from speechbrain_mser.finite import NO_SCORE, finite_rows
 from speechbrain_mser.termination import Terminated
 from speechbrain_mser.training.loop import TrainingLoop
 from speechbrain_mser.training.statistics import (

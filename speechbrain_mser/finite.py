@@ -4,6 +4,17 @@ import torch
 
 from speechbrain_mser.errors import InputError
 
+# Of an utterance that could be read and not be encoded,
+NOT_FINITE = (
+    "the encoder's features are not finite; an encoder in float16 may need "
+    "frozen_dtype bfloat16 or float32"
+)
+# and of one that could be encoded and not be recognised.
+NO_SCORE = (
+    "the model's numbers are not finite: its weights are damaged, or an LLM in "
+    "float16 needs frozen_dtype bfloat16 or float32"
+)
+
 
 def finite_rows(tensor):
     """Which rows of a tensor hold neither NaN nor infinity.

@@ -10,23 +10,12 @@ from speechbrain_mser.dataio.bad_utterances import BadUtterances
 from speechbrain_mser.dataio.batching import pad_together
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.features.store import FeatureStore
-from speechbrain_mser.finite import finite_rows
+from speechbrain_mser.finite import NOT_FINITE, finite_rows
 
 logger = get_logger(__name__)
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
 REFUSE = BadUtterances("stop")
-
-# Of an utterance that could be read and not be encoded,
-NOT_FINITE = (
-    "the encoder's features are not finite; an encoder in float16 may need "
-    "frozen_dtype bfloat16 or float32"
-)
-# and of one that could be encoded and not be recognised.
-NO_SCORE = (
-    "the model's numbers are not finite: its weights are damaged, or an LLM in "
-    "float16 needs frozen_dtype bfloat16 or float32"
-)
 
 
 def open_store(encoder, features, feature_folder, feature_dtype):

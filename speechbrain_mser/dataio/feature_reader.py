@@ -6,16 +6,13 @@ from tqdm import tqdm
 
 from speechbrain_mser.dataio.bad_utterances import BadUtterance
 from speechbrain_mser.dataio.batching import collate, make_dataset
-from speechbrain_mser.dataio.cached_encoding import (
-    NO_SCORE,
-    REFUSE,
-    encode_batch,
-)
+from speechbrain_mser.dataio.cached_encoding import REFUSE, encode_batch
 from speechbrain_mser.dataio.loader_workers import (
     named_failures,
     outlive_termination,
 )
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.finite import NO_SCORE
 
 
 class FeatureReader:

@@ -6,13 +6,12 @@ from speechbrain.utils.fetching import FetchConfig
 
 from speechbrain_mser.dataio.audio import check_signal, load_audio
 from speechbrain_mser.dataio.audio_limits import AudioError
-from speechbrain_mser.dataio.cached_encoding import NO_SCORE, NOT_FINITE
 from speechbrain_mser.devices import with_device
 from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.evaluation import calibration as calibrations
 from speechbrain_mser.files.fingerprints import weights_digest
-from speechbrain_mser.finite import finite_rows
+from speechbrain_mser.finite import NO_SCORE, NOT_FINITE, finite_rows
 from speechbrain_mser.inference.adaptation import Adaptation
 from speechbrain_mser.inference.folder import (
     SETTINGS_FILE,
