@@ -45,7 +45,10 @@ class FullLogitsLLaMA(EmotionLLaMA):
         targets = [self.word_tokens(word) for word in words]
         longest = max(map(len, targets))
         padded = torch.tensor(
-            [t + [self.end_token] * (longest - len(t)) for t in targets]
+            [
+                t + [self._around().end_token] * (longest - len(t))
+                for t in targets
+            ]
         )
         labels = torch.tensor(
             [t + [-100] * (longest - len(t)) for t in targets]

@@ -27,6 +27,7 @@ import torch
 from report import RESULTS, Row, in_turns, median_ratio, report
 from tqdm import tqdm
 
+from speechbrain_mser.features.records import RECORD_VERSION
 from speechbrain_mser.features.store import FeatureStore
 
 # 4 s of speech
@@ -140,7 +141,7 @@ def reading(name, shape, megabytes, repeats):
 
 def large_store(count):
     """Folder of a store with the files of so many utterances; made once."""
-    folder = RESULTS / f"feature_store_{count}"
+    folder = RESULTS / f"feature_store_v{RECORD_VERSION}_{count}"
     if folder.exists():
         return folder
     partial = folder.with_suffix(".partial")

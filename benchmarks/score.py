@@ -122,7 +122,7 @@ def decode(llama, audio):
         min_new_tokens=NEW_TOKENS,
         max_new_tokens=NEW_TOKENS,
         do_sample=False,
-        pad_token_id=llama.end_token,
+        pad_token_id=llama._around().end_token,
     )
 
 

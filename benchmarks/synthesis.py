@@ -63,6 +63,7 @@ def pretend_finished(plan, folder, settings):
     scratch = folder / "scratch"
     scratch.mkdir(parents=True)
     translations = SynthesisFolder(folder, plan.description, settings)
+    translations.begin()
     for shard in plan.shards.itertuples():
         translations.finish(
             scratch, {"shard": shard.name}, [row] * shard.utterances
