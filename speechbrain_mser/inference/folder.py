@@ -319,6 +319,8 @@ def build_recognizer(folder, settings, pretrained_folder):
         window=settings["encoder_window"],
         pad_to_30s=settings["pad_to_30s"],
         mean_over_time=settings["mean_over_time"],
+        trim_silence=settings["trim_silence"],
+        speech_level=settings["speech_level"],
         dtype=settings["frozen_dtype"],
     )
     llm = EmotionLLaMA(

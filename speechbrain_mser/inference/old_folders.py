@@ -23,6 +23,8 @@ encoder: !apply:speechbrain_mser.lobes.build_encoder
   window: !ref <encoder_window>
   pad_to_30s: !ref <pad_to_30s>
   mean_over_time: !ref <mean_over_time>
+  trim_silence: !ref <trim_silence>
+  speech_level: !ref <speech_level>
   dtype: !ref <frozen_dtype>
 llm: !new:speechbrain_mser.lobes.llama.EmotionLLaMA
   source: !ref <llama_hub>
@@ -88,6 +90,8 @@ _LATER = {
     "window",
     "layer_join",
     "mean_over_time",
+    "trim_silence",
+    "speech_level",
     "activation_checkpointing",
     "emotion_words",
     "prompt_before",

@@ -95,11 +95,15 @@ def _or_null(setting):
     )
 
 
-def _is_fraction(value):
-    return (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and 0 <= value <= 1  # nor NaN
+def _number(least, most, default=REQUIRED):
+    return Setting(
+        f"a number from {least} to {most}",
+        lambda value: (
+            isinstance(value, (int, float))
+            and not isinstance(value, bool)
+            and least <= value <= most  # nor NaN
+        ),
+        default,
     )
 
 
@@ -149,6 +153,8 @@ SETTINGS = {
     "encoder_window": _whole(1, LONGEST_WINDOW, default=30),
     "layer_join": _one_of(LAYER_JOINS, default="mix"),
     "mean_over_time": _yes_or_no(default=False),
+    "trim_silence": _or_null(_number(1, 100, default=None)),
+    "speech_level": _or_null(_number(-100, 0, default=None)),
     "pad_to_30s": _yes_or_no(),
     "prompt": _text(20_000),
     "prompt_before": _text(20_000, default=""),
@@ -169,7 +175,7 @@ SETTINGS = {
     "qformer_heads": _or_null(_whole(1, 4096)),
     "qformer_ffn": _or_null(_whole(1, 1_000_000)),
     "cross_attention_every": _whole(1, 1000),
-    "dropout": Setting("a number from 0 to 1", _is_fraction),
+    "dropout": _number(0, 1),
     "standardize": _yes_or_no(),
 }
 # Settings of the user and the machine, which no folder can make: where the

@@ -4,6 +4,7 @@ import pydoc
 
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.lobes.encoder import FrozenEncoder, find_encoder
+from speechbrain_mser.lobes.front_end import FrontEnd
 from speechbrain_mser.lobes.linear import LinearConnector
 from speechbrain_mser.lobes.qformer import EmotionQFormer
 from speechbrain_mser.lobes.speech_encoder import SpeechEncoder
@@ -19,6 +20,8 @@ def build_encoder(
     mean_over_time=False,
     dtype="float32",
     encoder_class=None,
+    trim_silence=None,
+    speech_level=None,
 ):
     """The encoder that a model's own configuration asks for.
 
@@ -36,6 +39,9 @@ def build_encoder(
     encoder_class : str, optional
         The dotted name of a `FrozenEncoder` of one's own, built with the
         other arguments.
+    trim_silence, speech_level : float, optional
+        As for `FrontEnd`, through which every utterance goes before the
+        encoder; with neither, it hears the utterance as it is.
 
     Returns
     -------
@@ -56,10 +62,10 @@ def build_encoder(
         "dtype": dtype,
     }
     if encoder_class is None:
-        kind = find_encoder(source, save_path)[1].model_type
+        kind, own = find_encoder(source, save_path)[1].model_type, SpeechEncoder
         if kind == "whisper":
-            return WhisperEncoder(**shared, pad_to_30s=pad_to_30s)
-        own = SpeechEncoder
+            own = WhisperEncoder
+            shared["pad_to_30s"] = pad_to_30s
     else:
         kind, own = encoder_class, pydoc.locate(encoder_class)
         if not isinstance(own, type) or not issubclass(own, FrozenEncoder):
@@ -68,9 +74,12 @@ def build_encoder(
                 "of a FrozenEncoder (speechbrain_mser.lobes.encoder) in a "
                 "module that Python finds"
             )
-    if pad_to_30s:
+    if pad_to_30s and own is not WhisperEncoder:
         raise InputError(f"pad_to_30s is for a Whisper; {source} is a {kind}")
-    return own(**shared)
+    encoder = own(**shared)
+    if trim_silence is not None or speech_level is not None:
+        encoder.front_end = FrontEnd(trim_silence, speech_level)
+    return encoder
 
 
 def build_connector(

@@ -75,7 +75,7 @@ class FrozenEncoder(nn.Module):
     `freeze`; it computes `hidden_states` and says in `settings` what else
     its features depend on. Cutting long utterances into windows, passing
     pieces of like length together, choosing layers and averaging are done
-    here.
+    here, and so is what its ``front_end`` makes of a waveform before.
 
     Arguments
     ---------
@@ -109,6 +109,8 @@ class FrozenEncoder(nn.Module):
 
     # To be raised when the same audio and weights give other features.
     version = 1
+    # A `FrontEnd`, which every utterance goes through first.
+    front_end = None
 
     def __init__(
         self,
@@ -190,6 +192,8 @@ class FrozenEncoder(nn.Module):
         # Only where it is asked for: what was stored before stays valid.
         if self.mean_over_time:
             described["mean_over_time"] = True
+        if self.front_end is not None:
+            described["front_end"] = self.front_end.settings()
         return described
 
     @torch.no_grad()
@@ -210,11 +214,18 @@ class FrozenEncoder(nn.Module):
             several layers; zero beyond an utterance's length. With
             ``mean_over_time`` one frame, in float32.
         lens : torch.Tensor
-            ``[batch]``, relative lengths in frames.
+            ``[batch]``, relative lengths in frames of what the front end left.
         """
         if wav_lens is None:
             wav_lens = torch.ones(len(wavs), device=wavs.device)
-        pieces, frames, places, totals = self._cut(wavs, wav_lens)
+        lengths = (wav_lens * wavs.shape[1]).round().long().clamp(min=1)
+        utterances = [
+            wav[:length]
+            for wav, length in zip(wavs, lengths.tolist(), strict=True)
+        ]
+        if self.front_end is not None:
+            utterances = [self.front_end(wav) for wav in utterances]
+        pieces, frames, places, totals = self._cut(utterances)
         longest = max(totals)
         features = self.like_weights.new_zeros(
             len(wavs), self.n_output_layers, longest, self.hidden_size
@@ -270,7 +281,7 @@ class FrozenEncoder(nn.Module):
         rest = samples - self.samples_of_frame
         return 1 + max(rest, 0) // self.samples_per_frame
 
-    def _cut(self, wavs, wav_lens):
+    def _cut(self, utterances):
         """Utterances cut into windows of equal length that fit the model.
 
         Returns
@@ -288,14 +299,13 @@ class FrozenEncoder(nn.Module):
         hop = self.samples_per_frame
         # A window's last frame hears a little of the next one.
         beyond = max(self.samples_of_frame - hop, 0)
-        lengths = (wav_lens * wavs.shape[1]).round().long().clamp(min=1)
-        for row, length in enumerate(lengths.tolist()):
-            total = self._count_frames(length)
+        for row, wav in enumerate(utterances):
+            total = self._count_frames(len(wav))
             size = -(-total // -(-total // self.max_frames))
             for first in range(0, total, size):
                 last = min(first + size, total)
-                end = length if last == total else last * hop + beyond
-                pieces.append(wavs[row, first * hop : end])
+                end = len(wav) if last == total else last * hop + beyond
+                pieces.append(wav[first * hop : end])
                 frames.append(last - first)
                 places.append((row, slice(first, last)))
             totals.append(total)

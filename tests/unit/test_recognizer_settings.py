@@ -37,6 +37,8 @@ GOOD = {
     "encoder_window": 30,
     "layer_join": "mix",
     "mean_over_time": False,
+    "trim_silence": 35.0,
+    "speech_level": -26,
     "pad_to_30s": False,
     "prompt": "Which emotion?",
     "prompt_before": "",
@@ -61,6 +63,8 @@ GOOD = {
 OLD_GOOD = {
     **GOOD,
     "emotion_words": {},
+    "trim_silence": None,
+    "speech_level": None,
     "untrained_words": [],
     "connector_digest": None,
 }
@@ -143,6 +147,8 @@ def test_a_value_that_does_not_fit_is_refused(name, value):
         return  # the last one
     if name == "emotion_words" and value == {}:
         return  # all are said as they are
+    if (name, value) in [("trim_silence", 1.5), ("speech_level", -1)]:
+        return  # decibels
     with pytest.raises(InputError, match=name) as error:
         check_settings({**GOOD, name: value}, "x")
     assert len(str(error.value)) < 1000
@@ -187,6 +193,7 @@ def test_a_missing_setting_is_named_and_later_ones_have_a_default():
         fewer = {k: v for k, v in GOOD.items() if k != name}
         later = ("layer_join", "mean_over_time", "activation_checkpointing")
         later += ("emotion_words", "encoder_window")
+        later += ("trim_silence", "speech_level")
         if name in (*later, "prompt_before", "chat_template"):
             assert check_settings(fewer, "x")[name] == setting.default
         else:

@@ -37,6 +37,7 @@ ROW_KEYS = {"name", "group", "stage", "after", "settings", "paper"}
 ENCODER = (
     *("whisper_hub", "frozen_dtype"),
     *("encoder_layers", "pad_to_30s", "mean_over_time"),
+    *("trim_silence", "speech_level"),
 )
 UTTERANCES = (
     *("corpora", "languages", "label_words"),
