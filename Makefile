@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-m5ser ablation real loco loco-linear loco-qformer bench bench-gpu test test-oldest wheel docs lint format clean
+.PHONY: help install models demo demo-m5ser ablation real loco loco-linear loco-qformer bench bench-gpu test test-oldest wheel docs lint format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | \
@@ -30,6 +30,9 @@ $(INSTALLED): setup.py
 	$(BIN)/pip install --quiet torch==$(TORCH) torchaudio==$(TORCHAUDIO) -e '.[demo,dev,docs]'
 	$(BIN)/python -m speechbrain_mser mend-torchaudio
 	touch $@
+
+models: install ## Real frozen models (370 MB on disk), for what is not a toy
+	$(BIN)/python recipes/M5SER/models.py
 
 demo: install ## Both stages and zero-shot evaluation on a spoken toy corpus
 	$(BIN)/python recipes/M5SER/experiments/demo.py

@@ -130,6 +130,31 @@ def file_digest(path):
     return digest.digest()
 
 
+def file_sha256(path):
+    """What other people say is in a file.
+
+    Arguments
+    ---------
+    path : str or path-like
+        The file.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+
+    Raises
+    ------
+    OSError
+        It cannot be read.
+    """
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def file_identity(path):
     """A file's path, size and times: another one when its content changes.
 

@@ -1,6 +1,7 @@
 """Where frozen models come from, and the proof that they were loaded.
 
-A model is a hub name or a folder. Without a network the libraries' errors
+A model is a hub name, a folder, a GGUF file, or an open model's name
+(`speechbrain_mser.models.registry`). Without a network the libraries' errors
 speak of connections; a user needs to know which file was wanted and which
 setting takes a folder. And where a folder's weights have other names than the
 model's, transformers fills the model with random numbers and says so in a
@@ -25,6 +26,8 @@ from transformers.utils import logging as transformers_logging
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.lobes.no_remote_code import explained, refuse_code
 from speechbrain_mser.lobes.weight_files import check_weights, weight_files
+from speechbrain_mser.models.gguf import SUFFIX, convert_kept
+from speechbrain_mser.models.registry import PREFIX, find_open_model
 
 logger = get_logger(__name__)
 
@@ -48,7 +51,8 @@ def find_model(source, save_path, role, setting, files=("config.json",)):
     Arguments
     ---------
     source : str
-        A hub name or a folder.
+        A hub name, a folder, a GGUF file (or a folder with one), or the name
+        of an open model.
     save_path : str
         The folder in which the hub's files are kept.
     role : str
@@ -78,7 +82,11 @@ def find_model(source, save_path, role, setting, files=("config.json",)):
     """
     what = f"{role} ({setting})"
     folder = Path(source)
-    if not is_folder(source):
+    if str(source).startswith(PREFIX):
+        folder = find_open_model(source, what)
+    elif path := _find_gguf(source, what):
+        folder = convert_kept(path, what)
+    elif not is_folder(source):
         if folder.is_absolute() or str(source).startswith("."):
             raise InputError(f"{what}: there is no folder {source}")
         caches = (save_path or constants.HF_HUB_CACHE, constants.HF_HUB_CACHE)
@@ -127,6 +135,23 @@ def is_folder(name):
         raise InputError(f"{name}: {error.strerror}") from None
     except (OSError, ValueError):
         return False
+
+
+def _find_gguf(source, what):
+    """The GGUF file that a name means, itself or its folder; or None."""
+    path = Path(source)
+    if not is_folder(source):
+        named = path.suffix.lower() == SUFFIX
+        return path if named and path.is_file() else None
+    paths = sorted(path.glob(f"*{SUFFIX}"))
+    if not paths or weight_files(path):
+        return None
+    if len(paths) > 1:
+        raise InputError(
+            f"{what}: the folder {source} holds {len(paths)} GGUF files; name "
+            f"one of them, for example {paths[0]}"
+        )
+    return paths[0]
 
 
 def _kept(source, cache, files):

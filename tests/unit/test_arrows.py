@@ -8,8 +8,8 @@ ROOT = Path(__file__).resolve().parents[2]
 ROOMS = (
     *("torchaudio_extension", "termination", "errors", "spelling", "emotions"),
     *("devices", "finite", "distributed", "job_array", "files", "settings"),
-    *("losses", "lobes", "features", "dataio", "preparation", "evaluation"),
-    *("training", "brain", "inference", "synthesis"),
+    *("losses", "models", "lobes", "features", "dataio", "preparation"),
+    *("evaluation", "training", "brain", "inference", "synthesis"),
 )
 ABOVE = ("__main__",)
 

@@ -1,0 +1,188 @@
+"""LLMs out of GGUF files, into what transformers reads.
+
+transformers takes the numbers out of their quantisation; a model that knows
+nothing of it takes them over and is saved like any other.
+"""
+
+import os
+import shutil
+import tempfile
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from speechbrain_mser.errors import InputError
+from speechbrain_mser.files.atomic import write_text
+from speechbrain_mser.files.fingerprints import file_identity, file_sha256
+from speechbrain_mser.models.gguf_header import GGUFHeader
+from speechbrain_mser.models.kept import make_once, models_folder
+
+SUFFIX = ".gguf"
+# Raised when the same file becomes other numbers.
+VERSION = 1
+# What GGML calls float32, float16, float64 and bfloat16.
+_NOT_QUANTISED = {0, 1, 28, 30}
+
+
+def convert_kept(path, what):
+    """The folder of a GGUF file's model, converted once.
+
+    Known by its content, wherever the file lies and whatever it is called.
+
+    Arguments
+    ---------
+    path : path-like
+        The file.
+    what : str
+        The model and its setting, for messages.
+
+    Returns
+    -------
+    pathlib.Path
+        In `models_folder`.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read or converted, or its model not be kept.
+    """
+    try:
+        digest = _digest(path)
+    except OSError as error:
+        raise InputError(f"{what}: {path}: {error.strerror}") from None
+    return make_once(
+        f"gguf/{digest[:32]}-{VERSION}",
+        lambda folder, fetched: convert(path, folder, what),
+        {"gguf": os.fsdecode(os.path.basename(path)), "sha256": digest},
+        what,
+    )
+
+
+def _digest(path):
+    """SHA-256 of a file, read again only when the file has changed."""
+    identity = file_identity(path).hex()
+    note = models_folder() / "gguf" / f".{identity}"
+    if note.is_file():
+        return note.read_text(encoding="ascii")
+    digest = file_sha256(path)
+    # Where nothing may be written it is read again
+    with suppress(OSError):
+        write_text(note, digest)
+    return digest
+
+
+def convert(path, folder, what):
+    """Write a GGUF file's LLM where transformers finds it.
+
+    What is stored in floating point keeps its values. Matrices that were
+    quantised become float16 where that does not hold them: it is off by 1/4096
+    of a value at most, less than a hundredth of a step of 4 bits (bfloat16
+    would be off by eight times that).
+
+    Arguments
+    ---------
+    path : path-like
+        The file.
+    folder : pathlib.Path
+        Gets configuration, tokenizer and weights.
+    what : str
+        The model, for messages.
+
+    Raises
+    ------
+    InputError
+        The file is damaged, holds something else, or transformers cannot
+        take its numbers out; the package gguf is missing.
+    """
+    header = _read_header(path, what)
+    try:
+        config, tokenizer, model = _load(path)
+    # A stranger's file, and the readers of three libraries.
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0] or repr(error)
+        raise InputError(
+            f"{what}: {path} cannot be converted: {reason}"
+        ) from error
+    rounded = not header.types <= _NOT_QUANTISED
+    weights = {
+        name: _as_small_as_can_be(weight, rounded)
+        for name, weight in model.state_dict().items()
+    }
+    with torch.device("meta"):
+        fresh = AutoModelForCausalLM.from_config(config)
+    fresh.load_state_dict(weights, assign=True)
+    fresh.tie_weights()
+    fresh.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _read_header(path, what):
+    try:
+        header = GGUFHeader(path)
+    except ImportError:
+        raise InputError(
+            f"{what}: {path} is a GGUF file, which needs the package gguf: "
+            "pip install gguf"
+        ) from None
+    if header.values.get("split.count", 1) > 1:
+        raise InputError(
+            f"{what}: {path} is one of {header.values['split.count']} parts "
+            "of a model; join them with llama-gguf-split --merge"
+        )
+    architecture = header.values.get("general.architecture")
+    layers = header.values.get(f"{architecture}.block_count", 0)
+    if not isinstance(layers, int) or layers > header.n_tensors:
+        raise InputError(
+            f"{what}: {path} says that it has {layers} layers, in "
+            f"{header.n_tensors} tensors"
+        )
+    return header
+
+
+def _load(path):
+    """Configuration, tokenizer and model, in float32."""
+    path = Path(path).absolute()
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        with tempfile.TemporaryDirectory() as alone:
+            # Nothing that lies beside it is read.
+            _link(path, Path(alone) / "model.gguf")
+            config, tokenizer, (model, report) = (
+                load(alone, gguf_file="model.gguf", trust_remote_code=False)
+                for load in (
+                    AutoConfig.from_pretrained,
+                    AutoTokenizer.from_pretrained,
+                    partial(
+                        AutoModelForCausalLM.from_pretrained,
+                        dtype=torch.float32,
+                        output_loading_info=True,
+                    ),
+                )
+            )
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+    for kind in ("missing_keys", "mismatched_keys", "error_msgs"):
+        if report[kind]:
+            raise ValueError(f"{kind}: {min(report[kind], key=str)}")
+    return config, tokenizer, model
+
+
+def _link(path, link):
+    try:
+        link.symlink_to(path)
+    except OSError:  # Windows asks for a right
+        shutil.copyfile(path, link)
+
+
+def _as_small_as_can_be(weight, rounded):
+    """The values in the smallest dtype that holds them."""
+    for dtype in (torch.bfloat16, torch.float16):
+        if weight.to(dtype).to(weight.dtype).equal(weight):
+            return weight.to(dtype)
+    half = weight.to(torch.float16)
+    return half if rounded and half.isfinite().all() else weight

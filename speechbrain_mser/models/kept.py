@@ -1,0 +1,179 @@
+"""Where converted models are kept: a folder each, whole or not there."""
+
+import errno
+import json
+import os
+import shutil
+import stat
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from speechbrain.utils.logger import get_logger
+
+from speechbrain_mser.errors import InputError
+from speechbrain_mser.files.atomic import PARTIAL, to_disk
+from speechbrain_mser.files.fingerprints import file_sha256
+from speechbrain_mser.files.tables import read_json
+
+logger = get_logger(__name__)
+
+# The environment variable that moves all of them.
+PLACE = "MSER_MODELS"
+# What a folder is made of; written last.
+CARD = "made_of.json"
+_WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
+
+
+def models_folder():
+    """The user's own cache of converted models.
+
+    Returns
+    -------
+    pathlib.Path
+        ``$MSER_MODELS`` if that is set, else ``speechbrain_mser/models`` in
+        ``$XDG_CACHE_HOME`` or ``~/.cache``.
+
+    Example
+    -------
+    >>> monkeypatch = getfixture("monkeypatch")
+    >>> monkeypatch.setenv("MSER_MODELS", "/models")
+    >>> models_folder()
+    PosixPath('/models')
+    """
+    if place := os.environ.get(PLACE):
+        return Path(place).expanduser()
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "speechbrain_mser" / "models"
+
+
+def make_once(name, fill, card, what):
+    """A folder of this cache; made if it is not there.
+
+    Whoever comes second, in this process or another, waits and finds it. It
+    appears under its name when all of it is on the disk.
+
+    Arguments
+    ---------
+    name : str
+        Its name, below `models_folder`.
+    fill : callable
+        Gets an empty folder, and one in which it may keep what is worth
+        keeping should it be interrupted; removed when all is done.
+    card : dict
+        What it is made of; the files' hashes go to it.
+    what : str
+        The model, for messages.
+
+    Returns
+    -------
+    pathlib.Path
+        The folder.
+
+    Raises
+    ------
+    InputError
+        The disk is full, or nothing may be written there.
+    """
+    folder = models_folder() / name
+    if is_made(folder):
+        return folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(folder, what):
+            if not is_made(folder):
+                _make(folder, fill, card)
+    except OSError as error:
+        raise InputError(
+            f"{what}: it cannot be kept in {models_folder()}: "
+            f"{error.strerror or error} ({error.filename or folder}); make "
+            f"room there, or name another place in the environment's {PLACE}"
+        ) from error
+    return folder
+
+
+def is_made(folder):
+    """Whether a folder of this cache is whole, by its card.
+
+    Arguments
+    ---------
+    folder : pathlib.Path
+        Any.
+
+    Returns
+    -------
+    bool
+        It is.
+    """
+    return (folder / CARD).is_file()
+
+
+def damaged_files(folder):
+    """The files of a finished folder that are not what was written.
+
+    Arguments
+    ---------
+    folder : pathlib.Path
+        One that `make_once` made.
+
+    Returns
+    -------
+    list of str
+        Names; empty for a whole one.
+    """
+    try:
+        hashes = read_json(folder / CARD)["files"].items()
+    except (InputError, KeyError, AttributeError):
+        return [CARD]
+    return [
+        name
+        for name, sha256 in hashes
+        if not (folder / name).is_file() or file_sha256(folder / name) != sha256
+    ]
+
+
+@contextmanager
+def _alone(folder, what):
+    """No two processes make one folder."""
+    lock = FileLock(
+        folder.with_name(f".{folder.name}.lock"), fallback_to_soft=False
+    )
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        logger.info("%s: another process makes it; waiting", what)
+        lock.acquire()
+    except OSError as error:
+        if error.errno not in _WITHOUT_LOCKS:
+            raise
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _make(folder, fill, card):
+    partial = folder.with_name(f"{PARTIAL}{folder.name}")
+    fetched = folder.with_name(f".fetched-{folder.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir()
+        fetched.mkdir(exist_ok=True)
+        fill(partial, fetched)
+        made = sorted(partial.iterdir())
+        files = {path.name: file_sha256(path) for path in made}
+        text = json.dumps({**card, "files": files}, indent=2)
+        (partial / CARD).write_text(text + "\n", encoding="utf-8")
+        for path in made:
+            # Some writers (safetensors) let nobody else read
+            path.chmod(stat.S_IMODE(partial.stat().st_mode) & 0o666)
+        for path in (*made, partial / CARD, partial):
+            to_disk(path)
+        # One without its card, or a damaged one
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(partial, folder)
+        to_disk(folder.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(fetched, ignore_errors=True)
