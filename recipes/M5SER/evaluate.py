@@ -13,11 +13,12 @@ calibrated (calibrate.py), <set>/reliability.png and .pdf.
 """
 
 import json
+import statistics
 import sys
 from pathlib import Path
 
 from protocols import read_sets
-from recognition import check_adaptation, load_recognizers
+from recognition import load_recognizers, read_adaptation
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_mser.errors import InputError, exits_on_input_error
@@ -34,8 +35,10 @@ from speechbrain_mser.evaluation.intervals import (
     speakers_to_draw,
 )
 from speechbrain_mser.evaluation.metrics import (
+    FIGURES,
     confusion_matrix,
     emotion_metrics,
+    mean_metrics,
 )
 from speechbrain_mser.evaluation.reliability import calibration
 from speechbrain_mser.evaluation.report import evaluation_report, read_published
@@ -83,48 +86,73 @@ def read_others(hparams_file, settings):
     return read_published(folder / settings["published"])
 
 
-def score(test_set, table, log_probs):
-    """The metrics of a set, and its predictions."""
-    labels = test_set.labels
-    predictions = [labels[k] for k in log_probs.argmax(-1).tolist()]
-    references = table.emotion.tolist()
-    return (
-        emotion_metrics(references, predictions, labels, test_set.ua_over),
-        predictions,
+def said(test_set, log_probs):
+    """The most probable label of every utterance."""
+    return [test_set.labels[k] for k in log_probs.argmax(-1).tolist()]
+
+
+def score(test_set, table, log_probs, settings=None):
+    """The metrics of a set as it was recognised once, with intervals."""
+    what = (
+        table.emotion.tolist(),
+        said(test_set, log_probs),
+        test_set.labels,
+        test_set.ua_over,
     )
-
-
-def measure(test_set, table, log_probs, settings):
-    """A set's metrics and intervals, ready for JSON, and its predictions."""
-    labels, references = test_set.labels, table.emotion.tolist()
-    metrics, predictions = score(test_set, table, log_probs)
-    metrics["calibration"] = calibration(log_probs, references, labels)
-    if settings["resamples"]:
+    metrics = emotion_metrics(*what)
+    if settings and settings["resamples"]:
         metrics["intervals"] = bootstrap_intervals(
-            references,
-            predictions,
-            labels,
-            test_set.ua_over,
+            *what,
             speakers_to_draw(table),
             settings["resamples"],
             settings["level"],
             settings["seed"],
         )
+    return metrics
+
+
+def measure(test_set, table, log_probs, settings):
+    """A set's metrics, means over all draws, ready for JSON."""
+    draws = [score(test_set, table, one, settings) for one in log_probs]
+    metrics = mean_metrics(draws)
+    references, labels = table.emotion.tolist(), test_set.labels
+    metrics["calibration"] = calibration(log_probs[0], references, labels)
     metrics["protocol"] = test_set.protocol
-    metrics["note"] = test_set.note
-    metrics["adaptation"] = "inductive"
-    if settings["adaptation"] == "set":
-        metrics["adaptation"] = "transductive"
-        moved = "transductive: moved to the training's mean and deviation"
-        metrics["note"] = "; ".join(filter(None, [test_set.note, moved]))
+    adaptation = settings["adaptation"]
+    metrics["adaptation"] = {
+        "none": "inductive",
+        "set": "transductive",
+    }.get(adaptation, adaptation)
+    notes = [test_set.note]
+    if adaptation == "set":
+        notes.append("transductive: moved to the training's mean and deviation")
+    elif adaptation != "none":
+        metrics["draws"] = {
+            figure: [one[figure] for one in draws] for figure in FIGURES
+        }
+        notes.append(listening_note(adaptation, metrics["draws"]["UA"]))
+    metrics["note"] = "; ".join(filter(None, notes))
     metrics["unreadable"] = len(test_set.table) - len(table)
     metrics["languages"] = sorted(set(test_set.table.language))
-    return metrics, predictions
+    return metrics
+
+
+def listening_note(adaptation, each):
+    """What a reader must know of figures after listening."""
+    _, number, *by_speaker = adaptation.split(":")
+    heard = f"{number} utterances of {'each speaker' if by_speaker else 'it'}"
+    note = f"recognised after hearing {heard}, without labels"
+    if len(each) > 1:
+        note += (
+            f"; means over {len(each)} draws, between which UA has a standard "
+            f"deviation of {statistics.stdev(each):.3f}"
+        )
+    return note
 
 
 def measure_alone(test_set, table, log_probs):
-    """WA, UA, WF1 of one recogniser among several."""
-    metrics, _ = score(test_set, table, log_probs)
+    """WA, UA, WF1 of one recogniser among several, means over all draws."""
+    metrics = mean_metrics([score(test_set, table, one) for one in log_probs])
     return {name: metrics[name] for name in ("WA", "UA", "WF1")}
 
 
@@ -168,10 +196,7 @@ class Evaluation:
 
     def run(self, recognizers, count):
         """Evaluate one recogniser, or several together; return the table."""
-        mode, adapts = (
-            self.settings["calibration"],
-            check_adaptation(self.settings),
-        )
+        mode = self.settings["calibration"]
         if count == 1:
             recognizers = list(recognizers)
             self.fitted = find_calibration(recognizers[0][0], mode)
@@ -180,7 +205,10 @@ class Evaluation:
             for name, one in self.sets.items()
         }
         for name, *answers in recognize_sets(
-            self._note_words(recognizers), count, sets, adapts
+            self._note_words(recognizers),
+            count,
+            sets,
+            read_adaptation(self.settings),
         ):
             self.results[name] = self._evaluate(name, self.sets[name], *answers)
             self._write_results()
@@ -193,21 +221,20 @@ class Evaluation:
             yield recognizer, reader
 
     def _evaluate(self, name, test_set, table, raw, each):
-        """A set's metrics; its files are written."""
+        """A set's metrics; its files are written, those of the first draw."""
         labels, log_probs = test_set.labels, raw
         if self.fitted:
             mode = self.settings["calibration"]
-            log_probs = self.fitted.apply(raw, labels, mode)
-        metrics, predictions = measure(
-            test_set, table, log_probs, self.settings
-        )
+            log_probs = [self.fitted.apply(one, labels, mode) for one in raw]
+        metrics = measure(test_set, table, log_probs, self.settings)
+        predictions = said(test_set, log_probs[0])
         if len(each) > 1:
             metrics["each"] = [measure_alone(test_set, table, p) for p in each]
         metrics["published"] = self.published.get(test_set.protocol, [])
         metrics["untrained"] = [w for w in labels if w not in self.trained]
         folder, references = self.folder / name, table.emotion.tolist()
         write_predictions(
-            folder / "predictions.csv", table, predictions, log_probs, labels
+            folder / "predictions.csv", table, predictions, log_probs[0], labels
         )
         plot_confusion(
             confusion_matrix(references, predictions, labels),
@@ -219,7 +246,7 @@ class Evaluation:
         if self.fitted:
             metrics["calibrated_on_it"] = calibrated_on(self.fitted, table)
             metrics["calibrations"] = compare_calibrations(
-                self.fitted, raw, references, labels, test_set.ua_over
+                self.fitted, raw[0], references, labels, test_set.ua_over
             )
             plot_reliability(
                 metrics["calibrations"], folder / "reliability", name
@@ -241,7 +268,7 @@ def main():
     hparams_file, run_opts, overrides = read_command_line(sys.argv[1:])
     settings = read_settings(hparams_file, overrides)
     check_mode(settings["calibration"])
-    check_adaptation(settings)
+    read_adaptation(settings)
     recognizers, count = load_recognizers(settings, run_opts)
     if count > 1:
         check_alone(settings["calibration"])

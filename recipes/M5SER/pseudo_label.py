@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from corpora import prepare_manifests
-from recognition import check_adaptation, load_recognizers
+from recognition import load_recognizers, read_adaptation
 
 from speechbrain_mser.dataio.manifest import (
     read_manifest,
@@ -41,7 +41,7 @@ def main():
     """Label a corpus."""
     hparams_file, run_opts, overrides = read_command_line(sys.argv[1:])
     settings = read_settings(hparams_file, overrides)
-    adapts = check_adaptation(settings)
+    listening = read_adaptation(settings)
     check_keep(settings["keep"])
     corpus = settings["corpus"]
     labels = list(candidate_labels(settings["labels"]))
@@ -57,9 +57,9 @@ def main():
     recognizers, count = load_recognizers(settings, run_opts)
     sets = {corpus: (table, labels, table)}
     ((_, table, log_probs, _),) = recognize_sets(
-        recognizers, count, sets, adapts
+        recognizers, count, sets, listening
     )
-    said, believed = surest(even_out(log_probs), settings["keep"])
+    said, believed = surest(even_out(log_probs[0]), settings["keep"])
     emotions = dict(zip(table.ID, np.array(labels)[said], strict=True))
     chosen = set(table.ID[believed])
     (manifest,) = manifests

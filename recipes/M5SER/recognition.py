@@ -6,6 +6,7 @@ from speechbrain_mser.dataio.cached_encoding import open_store
 from speechbrain_mser.dataio.feature_reader import FeatureReader
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.inference import EmotionRecognizer
+from speechbrain_mser.inference.listening import parse_adaptation
 from speechbrain_mser.inference.settings import OWN
 
 
@@ -65,16 +66,26 @@ def load_recognizers(settings, run_opts):
     return loaded, len(sources)
 
 
-def check_adaptation(settings):
-    """Whether sets are adapted to, said before anything is loaded.
+def read_adaptation(settings):
+    """What is heard before a set is recognised, checked before all is loaded.
+
+    Arguments
+    ---------
+    settings : dict
+        Of evaluate.yaml or pseudo_label.yaml.
+
+    Returns
+    -------
+    speechbrain_mser.inference.listening.Listening or None
+        None where nothing is.
 
     Raises
     ------
     InputError
-        Another word than none or set.
+        What is asked for cannot be had.
     """
-    if settings["adaptation"] not in ("none", "set"):
-        raise InputError(
-            f"adaptation is {settings['adaptation']!r}, expected none or set"
-        )
-    return settings["adaptation"] == "set"
+    how = ("draws", "seed", "kappa_mean", "kappa_variance")
+    return parse_adaptation(
+        settings["adaptation"],
+        **{name: settings[name] for name in how if name in settings},
+    )

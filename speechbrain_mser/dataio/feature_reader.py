@@ -103,15 +103,36 @@ class FeatureReader:
                 if len(batch):
                     yield batch, *encoded
 
-    @torch.no_grad()
     def compute(self, function, table, name):
         """What a function makes of each utterance, in the table's order.
 
         Arguments
         ---------
         function : callable
-            ``(features, lens) -> [batch, ...]``; a row with NaN is no answer,
-            and its utterance a bad one.
+            ``(features, lens) -> [batch, ...]``, as for `compute_of`.
+        table, name
+            As for `compute_of`.
+
+        Returns
+        -------
+        table : pandas.DataFrame
+            Those that could be used.
+        rows : torch.Tensor
+            ``[n, ...]``, on the CPU.
+        """
+        return self.compute_of(
+            lambda _, *encoded: function(*encoded), table, name
+        )
+
+    @torch.no_grad()
+    def compute_of(self, function, table, name):
+        """The same for a function that has to know whose features they are.
+
+        Arguments
+        ---------
+        function : callable
+            ``(IDs, features, lens) -> [batch, ...]``; a row with NaN is no
+            answer, and its utterance a bad one.
         table : pandas.DataFrame
             The utterances.
         name : str
@@ -131,7 +152,7 @@ class FeatureReader:
         """
         rows = {}
         for batch, *encoded in self(table, name):
-            results = function(*encoded).cpu()
+            results = function(batch.id, *encoded).cpu()
             for utterance, row in zip(batch.id, results, strict=True):
                 if row.isnan().any():
                     self.bad_utterances(BadUtterance(utterance, NO_SCORE))

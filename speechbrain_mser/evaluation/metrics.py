@@ -84,6 +84,33 @@ def emotion_metrics(references, predictions, labels, ua_over="present"):
     }
 
 
+def mean_metrics(several):
+    """The mean of what several evaluations of the same utterances found.
+
+    Arguments
+    ---------
+    several : list of dict
+        What `emotion_metrics` returned, each of the same set.
+
+    Returns
+    -------
+    dict
+        The same: numbers are means, what all agree on is as it was.
+
+    Example
+    -------
+    >>> several = [{"n": 2, "UA": 0.5}, {"n": 2, "UA": 1.0}]
+    >>> mean_metrics(several)
+    {'n': 2, 'UA': 0.75}
+    """
+    first = several[0]
+    if isinstance(first, dict):
+        return {k: mean_metrics([one[k] for one in several]) for k in first}
+    if all(one == first for one in several):
+        return first
+    return np.mean(several, axis=0).tolist()
+
+
 def ua_classes(support, ua_over):
     """The classes whose recalls the UA is the mean of.
 

@@ -1,11 +1,19 @@
 """One or several recognisers over whole evaluation sets."""
 
+from collections import defaultdict
 from functools import partial
 
 import torch
+from speechbrain.utils.logger import get_logger
+
+from speechbrain_mser.inference.adaptation import shrink
+from speechbrain_mser.inference.heard_speech import HeardSpeech
+from speechbrain_mser.lobes.alignment import move_statistics
+
+logger = get_logger(__name__)
 
 
-def recognize_sets(recognizers, count, sets, adapts=False):
+def recognize_sets(recognizers, count, sets, listening=None):
     """What one or several recognisers make of one or several sets.
 
     Arguments
@@ -20,8 +28,10 @@ def recognize_sets(recognizers, count, sets, adapts=False):
         Name to the utterances, the candidates, and the utterances whose audio
         adaptation may take (`pandas.DataFrame`, list of str,
         `pandas.DataFrame`).
-    adapts : bool
-        Whether each set is moved to the training's mean and deviation.
+    listening : Listening, optional
+        What is heard of each set before it is recognised, and how often that
+        is drawn; every utterance is encoded once, whatever the number of
+        draws, and those that are heard once more where nothing is stored.
 
     Yields
     ------
@@ -30,7 +40,8 @@ def recognize_sets(recognizers, count, sets, adapts=False):
     table : pandas.DataFrame
         The utterances that could be read, by ID.
     log_probs : torch.Tensor
-        ``[n, n_labels]``, normalised over the labels.
+        ``[draws, n, n_labels]``, normalised over the labels; one draw where
+        nothing is drawn.
     each : list of torch.Tensor
         The same of every recogniser.
 
@@ -43,16 +54,79 @@ def recognize_sets(recognizers, count, sets, adapts=False):
     answers = {name: [] for name in sets}
     for number, (recognizer, reader) in enumerate(recognizers, start=1):
         for name, (table, labels, audio) in sets.items():
-            if adapts:
-                heard = reader(audio, f"{name}, statistics")
-                recognizer.adapt(encoded for _, *encoded in heard)
-            recognized, log_probs = reader.compute(
-                partial(recognizer.score_features, labels=labels),
+            moves = [lambda _, features: features]
+            if listening is not None:
+                training = recognizer.mods.connector.standardizer
+                moves = _listen(listening, reader, audio, training, name)
+            recognized, log_probs = reader.compute_of(
+                partial(_score, recognizer, moves, labels),
                 table.sort_values("ID"),
                 name,
             )
-            answers[name].append(log_probs.log_softmax(-1))
+            answers[name].append(log_probs.transpose(0, 1).log_softmax(-1))
             if number == count:
                 each = answers[name]
                 mean = torch.stack(each).mean(0).log_softmax(-1)
                 yield name, recognized, mean, each
+
+
+def _score(recognizer, moves, labels, utterances, features, lens):
+    """``[batch, draws, n_labels]``, what is said after each draw."""
+    features = features.to(recognizer.device)
+    each = [
+        recognizer.score_features(move(utterances, features), lens, labels)
+        for move in moves
+    ]
+    return torch.stack(each, dim=1)
+
+
+def _listen(listening, reader, audio, training, name):
+    """Hear a set; for each draw how its utterances' features are moved."""
+    groups, drawn = listening.groups(audio), listening.draw(audio)
+    wanted = audio[audio.ID.isin(set().union(*drawn))]
+    # Whose recogniser does not standardise is told before anything is read.
+    heard = [defaultdict(HeardSpeech) for _ in drawn]
+    unmoved = shrink(HeardSpeech(), training)
+    for batch, features, lens in reader(wanted, f"{name}, listening"):
+        for row, utterance in enumerate(batch.id):
+            one = HeardSpeech.of(features[row, None], lens[row, None])
+            for of_draw, by_group in zip(drawn, heard, strict=True):
+                if utterance in of_draw:
+                    by_group[groups[utterance]] += one
+    _say_fewer(listening, groups, heard, name)
+    kappas = listening.kappa_mean, listening.kappa_variance
+    moves = []
+    for by_group in heard:
+        own = dict.fromkeys(groups.values(), unmoved) | {
+            group: shrink(of_group, training, *kappas)
+            for group, of_group in by_group.items()
+        }
+        moves.append(partial(_move, training, groups, own))
+    return moves
+
+
+def _move(training, groups, own, utterances, features):
+    """Features of a batch, each moved as its group was heard."""
+    own = [own[groups[utterance]] for utterance in utterances]
+    return move_statistics(features, own, training)
+
+
+def _say_fewer(listening, groups, heard, name):
+    """Log where fewer utterances were heard than asked for."""
+    if listening.utterances is None:
+        return
+    counts = [
+        by_group[group].utterances
+        for by_group in heard
+        for group in set(groups.values())
+    ]
+    if min(counts) < listening.utterances:
+        logger.warning(
+            "%s: %d utterances %s were to be heard; there are fewer, or some "
+            "could not be read: %d at least, %.1f on average",
+            name,
+            listening.utterances,
+            "of each speaker" if listening.by_speaker else "of the set",
+            min(counts),
+            sum(counts) / len(counts),
+        )

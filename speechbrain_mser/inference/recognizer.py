@@ -12,7 +12,11 @@ from speechbrain_mser.errors import InputError
 from speechbrain_mser.evaluation import calibration as calibrations
 from speechbrain_mser.files.fingerprints import weights_digest
 from speechbrain_mser.finite import NO_SCORE, NOT_FINITE, finite_rows
-from speechbrain_mser.inference.adaptation import Adaptation
+from speechbrain_mser.inference.adaptation import (
+    KAPPA_MEAN,
+    KAPPA_VARIANCE,
+    Adaptation,
+)
 from speechbrain_mser.inference.folder import (
     SETTINGS_FILE,
     build_recognizer,
@@ -379,29 +383,31 @@ class EmotionRecognizer(Pretrained):
             self._calibration = fitted
         return self._calibration
 
-    def adapt(self, batches):
-        """Move what is heard to the mean and deviation of the training.
-
-        For utterances of one microphone or room, from now on: of them the
-        audio is needed, and no label.
+    def adapt(
+        self, heard, kappa_mean=KAPPA_MEAN, kappa_variance=KAPPA_VARIANCE
+    ):
+        """Move what is heard from now on to what the training heard.
 
         Arguments
         ---------
-        batches : iterable or None
-            Of the encoder's features and relative lengths, as
-            `recognize_features` takes them; None takes all utterances as they
-            come again.
+        heard : HeardSpeech or None
+            Utterances of the same microphone or room, of which no label is
+            needed; None takes all utterances as they come again.
+        kappa_mean, kappa_variance : float
+            How many utterances the training's statistics count for beside
+            them, see `speechbrain_mser.inference.adaptation`.
 
         Raises
         ------
         InputError
-            The recogniser was trained without standardisation, or there are
-            no batches.
+            The recogniser was trained without standardisation.
         """
         self.adaptation = None
-        if batches is not None:
+        if heard is not None and heard.utterances:
             training = self.mods.connector.standardizer
-            self.adaptation = Adaptation(training, batches)
+            self.adaptation = Adaptation(
+                training, heard, kappa_mean, kappa_variance
+            )
 
     def describe(self):
         """What log-probabilities depend on, as a calibration notes it.

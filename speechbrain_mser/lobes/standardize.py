@@ -8,6 +8,9 @@ from torch import nn
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.lobes.layer_mix import mix_layers
 
+# A constant dimension says nothing: it becomes zero, not infinite.
+LEAST_STD = 1e-4
+
 
 class FeatureStandardizer(nn.Module):
     """Subtract each feature's mean and divide by its standard deviation.
@@ -91,13 +94,7 @@ class FeatureStandardizer(nn.Module):
         lens : torch.Tensor
             ``[batch]``, relative lengths; frames beyond them do not count.
         """
-        if features.ndim == 3:
-            features = features[:, None]
-        frames = features.shape[2]
-        mask = length_to_mask((lens * frames).round(), max_len=frames).bool()
-        # [layers, n, dim]; float64, since squares of large values are summed
-        kept = features.transpose(0, 1)[:, mask].double()
-        sums = (mask.sum(), kept.sum(1), kept.square().sum(1))
+        sums = frame_sums(features, lens)
         if self._sums is not None:
             sums = tuple(a + b for a, b in zip(self._sums, sums, strict=True))
         self._sums = sums
@@ -128,7 +125,39 @@ class FeatureStandardizer(nn.Module):
         mean = total / count
         variance = (squares / count - mean.square()).clamp(min=0)
         self.mean.copy_(mean)
-        # A constant dimension says nothing: it becomes zero, not infinite.
-        self.std.copy_(variance.sqrt().clamp(min=1e-4))
+        self.std.copy_(variance.sqrt().clamp(min=LEAST_STD))
         self.frames.copy_(count)
         self._sums = None
+
+
+def frame_sums(features, lens):
+    """What means and deviations over frames are made of.
+
+    Arguments
+    ---------
+    features : torch.Tensor
+        ``[batch, frames, dim]``, or ``[batch, layers, frames, dim]``.
+    lens : torch.Tensor
+        ``[batch]``, relative lengths; frames beyond them do not count.
+
+    Returns
+    -------
+    count : torch.Tensor
+        How many frames there are.
+    total, squares : torch.Tensor
+        ``[layers, dim]``, float64: sums of the frames and of their squares.
+
+    Example
+    -------
+    >>> features = torch.tensor([[[1.0], [3.0]], [[2.0], [9.0]]])
+    >>> count, total, squares = frame_sums(features, torch.tensor([1.0, 0.5]))
+    >>> count.item(), total.item(), squares.item()
+    (3, 6.0, 14.0)
+    """
+    if features.ndim == 3:
+        features = features[:, None]
+    frames = features.shape[2]
+    mask = length_to_mask((lens * frames).round(), max_len=frames).bool()
+    # [layers, n, dim]; float64, since squares of large values are summed
+    kept = features.transpose(0, 1)[:, mask].double()
+    return mask.sum(), kept.sum(1), kept.square().sum(1)

@@ -17,6 +17,7 @@ from speechbrain_mser.dataio.manifest import read_manifest, write_manifest
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.evaluation.diagrams import plot_confusion
 from speechbrain_mser.inference import EmotionRecognizer
+from speechbrain_mser.inference.heard_speech import HeardSpeech
 from speechbrain_mser.settings.project_files import HPARAMS
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes" / "M5SER"
@@ -550,7 +551,10 @@ def test_a_recogniser_adapts_to_a_microphone_and_forgets_it(recognizer):
     _, plain = recognizer.recognize_features(features, lens)
     _, expected = recognizer.recognize_features(moved, lens)
     # The same utterances one by one
-    recognizer.adapt([(one[None], torch.ones(1)) for one in features])
+    heard = HeardSpeech()
+    for one in features:
+        heard += HeardSpeech.of(one[None], torch.ones(1))
+    recognizer.adapt(heard, kappa_mean=0, kappa_variance=0)
     _, adapted = recognizer.recognize_features(features, lens)
     assert torch.allclose(adapted, expected, atol=1e-4)
     assert not torch.allclose(adapted, plain, atol=1e-4)
@@ -559,7 +563,10 @@ def test_a_recogniser_adapts_to_a_microphone_and_forgets_it(recognizer):
     assert torch.equal(again, plain)
 
 
-def test_adaptation_sees_no_label(run_script, flags, tiny_corpus, tmp_path):
+@pytest.mark.parametrize("adaptation", ["set", "listen:3"])
+def test_adaptation_sees_no_label(
+    run_script, flags, tiny_corpus, tmp_path, adaptation
+):
     said = []
     path = tiny_corpus / "manifests" / "tiny.csv"
     rows = rows_of(path)
@@ -576,7 +583,7 @@ def test_adaptation_sees_no_label(run_script, flags, tiny_corpus, tmp_path):
         )
         here = {
             **flags,
-            "adaptation": "set",
+            "adaptation": adaptation,
             "manifest_folder": folder,
             "output_folder": folder,
             "sets": "[{name: all, corpus: tiny, labels: paper4}]",
@@ -590,4 +597,4 @@ def test_adaptation_sees_no_label(run_script, flags, tiny_corpus, tmp_path):
 def test_an_unknown_adaptation_is_refused(run_script, flags, capsys):
     flags = {**flags, "adaptation": "corpus"}
     assert run_script("evaluate", EVALUATE, flags=flags) == 2
-    assert "expected none or set" in capsys.readouterr().err
+    assert "expected none, set, listen:N" in capsys.readouterr().err

@@ -66,7 +66,7 @@ def train(run_script, tiny_flags, relabelled):
 def predict(run_script, tiny_corpus):
     """Calibrate, adapt and evaluate; the rows of predictions.csv."""
 
-    def run(training):
+    def run(training, adaptation="set"):
         folder = training.parent
         common = {
             "recognizer": training / "recognizer",
@@ -80,7 +80,7 @@ def predict(run_script, tiny_corpus):
         assert run_script("calibrate", yaml, flags=common | flags) == 0
         flags = {
             "output_folder": folder / "evaluation",
-            "adaptation": "set",
+            "adaptation": adaptation,
             "calibration": "temperature+prior",
             "sets": "[{name: test, corpus: tiny, labels: paper4, split: test}]",
             "resamples": 0,
@@ -123,10 +123,11 @@ def test_wrong_labels_in_the_test_set_change_nothing_but_the_score(
     weights_of_wrong, log_of_wrong = checkpoints(wrong)
     assert equal(weights, weights_of_wrong)
     assert log == log_of_wrong
-    rows, rows_of_wrong = predict(right), predict(wrong)
-    for row, row_of_wrong in zip(rows, rows_of_wrong, strict=True):
-        assert row.pop("label") != row_of_wrong.pop("label")
-        assert row == row_of_wrong
+    for adaptation in ("set", "listen:3", "listen:3:speaker"):
+        said = [predict(training, adaptation) for training in (right, wrong)]
+        for row, row_of_wrong in zip(*said, strict=True):
+            assert row.pop("label") != row_of_wrong.pop("label")
+            assert row == row_of_wrong
     # To the last bit, beyond a table's digits
     fits = [
         (training / "recognizer" / "calibration.json").read_text()
