@@ -200,6 +200,48 @@ class Calibration:
             ) from None
 
 
+def load_fitted(folder, source, described):
+    """A recogniser's calibration, where it is its own.
+
+    Arguments
+    ---------
+    folder : pathlib.Path or None
+        The recogniser's.
+    source : str
+        What the user calls it.
+    described : dict
+        What its log-probabilities depend on.
+
+    Returns
+    -------
+    Calibration
+        Of its folder.
+
+    Raises
+    ------
+    InputError
+        There is none, or it was fitted with something else.
+    """
+    if folder is None:
+        raise InputError(
+            f"no {FILE}: a recogniser that from_hparams did not load has no "
+            "folder"
+        )
+    path = folder / FILE
+    if not path.is_file():
+        raise InputError(
+            f"{source} has no {FILE}: calibrate it on validation data first"
+        )
+    fitted = Calibration.load(path)
+    for name, value in described.items():
+        if fitted.fitted_on.get(name) != value:
+            raise InputError(
+                f"{path} was fitted with another {name} than this "
+                "recogniser's: calibrate again"
+            )
+    return fitted
+
+
 def fit_calibration(log_probs, references, labels, **fitted_on):
     """Temperature and log-priors from labelled utterances.
 

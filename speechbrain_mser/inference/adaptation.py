@@ -14,6 +14,8 @@ training's does not make its speech vary more. Without an utterance nothing is
 moved; the more there are, the more the statistics are their own.
 """
 
+import math
+
 import torch
 
 from speechbrain_mser.errors import InputError
@@ -47,7 +49,8 @@ def shrink(
     Raises
     ------
     InputError
-        The connector does not standardise.
+        The connector does not standardise, or other features than its own
+        were heard.
 
     Example
     -------
@@ -65,6 +68,11 @@ def shrink(
         )
     mean, std = training.mean.cpu().double(), training.std.cpu().double()
     if heard.utterances:
+        if heard.total.shape != mean.shape:
+            raise InputError(
+                f"what was heard has {list(heard.total.shape)} layers and "
+                f"dimensions, the training's statistics {list(mean.shape)}"
+            )
         n = heard.utterances
         # Exact at both ends, unlike the sum of two products
         mean = torch.lerp(mean, heard.mean, n / (n + kappa_mean))
@@ -76,6 +84,32 @@ def shrink(
     own.mean.copy_(mean)
     own.std.copy_(std)
     return own
+
+
+def check_kappa(name, kappa):
+    """Refuse what counts for no number of utterances.
+
+    Arguments
+    ---------
+    name : str
+        The setting's.
+    kappa : float
+        As for `shrink`.
+
+    Raises
+    ------
+    InputError
+        It is negative, or no number.
+
+    Example
+    -------
+    >>> check_kappa("kappa_mean", 3)
+    """
+    if not isinstance(kappa, (int, float)) or not 0 <= kappa < math.inf:
+        raise InputError(
+            f"{name} is {kappa!r}, expected how many utterances the "
+            "training's statistics count for: 0 or more"
+        )
 
 
 class Adaptation:
@@ -93,7 +127,7 @@ class Adaptation:
     Raises
     ------
     InputError
-        The connector does not standardise.
+        As `shrink`, or a kappa that counts for no number of utterances.
 
     Example
     -------
@@ -114,6 +148,8 @@ class Adaptation:
         kappa_mean=KAPPA_MEAN,
         kappa_variance=KAPPA_VARIANCE,
     ):
+        check_kappa("kappa_mean", kappa_mean)
+        check_kappa("kappa_variance", kappa_variance)
         self.training = training
         self.own = shrink(heard, training, kappa_mean, kappa_variance)
 

@@ -6,7 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from speechbrain_mser.errors import InputError
-from speechbrain_mser.inference.adaptation import KAPPA_MEAN, KAPPA_VARIANCE
+from speechbrain_mser.inference.adaptation import (
+    KAPPA_MEAN,
+    KAPPA_VARIANCE,
+    check_kappa,
+)
 
 
 @dataclass(frozen=True)
@@ -147,11 +151,8 @@ def parse_adaptation(
         )
     if not isinstance(draws, int) or draws < 1:
         raise InputError(f"draws is {draws!r}, expected 1 or more")
-    for name, kappa in (
-        ("kappa_mean", kappa_mean),
-        ("kappa_variance", kappa_variance),
-    ):
-        check_kappa(name, kappa)
+    check_kappa("kappa_mean", kappa_mean)
+    check_kappa("kappa_variance", kappa_variance)
     return Listening(
         int(wanted[1]),
         wanted[2] is not None,
@@ -160,12 +161,3 @@ def parse_adaptation(
         kappa_mean,
         kappa_variance,
     )
-
-
-def check_kappa(name, kappa):
-    """Refuse what counts for no number of utterances."""
-    if not isinstance(kappa, (int, float)) or not 0 <= kappa < float("inf"):
-        raise InputError(
-            f"{name} is {kappa!r}, expected how many utterances the "
-            "training's statistics count for: 0 or more"
-        )

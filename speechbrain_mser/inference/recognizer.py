@@ -1,14 +1,14 @@
 """Recognise emotions with a trained system."""
 
+from functools import cached_property
+
 import torch
 from speechbrain.inference.interfaces import Pretrained
 from speechbrain.utils.fetching import FetchConfig
 
-from speechbrain_mser.dataio.audio import check_signal, load_audio
-from speechbrain_mser.dataio.audio_limits import AudioError
+from speechbrain_mser.dataio.audio import load_audio
 from speechbrain_mser.devices import with_device
 from speechbrain_mser.emotions import candidate_labels
-from speechbrain_mser.errors import InputError
 from speechbrain_mser.evaluation import calibration as calibrations
 from speechbrain_mser.files.fingerprints import weights_digest
 from speechbrain_mser.finite import NO_SCORE, NOT_FINITE, finite_rows
@@ -17,6 +17,7 @@ from speechbrain_mser.inference.adaptation import (
     KAPPA_VARIANCE,
     Adaptation,
 )
+from speechbrain_mser.inference.batch_checks import check_batch, check_rows
 from speechbrain_mser.inference.folder import (
     SETTINGS_FILE,
     build_recognizer,
@@ -25,6 +26,8 @@ from speechbrain_mser.inference.folder import (
     needs_trust,
     read_settings,
 )
+from speechbrain_mser.inference.heard_speech import listener_of
+from speechbrain_mser.inference.recordings import hear
 from speechbrain_mser.inference.settings import override_settings
 
 
@@ -56,7 +59,7 @@ class EmotionRecognizer(Pretrained):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.source = self.folder = None
-        self._calibration = self.adaptation = None
+        self._calibration = self.heard = self.adaptation = None
         self.mods.connector.bind(
             {
                 "encoder": self.mods.encoder.describe(),
@@ -244,9 +247,9 @@ class EmotionRecognizer(Pretrained):
         """
         words = self.labels(labels)
         self._check_calibration(calibration)
-        _check_rows(finite_rows(features), NOT_FINITE)
+        check_rows(finite_rows(features), NOT_FINITE)
         log_probs = self.score_features(features, lens, words)
-        _check_rows((~log_probs.isnan().any(-1)).tolist(), NO_SCORE)
+        check_rows((~log_probs.isnan().any(-1)).tolist(), NO_SCORE)
         if calibration != "none":
             fitted = self.load_calibration()
             log_probs = fitted.apply(log_probs, words, calibration)
@@ -362,37 +365,56 @@ class EmotionRecognizer(Pretrained):
             whose probabilities were others.
         """
         if self._calibration is None:
-            if self.folder is None:
-                raise InputError(
-                    f"no {calibrations.FILE}: a recogniser that from_hparams "
-                    "did not load has no folder"
-                )
-            path = self.folder / calibrations.FILE
-            if not path.is_file():
-                raise InputError(
-                    f"{self.source} has no {calibrations.FILE}: calibrate it "
-                    "on validation data first"
-                )
-            fitted = calibrations.Calibration.load(path)
-            for name, value in self.describe().items():
-                if fitted.fitted_on.get(name) != value:
-                    raise InputError(
-                        f"{path} was fitted with another {name} than this "
-                        "recogniser's: calibrate again"
-                    )
-            self._calibration = fitted
+            self._calibration = calibrations.load_fitted(
+                self.folder, self.source, self.describe()
+            )
         return self._calibration
+
+    def listen(self, recordings):
+        """Get to know a microphone, a room or a speaker; no label is needed.
+
+        From now on utterances are moved to the mean and deviation of the
+        training as if all came from there: a few utterances are most of what
+        that needs. Listening again adds to what was heard.
+
+        Arguments
+        ---------
+        recordings : path-like, torch.Tensor, numpy.ndarray, or list of them
+            Files of any rate and number of channels, or signals ``[time]`` at
+            16 kHz, mono; an utterance each. Bad ones are logged by name and
+            left out.
+
+        Returns
+        -------
+        HeardSpeech
+            All that was heard; save it, and load and `adapt` to it again.
+
+        Raises
+        ------
+        InputError
+            None of them can be heard, or the recogniser was trained without
+            standardisation. It goes on as before.
+
+        Example
+        -------
+        >>> heard = recognizer.listen(["a.wav", "b.wav"])  # doctest: +SKIP
+        >>> recognizer.recognize_file("c.wav")  # doctest: +SKIP
+        (['sad'], tensor([[-2.1, -1.9, -0.4, ...]]))
+        >>> heard.save("room.safetensors")  # doctest: +SKIP
+        """
+        heard = hear(recordings, self._encode, self.listener)
+        self.adapt(heard if self.heard is None else self.heard + heard)
+        return self.heard
 
     def adapt(
         self, heard, kappa_mean=KAPPA_MEAN, kappa_variance=KAPPA_VARIANCE
     ):
-        """Move what is heard from now on to what the training heard.
+        """Recognise as after listening to this, and nothing else.
 
         Arguments
         ---------
-        heard : HeardSpeech or None
-            Utterances of the same microphone or room, of which no label is
-            needed; None takes all utterances as they come again.
+        heard : HeardSpeech
+            What `listen` returned.
         kappa_mean, kappa_variance : float
             How many utterances the training's statistics count for beside
             them, see `speechbrain_mser.inference.adaptation`.
@@ -400,14 +422,25 @@ class EmotionRecognizer(Pretrained):
         Raises
         ------
         InputError
-            The recogniser was trained without standardisation.
+            Another recogniser heard it, or this one was trained without
+            standardisation. It goes on as before.
         """
-        self.adaptation = None
-        if heard is not None and heard.utterances:
-            training = self.mods.connector.standardizer
-            self.adaptation = Adaptation(
-                training, heard, kappa_mean, kappa_variance
-            )
+        heard.check_listener(self.listener)
+        adaptation = Adaptation(
+            self.mods.connector.standardizer, heard, kappa_mean, kappa_variance
+        )
+        self.heard = heard
+        # Nothing heard is nothing moved, to the last bit.
+        self.adaptation = adaptation if heard.utterances else None
+
+    def forget(self):
+        """Take utterances as they come, as before any `listen`."""
+        self.heard = self.adaptation = None
+
+    @cached_property
+    def listener(self):
+        """Whose features are heard here; see `heard_speech.listener_of`."""
+        return listener_of(self.mods.encoder, self.mods.connector)
 
     def describe(self):
         """What log-probabilities depend on, as a calibration notes it.
@@ -450,60 +483,18 @@ class EmotionRecognizer(Pretrained):
     def _listen(self, wavs, wav_lens):
         """Those of a batch's signals, checked."""
         tokens, embeddings = self._connect(*self._encode(wavs, wav_lens))
-        _check_rows(finite_rows(tokens), NO_SCORE)
-        _check_rows(finite_rows(embeddings), NO_SCORE)
+        check_rows(finite_rows(tokens), NO_SCORE)
+        check_rows(finite_rows(embeddings), NO_SCORE)
         return tokens, embeddings
 
     @torch.no_grad()
-    def _encode(self, wavs, wav_lens):
+    def _encode(self, wavs, wav_lens=None):
         """The encoder's features of a batch, checked."""
         if wav_lens is None:
             wav_lens = torch.ones(len(wavs))
-        _check_batch(wavs, wav_lens)
+        check_batch(wavs, wav_lens)
         wavs = wavs.to(self.device).float()
         wav_lens = wav_lens.to(self.device).float()
-        for row, (wav, length) in enumerate(zip(wavs, wav_lens, strict=True)):
-            try:
-                check_signal(wav[: round(float(length) * len(wav))].cpu())
-            except AudioError as error:
-                raise AudioError(
-                    f"{_which(row, wavs)}{error}", error.kind
-                ) from None
         features, lens = self.mods.encoder(wavs, wav_lens)
-        _check_rows(finite_rows(features), NOT_FINITE)
+        check_rows(finite_rows(features), NOT_FINITE)
         return features, lens
-
-
-def _which(row, batch):
-    return "" if len(batch) == 1 else f"utterance {row + 1} of {len(batch)}: "
-
-
-def _check_rows(good, reason):
-    """Refuse a batch in which an utterance's numbers are not finite."""
-    if not all(good):
-        raise InputError(f"{_which(good.index(False), good)}{reason}")
-
-
-def _check_batch(wavs, wav_lens):
-    """Refuse what is not a batch of signals and relative lengths."""
-    for name, value in (("wavs", wavs), ("wav_lens", wav_lens)):
-        if not isinstance(value, torch.Tensor):
-            raise InputError(
-                f"{name} is a {type(value).__name__}, not a torch.Tensor"
-            )
-    if wavs.ndim != 2 or len(wavs) == 0 or not wavs.is_floating_point():
-        raise InputError(
-            f"wavs is {wavs.dtype} of shape {list(wavs.shape)}; a batch is "
-            "[batch, time], of floating point, with one utterance at least "
-            "(wav[None] for one)"
-        )
-    if wav_lens.shape != wavs.shape[:1]:
-        raise InputError(
-            f"wav_lens has shape {list(wav_lens.shape)}; {len(wavs)} "
-            f"utterances need [{len(wavs)}]"
-        )
-    if not ((wav_lens > 0) & (wav_lens <= 1)).all():
-        raise InputError(
-            f"wav_lens are {wav_lens.tolist()}; they are relative to the "
-            "longest utterance, above 0 and up to 1"
-        )

@@ -558,7 +558,7 @@ def test_a_recogniser_adapts_to_a_microphone_and_forgets_it(recognizer):
     _, adapted = recognizer.recognize_features(features, lens)
     assert torch.allclose(adapted, expected, atol=1e-4)
     assert not torch.allclose(adapted, plain, atol=1e-4)
-    recognizer.adapt(None)
+    recognizer.forget()
     _, again = recognizer.recognize_features(features, lens)
     assert torch.equal(again, plain)
 

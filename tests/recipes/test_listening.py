@@ -5,13 +5,17 @@ import json
 import math
 import statistics
 
+import numpy as np
 import pytest
 import torch
 from trained import train_recognizer
 
+from speechbrain_mser.dataio.feature_reader import FeatureReader
 from speechbrain_mser.dataio.manifest import read_manifest
 from speechbrain_mser.inference import EmotionRecognizer
-from speechbrain_mser.inference.listening import Listening
+from speechbrain_mser.inference.ensemble import recognize_sets
+from speechbrain_mser.inference.listening import Listening, parse_adaptation
+from speechbrain_mser.inference.pseudo_labels import even_out
 from speechbrain_mser.lobes.encoder import FrozenEncoder
 from speechbrain_mser.settings.project_files import HPARAMS
 
@@ -159,6 +163,51 @@ def test_the_number_of_draws_costs_no_encoding(
     evaluate(adaptation="listen:2", draws=5, feature_dtype="float32", **stored)
     assert sum(encoded) == len(table)
     assert "draws" in plain
+
+
+@pytest.mark.parametrize("adaptation", ["listen:3", "listen:2:speaker"])
+def test_no_label_changes_a_bit_of_what_is_said(recognizer, table, adaptation):
+    listening = parse_adaptation(adaptation, draws=3, seed=1)
+    reader = FeatureReader(recognizer.mods.encoder)
+    wrong = table.emotion.sample(frac=1, random_state=0).to_numpy()
+    answers = []
+    for labelled in (table, table.assign(emotion=wrong, label=wrong)):
+        ((_, read, log_probs, _),) = recognize_sets(
+            [(recognizer, reader)],
+            1,
+            {"all": (labelled, LABELS, labelled)},
+            listening,
+        )
+        assert log_probs.shape == (3, len(table), 4)
+        answers.append((read.ID.tolist(), log_probs))
+    assert answers[0][0] == answers[1][0]
+    assert torch.equal(answers[0][1], answers[1][1])
+    assert not torch.equal(log_probs[0], log_probs[1])
+
+
+def test_pseudo_labels_are_what_is_said_after_listening(
+    evaluate, run_script, tiny_corpus, folder, tmp_path
+):
+    _, rows, _ = evaluate(adaptation="listen:4", draws=1)
+    flags = {
+        "recognizer": folder,
+        "output_folder": tmp_path / "pseudo",
+        "corpus": "tiny",
+        "labels": "paper4",
+        "keep": 1.0,
+        "adaptation": "listen:4",
+        "data_root": tiny_corpus / "corpora",
+        "manifest_folder": tiny_corpus / "manifests",
+        "skip_prep": True,
+        "num_workers": 0,
+    }
+    yaml = HPARAMS / "pseudo_label.yaml"
+    assert run_script("pseudo_label", yaml, flags=flags) == 0
+    said = read_manifest(tmp_path / "pseudo" / "tiny.csv")
+    probs = [[float(rows[name][label]) for label in LABELS] for name in said.ID]
+    expected = even_out(np.log(probs)).argmax(1)
+    assert len(said) == len(rows)
+    assert said.emotion.tolist() == [LABELS[k] for k in expected]
 
 
 def test_fewer_utterances_than_asked_for_are_said(evaluate, caplog):
