@@ -31,7 +31,7 @@ $(INSTALLED): setup.py
 	$(BIN)/python -m speechbrain_mser mend-torchaudio
 	touch $@
 
-models: install ## Real frozen models (370 MB on disk), for what is not a toy
+models: install ## Real frozen models (420 MB on disk), for what is not a toy
 	$(BIN)/python recipes/M5SER/models.py
 
 demo: install ## Both stages and zero-shot evaluation on a spoken toy corpus

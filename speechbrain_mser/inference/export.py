@@ -72,7 +72,7 @@ def _from_anywhere(name, value):
     if name == "frozen_dtype":
         # The connector's statistics are those of this dtype's features.
         return resolve_dtype(value)
-    if name.endswith("_hub") and value and Path(value).is_dir():
+    if name.endswith("_hub") and value and Path(value).exists():
         # Links keep their names: the connector knows its models by them.
         return str(Path(value).absolute())
     return list(value) if isinstance(value, tuple) else value

@@ -8,10 +8,10 @@ import os
 import shutil
 import tempfile
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 import torch
+from speechbrain.utils.logger import get_logger
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -20,6 +20,8 @@ from speechbrain_mser.files.atomic import write_text
 from speechbrain_mser.files.fingerprints import file_identity, file_sha256
 from speechbrain_mser.models.gguf_header import GGUFHeader
 from speechbrain_mser.models.kept import make_once, models_folder
+
+logger = get_logger(__name__)
 
 SUFFIX = ".gguf"
 # Raised when the same file becomes other numbers.
@@ -99,6 +101,7 @@ def convert(path, folder, what):
         take its numbers out; the package gguf is missing.
     """
     header = _read_header(path, what)
+    logger.info("%s: %s is converted, once; it takes a minute", what, path)
     try:
         config, tokenizer, model = _load(path)
     # A stranger's file, and the readers of three libraries.
@@ -152,17 +155,16 @@ def _load(path):
         with tempfile.TemporaryDirectory() as alone:
             # Nothing that lies beside it is read.
             _link(path, Path(alone) / "model.gguf")
-            config, tokenizer, (model, report) = (
-                load(alone, gguf_file="model.gguf", trust_remote_code=False)
-                for load in (
-                    AutoConfig.from_pretrained,
-                    AutoTokenizer.from_pretrained,
-                    partial(
-                        AutoModelForCausalLM.from_pretrained,
-                        dtype=torch.float32,
-                        output_loading_info=True,
-                    ),
-                )
+            given = {"gguf_file": "model.gguf", "trust_remote_code": False}
+            config = AutoConfig.from_pretrained(alone, **given)
+            # Else each would read it again
+            given["config"] = config
+            tokenizer = AutoTokenizer.from_pretrained(alone, **given)
+            model, report = AutoModelForCausalLM.from_pretrained(
+                alone,
+                dtype=torch.float32,
+                output_loading_info=True,
+                **given,
             )
     finally:
         transformers_logging.set_verbosity(verbosity)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_mser.errors import InputError
@@ -83,10 +84,11 @@ def make_once(name, fill, card, what):
         with _alone(folder, what):
             if not is_made(folder):
                 _make(folder, fill, card)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
+        # safetensors says of a full disk what its errors say
+        reason = getattr(error, "strerror", None) or error
         raise InputError(
-            f"{what}: it cannot be kept in {models_folder()}: "
-            f"{error.strerror or error} ({error.filename or folder}); make "
+            f"{what}: it cannot be kept in {folder.parent} ({reason}); make "
             f"room there, or name another place in the environment's {PLACE}"
         ) from error
     return folder
