@@ -72,7 +72,7 @@ setup(
         "scipy>=1.13",
         "safetensors>=0.5",
         # GGUF files, which transformers reads with it
-        "gguf>=0.10",
+        "gguf>=0.13",
         "xxhash>=3.4.1",
         # The first whose locks are refused where a file system has none
         "filelock>=3.30",

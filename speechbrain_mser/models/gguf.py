@@ -81,8 +81,8 @@ def convert(path, folder, what):
     """Write a GGUF file's LLM where transformers finds it.
 
     What is stored in floating point keeps its values. Matrices that were
-    quantised become float16 where that does not hold them: it is off by 1/4096
-    of a value at most, less than a hundredth of a step of 4 bits (bfloat16
+    quantised become float16 where that does not hold them: it is off by 1/2048
+    of a value at most, as a rule a hundredth of a step of 4 bits (bfloat16
     would be off by eight times that).
 
     Arguments
@@ -136,12 +136,20 @@ def _read_header(path, what):
             f"{what}: {path} is one of {header.values['split.count']} parts "
             "of a model; join them with llama-gguf-split --merge"
         )
+    # Without them transformers would build a model of its own sizes
     architecture = header.values.get("general.architecture")
-    layers = header.values.get(f"{architecture}.block_count", 0)
-    if not isinstance(layers, int) or layers > header.n_tensors:
+    layers = header.values.get(f"{architecture}.block_count")
+    width = header.values.get(f"{architecture}.embedding_length")
+    found = header.shapes.get("token_embd.weight", (None,))[0]
+    if not isinstance(layers, int) or layers > len(header.shapes):
         raise InputError(
             f"{what}: {path} says that it has {layers} layers, in "
-            f"{header.n_tensors} tensors"
+            f"{len(header.shapes)} tensors"
+        )
+    if width is None or width != found:
+        raise InputError(
+            f"{what}: {path} is damaged, or no LLM: its width is {width}, "
+            f"that of its embeddings {found}"
         )
     return header
 
@@ -164,6 +172,8 @@ def _load(path):
                 alone,
                 dtype=torch.float32,
                 output_loading_info=True,
+                # Reported like what is missing, and refused with it
+                ignore_mismatched_sizes=True,
                 **given,
             )
     finally:

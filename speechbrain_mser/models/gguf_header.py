@@ -32,8 +32,8 @@ class GGUFHeader:
         Key to number or text; lists are not kept.
     types : set of int
         In which the tensors are stored, by GGML's numbers.
-    n_tensors : int
-        How many they are.
+    shapes : dict
+        Each tensor's name to its dimensions, the last first.
 
     Raises
     ------
@@ -44,7 +44,7 @@ class GGUFHeader:
     def __init__(self, path):
         from gguf.constants import GGML_QUANT_SIZES
 
-        self.values, self.types = {}, set()
+        self.values, self.types, self.shapes = {}, set(), {}
         sizes = {int(kind): size for kind, size in GGML_QUANT_SIZES.items()}
         with open(path, "rb") as file:
             self._file, self._path = file, path
@@ -54,14 +54,14 @@ class GGUFHeader:
             (version,) = self._unpack("I")
             if version not in (2, 3):
                 raise self._refusal(f"its version is {version}, not 2 or 3")
-            self.n_tensors, keys = self._unpack("QQ")
+            tensors, keys = self._unpack("QQ")
             for _ in range(keys):
                 key = self._string()
                 (kind,) = self._unpack("I")
                 value = self._value(kind)
                 if value is not None:
                     self.values[key] = value
-            ends = [self._tensor(sizes) for _ in range(self.n_tensors)]
+            ends = [self._tensor(sizes) for _ in range(tensors)]
             alignment = self.values.get("general.alignment", 32)
             if not isinstance(alignment, int) or alignment < 1:
                 raise self._refusal(f"its alignment is {alignment!r}")
@@ -86,6 +86,7 @@ class GGUFHeader:
                 "package gguf does not know; update it"
             )
         self.types.add(kind)
+        self.shapes[name] = shape
         block, size = sizes[kind]
         return start + -(-math.prod(shape) // block) * size
 

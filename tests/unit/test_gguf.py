@@ -287,9 +287,14 @@ def test_flipped_bits_end_in_a_model_or_a_reason(llama_gguf, tmp_path):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("llama.block_count", 10**6), ("llama.block_count", 3)],
+    [
+        ("llama.block_count", 10**6),
+        ("llama.block_count", 3),
+        ("llama.embedding_length", 10**6),
+        ("llama.feed_forward_length", 97),
+    ],
 )
-def test_layers_that_are_not_there_are_refused(
+def test_sizes_that_are_not_those_of_the_tensors_are_refused(
     llama_gguf, tmp_path, key, value
 ):
     data = bytearray(llama_gguf.read_bytes())
@@ -297,7 +302,7 @@ def test_layers_that_are_not_there_are_refused(
     data[place : place + 4] = struct.pack("<I", value)
     path = tmp_path / "a.gguf"
     path.write_bytes(data)
-    refused(path, "layers, in|missing_keys")
+    refused(path, "layers, in|missing_keys|its width|mismatched_keys")
 
 
 def test_lengths_that_cannot_be_are_refused_at_once(llama_gguf, tmp_path):
