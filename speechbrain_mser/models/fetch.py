@@ -155,7 +155,8 @@ def _from_hub(source, path):
         got = Path(hf_hub_download(*name, local_dir=waiting))
         if (found := file_sha256(got)) != source.sha256:
             raise NotHad(f"what came is damaged (SHA-256 {found})")
-    except (OSError, ValueError, HTTPError) as error:
+    # The last is what its client for large files raises
+    except (OSError, ValueError, HTTPError, RuntimeError) as error:
         if getattr(error, "errno", None) in _OF_THE_DISK:
             raise
         reason = str(error).strip().partition("\n")[0]

@@ -79,11 +79,13 @@ from speechbrain_mser.inference.folder import (
     find_folder, find_weights, read_settings,
 )
 from speechbrain_mser.lobes.hub import find_model
+from speechbrain_mser.models.kept import make_once
 
 if os.getuid() == 0:
     os.setgroups([])
     os.setuid(NOBODY)
 folder = sys.argv[1]
+os.environ["MSER_MODELS"] = f"{folder}/closed/models"
 
 def write():
     with atomic_path(f"{folder}/closed/table.md") as partial:
@@ -95,6 +97,7 @@ steps = {
     "weights": lambda: find_weights(folder, "connector", "0" * 32),
     "model": lambda: find_model(f"{folder}/locked/folder", "", "x", "x_hub"),
     "folder": lambda: find_folder(f"{folder}/locked/folder"),
+    "converted": lambda: make_once("a", None, {}, "the LLM"),
 }
 for name, step in steps.items():
     try:
@@ -134,6 +137,7 @@ def test_permission_denied_is_said_as_such(open_folder):
         ("weights", "connector.safetensors"),
         ("model", "locked/folder"),
         ("folder", "locked/folder"),
+        ("converted", "closed/models"),
     ):
         message = messages[messages.index(f"{name} 2") - 1]
         assert "permission denied" in message.lower()

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.inference.export import _from_anywhere
 from speechbrain_mser.lobes.llama import EmotionLLaMA
 from speechbrain_mser.models.gguf import convert
 from speechbrain_mser.models.gguf_header import GGUFHeader
@@ -223,6 +224,13 @@ def test_another_file_under_the_same_name_is_another_model(
     data[-1] ^= 1
     path.write_bytes(data)
     assert EmotionLLaMA(path).describe()["digest"] != digest
+
+
+def test_an_exported_recogniser_finds_it_from_anywhere(llama_gguf, monkeypatch):
+    monkeypatch.chdir(llama_gguf.parent)
+    named = _from_anywhere("llama_hub", llama_gguf.name)
+    assert named == str(llama_gguf)
+    assert _from_anywhere("llama_hub", "open:a") == "open:a"
 
 
 def test_a_folder_with_several_asks_which(llama_gguf, tmp_path):

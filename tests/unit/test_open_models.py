@@ -468,13 +468,6 @@ def test_a_full_disk_is_said_with_the_place(cache):
     assert left_over(cache) == [".a.lock"]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_place_without_permission_is_said(cache):
-    cache.mkdir(mode=0o500)
-    with pytest.raises(InputError, match=r"Permission denied.*MSER_MODELS"):
-        kept.make_once("a", fill, {}, "the LLM")
-
-
 def test_a_file_in_the_place_of_the_cache_is_said(cache):
     cache.write_text("")
     with pytest.raises(InputError, match="MSER_MODELS"):
