@@ -80,8 +80,12 @@ def test_without_validation_all_is_trained_on_and_the_last_epoch_kept(train):
     assert features.shape == (1, 2, 50, width)
     tokens, _ = recognizer.mods.connector(features, lens)
     assert tokens.shape[1] == 8
-    _, log_probs = recognizer.recognize_batch(torch.randn(2, 16000))
+    wavs = torch.randn(2, 16000)
+    _, log_probs = recognizer.recognize_batch(wavs)
     assert log_probs.exp().sum(1).tolist() == pytest.approx([1, 1])
+    # It hears as it was trained: a level is no emotion.
+    _, softly = recognizer.recognize_batch(wavs / 100)
+    torch.testing.assert_close(softly, log_probs, rtol=0, atol=1e-4)
 
 
 def test_a_linear_connector_says_one_token_of_the_mean_over_time(train):
