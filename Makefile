@@ -8,13 +8,15 @@ WHEEL_PYTHONS ?= python3.10 python3.13
 TORCH ?= 2.13.0
 TORCHAUDIO ?= 2.11.0
 MSER_DATA ?= ../shared/data
+# Trainings at a time
+JOBS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install models demo demo-m5ser ablation real loco loco-linear loco-qformer bench bench-gpu test test-oldest wheel docs lint format clean
+.PHONY: help install models demo demo-m5ser ablation real loco bench bench-gpu test test-oldest wheel docs lint format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | \
@@ -48,16 +50,7 @@ real: install ## Both stages on real speech (MSER_DATA=folder, see docs/results.
 	$(BIN)/python recipes/M5SER/experiments/real_speech.py --data $(MSER_DATA)
 
 loco: install ## Leave one real corpus out, beside simple methods (MSER_DATA=folder)
-	$(MAKE) -j2 loco-linear loco-qformer
-	$(BIN)/python recipes/M5SER/experiments/loco_qformer.py --data $(MSER_DATA) --beside results/loco
-
-loco-linear: install
-	$(BIN)/python recipes/M5SER/experiments/loco.py --data $(MSER_DATA)
-
-loco-qformer: install
-	@mkdir -p results
-	@echo "the Q-Former's progress: results/loco_qformer.log"
-	$(BIN)/python recipes/M5SER/experiments/loco_qformer.py --data $(MSER_DATA) > results/loco_qformer.log 2>&1
+	$(BIN)/python recipes/M5SER/experiments/loco.py --data $(MSER_DATA) --jobs $(JOBS)
 
 bench: install ## How fast it is, against the peers' ways (docs/performance.md)
 	$(BIN)/python benchmarks/all.py --data $(MSER_DATA)

@@ -1,11 +1,14 @@
 """What the tests of this folder share: `miniature`, and steps without Python."""
 
 import importlib
+import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+
+from speechbrain_mser.dataio.manifest import read_manifest, write_manifest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -38,3 +41,43 @@ def in_this_process(monkeypatch):
     monkeypatch.setattr(steps, "subprocess", SimpleNamespace(call=call))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     return SimpleNamespace(ran=ran, fail=fail)
+
+
+@pytest.fixture
+def real_corpora(tiny_corpus, tiny_whisper, tiny_llama, tmp_path, monkeypatch):
+    """The four real corpora in miniature: one of the tiny one's speakers each.
+
+    The data, the experiment's folder with their manifests, and the overrides
+    that make the open recipe a second's work.
+    """
+    import folds
+
+    data, folder = tmp_path / "data", tmp_path / "loco"
+    table = read_manifest(tiny_corpus / "manifests" / "tiny.csv")
+    names = {"emodb": "EmoDB", "emovo": "EMOVO"}
+    names |= {"ravdess": "RAVDESS", "urdu": "URDU"}
+    for number, (corpus, name) in enumerate(names.items(), start=1):
+        monkeypatch.setitem(folds.LABELS, corpus, "paper4")
+        audio = data / "speech" / name
+        audio.parent.mkdir(parents=True, exist_ok=True)
+        audio.symlink_to(tiny_corpus / "corpora" / "tiny")
+        rows = table[table.speaker == f"tiny_{number}"].assign(corpus=corpus)
+        rows = rows.assign(ID=corpus + "_" + rows.ID)
+        write_manifest(
+            folder / "manifests" / f"{corpus}.csv", rows.to_dict("records")
+        )
+    overrides = {
+        "whisper_hub": str(tiny_whisper),
+        "llama_hub": str(tiny_llama),
+        "frozen_dtype": "float32",
+        "encoder_layers": [0, 2],
+        "label_words": ["neutral", "happy", "sad", "angry"],
+        "languages": ["eng", "deu"],
+        "skip_prep": True,
+        "number_of_epochs": 1,
+        "batch_size": 8,
+        "qformer_hidden": 32,
+        "qformer_heads": 2,
+        "query_dim": 16,
+    }
+    return data, folder, json.dumps(overrides)

@@ -1,15 +1,16 @@
 """Leave-one-corpus-out: what the methods see, and how means are made."""
 
+import json
+
 import loco
 import loco_baselines
 import numpy as np
 import pandas as pd
 import pytest
-from loco_baselines import LABELS, leave_out, logistic_regression, standardize
-from loco_qformer import together
+from folds import LABELS, read_overrides
+from loco_baselines import leave_out, logistic_regression, standardize
 
 from speechbrain_mser.emotions import candidate_labels
-from speechbrain_mser.errors import InputError
 
 CORPORA = np.array(["emodb"] * 3 + ["emovo"] * 2 + ["urdu"] * 4)
 
@@ -41,14 +42,29 @@ def test_inductive_does_not_look_at_the_test_corpus(features):
     np.testing.assert_array_equal(again[:8], moved[:8])
 
 
+def test_what_was_heard_moves_a_corpus_by_the_shrunk_statistics():
+    """Four utterances of mean 6 and variance 2 beside a training of 0 and 4."""
+    training = np.array([[-2.0], [2.0]])
+    heard = 6 + np.sqrt(2) * np.array([[-1.0], [1.0], [-1.0], [1.0]])
+    features = np.concatenate([training, heard, [[0.0]]])
+    corpora = np.array(["emodb"] * 2 + ["urdu"] * 5)
+    moved = standardize(features, corpora, "urdu", "listen:3", [2, 3, 4, 5])
+    # 4 of 4 + 3 for the mean, of 4 + 6 for the variance
+    mean, variance = 4 / 7 * 6, 4 + 0.4 * (2 - 4)
+    np.testing.assert_allclose(moved[6], -mean / variance**0.5, rtol=1e-5)
+    np.testing.assert_allclose(moved[:2, 0], [-1, 1], rtol=1e-5)
+
+
 @pytest.mark.parametrize(
-    "kind", ["as they are", "inductive", "transductive", "self-trained"]
+    "kind",
+    ["as they are", "inductive", "listen:3", "transductive", "self-trained"],
 )
 def test_no_label_of_the_test_corpus_reaches_the_classifier(kind):
     rng = np.random.default_rng(1)
     labels = list(candidate_labels(LABELS["urdu"]))
     table = pd.DataFrame(
         {
+            "ID": [*map(str, range(60))],
             "corpus": ["ravdess"] * 40 + ["urdu"] * 20,
             "emotion": labels * 15,
         }
@@ -67,82 +83,51 @@ def test_no_label_of_the_test_corpus_reaches_the_classifier(kind):
     assert total == pytest.approx(1.0)
 
 
-def test_every_corpus_is_left_out_inside_the_other_three(monkeypatch):
-    """The choice for a corpus never involves that corpus."""
-    trained, tested = [], []
-
-    class Protocol:
-        def train(self, place, corpora, settings, seed):
-            trained.append(frozenset(corpora))
-            return place
-
-        def evaluate(self, place, recognizers, corpora, adaptation):
-            assert adaptation == "none"
-            assert not trained[-1] & set(corpora)
-            tested.append((trained[-1], tuple(corpora)))
-            # A corpus's number, and that of the configuration.
-            bonus = "layer_3" in place
-            return {
-                name: {"UA": [*LABELS].index(name) + 10 * bonus}
-                for name in corpora
-            }
-
-    chosen = loco.choose(Protocol())
-    assert len(tested) == 6 * len(loco.CONFIGURATIONS)
-    for test, uas in chosen.items():
-        others = [k for k, name in enumerate(LABELS) if name != test]
-        assert uas["layers 2-4"] == pytest.approx(np.mean(others))
-        assert max(uas, key=uas.get) == "layer 3"
-
-
-def test_the_table_has_means_over_corpora_and_trainings():
-    simple = {"coin": dict.fromkeys(LABELS, 0.5) | {"urdu": 0.7}}
-
-    def metrics(run):
-        alone = [{"UA": ua} for ua in (0.1, 0.2, 0.3)]
-        return {"UA": 0.4 + 0.1 * run, "each": alone}
-
-    kinds = (loco.INDUCTIVE, loco.MOVED, loco.TRANSDUCTIVE)
-    runs = {
-        run: {
-            corpus: {kind: metrics(run) for kind in kinds} for corpus in LABELS
-        }
-        for run in (1, 2)
-    }
-    table = [
+def cells(table):
+    return [
         [cell.strip() for cell in line.split("|")[1:-1]]
-        for line in loco.report(simple, runs).splitlines()
+        for line in table.splitlines()
     ]
-    assert table[2] == ["coin", "0.500", "0.500", "0.500", "0.700", "0.550"]
-    # Six trainings of 0.1, 0.2, 0.3 twice: deviation sqrt(4 * 0.1² / 5)
-    assert table[3][1:] == ["0.200 ± 0.089"] * 5
-    # 0.5 and 0.6: mean 0.55, deviation sqrt(2 * 0.05²) = 0.071
-    assert table[4][1:] == ["0.550 ± 0.071"] * 5
 
 
-def test_connectors_of_two_experiments_are_heard_together(tmp_path):
+def test_the_table_has_means_over_corpora_and_seeds():
+    simple = {"coin": dict.fromkeys(LABELS, 0.5) | {"urdu": 0.7}}
+    runs = {
+        seed: {corpus: {"none": {"UA": ua}} for corpus in LABELS}
+        for seed, ua in ((1, 0.1), (2, 0.2), (3, 0.3))
+    }
+    table = cells(loco.report(simple, runs, lambda kind, corpus: 0.4))
+    assert table[0] == ["UA", *LABELS, "mean"]
+    chance = [1 / 6, 1 / 7, 1 / 7, 1 / 4]
+    expected = [f"{x:.3f}" for x in (*chance, np.mean(chance))]
+    assert table[2] == ["chance", *expected]
+    assert table[3] == ["coin", "0.500", "0.500", "0.500", "0.700", "0.550"]
+    assert table[4] == ["system, inductive", *["0.200 ± 0.100"] * 5]
+    name = "system, inductive, 3 seeds together"
+    assert table[5] == [name, *["0.400"] * 5]
+
+
+def test_seeds_are_heard_together(tmp_path):
     """Neither is right about all; the surer one decides."""
     said = {
-        "linear": [(0.9, 0.1), (0.6, 0.4), (0.45, 0.55), (0.0, 1.0)],
-        "qformer": [(0.4, 0.6), (0.2, 0.8), (0.9, 0.1), (0.3, 0.7)],
+        1: [(0.9, 0.1), (0.6, 0.4), (0.45, 0.55), (0.0, 1.0)],
+        2: [(0.4, 0.6), (0.2, 0.8), (0.9, 0.1), (0.3, 0.7)],
     }
     truth = ["neutral", "happy", "neutral", "happy"]
-    folders = [tmp_path / name for name in said]
-    for folder, rows in zip(folders, said.values(), strict=True):
+    for seed, rows in said.items():
         table = pd.DataFrame(rows, columns=["neutral", "happy"])
         table = table.assign(label=truth, sad=0.0, angry=0.0, ID=list("abcd"))
-        place = folder / "place" / "urdu"
-        place.mkdir(parents=True)
+        place = tmp_path / loco.evaluation_place("urdu", seed, "listen:3")
+        (place / "urdu").mkdir(parents=True)
         # In any order
-        table[::-1].to_csv(place / "predictions.csv", index=False)
-    alone = [together([folder], "place", "urdu") for folder in folders]
+        table[:: (-1) ** seed].to_csv(
+            place / "urdu" / "predictions.csv", index=False
+        )
+    alone = [
+        loco.together(tmp_path, "urdu", [seed], "listen:3") for seed in said
+    ]
     assert alone == [0.5, 0.75]
-    assert together(folders, "place", "urdu") == 1.0
-    table[:3].to_csv(place / "predictions.csv", index=False)
-    with pytest.raises(InputError, match="other utterances"):
-        together(folders, "place", "urdu")
-    with pytest.raises(InputError, match=r"loco\.py in that folder first"):
-        together(folders, "elsewhere", "urdu")
+    assert loco.together(tmp_path, "urdu", said, "listen:3") == 1.0
 
 
 def test_every_simple_method_has_its_features():
@@ -155,3 +140,54 @@ def test_every_simple_method_has_its_features():
     )
     assert every["layer 6, mean and deviation"][1].shape == (2, 6)
     assert len(every) == 1 + 2 * 7 + 1
+
+
+def test_a_fold_is_trained_on_the_others_and_run_once(
+    real_corpora, run_script, in_this_process, capsys
+):
+    data, folder, overrides = real_corpora
+    flags = {"data": data, "folder": folder, "overrides": overrides}
+    few = ["--seeds", "1", "--corpora", "urdu", "--without", "simple"]
+    few += ["listen:1", "listen:3", "listen:30", "set"]
+    assert run_script("loco", *few, flags=flags) == 0
+    ran = [
+        (name, dict(zip(arguments[1::2], arguments[2::2], strict=True)))
+        for name, arguments in in_this_process.ran
+    ]
+    assert [name for name, _ in ran] == [
+        "extract",
+        "train",
+        *["evaluate"] * 2,
+        "pseudo_label",
+        "train",
+        "evaluate",
+    ]
+    others = ["emodb", "emovo", "ravdess"]
+    trained = [json.loads(f["--corpora"]) for n, f in ran if n == "train"]
+    assert trained == [others, [*others, "urdu"]]
+    heard = [f["--adaptation"] for n, f in ran if n == "evaluate"]
+    assert heard == ["none", "listen:10", "set"]
+    # The labels of the second training are the recogniser's own.
+    (label,) = [f["--output_folder"] for n, f in ran if n == "pseudo_label"]
+    assert ran[5][1]["--manifest_folder"] == label
+    *_, table = capsys.readouterr().out.split("seeds [1]\n")
+    for kind, row in zip(
+        ("none", "listen_10", "self"), cells(table)[3:6], strict=True
+    ):
+        path = folder / "urdu" / "seed1" / kind / "metrics.json"
+        ua = json.loads(path.read_text())["urdu"]["UA"]
+        assert row[1:] == [f"{ua:.3f}"] * 2
+    in_this_process.ran.clear()
+    assert run_script("loco", *few, flags=flags) == 0
+    assert in_this_process.ran == []
+
+
+def test_overrides_are_settings_of_the_recipe(real_corpora, run_script, capsys):
+    data, folder, _ = real_corpora
+    flags = {"data": data, "folder": folder, "overrides": "{lrr: 1.0}"}
+    assert run_script("loco", flags=flags) == 2
+    assert "no setting 'lrr'; did you mean" in capsys.readouterr().err
+    for text in ("lr", "{lr: "):
+        flags["overrides"] = text
+        assert run_script("loco", flags=flags) == 2
+    assert read_overrides("{a: b:c}") == {"a": "b:c"}

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from loco import LINEAR
 from safetensors.torch import load_file
 from scipy.special import log_softmax, softmax
 
@@ -19,6 +18,7 @@ OPEN = HPARAMS / "open" / "train.yaml"
 EVALUATE = HPARAMS / "evaluate.yaml"
 PSEUDO = HPARAMS / "pseudo_label.yaml"
 LABELS = ["neutral", "happy", "sad", "angry"]
+LINEAR = {"connector_type": "linear", "mean_over_time": True, "n_queries": 1}
 
 
 @pytest.fixture

@@ -29,13 +29,19 @@ class EGeMAPS:
 
     So its output is stored and found again as any encoder's is.
 
+    Arguments
+    ---------
+    front_end : speechbrain_mser.lobes.front_end.FrontEnd, optional
+        What every utterance goes through before.
+
     Raises
     ------
     InputError
         openSMILE is not installed.
     """
 
-    def __init__(self):
+    def __init__(self, front_end=None):
+        self.front_end = front_end
         try:
             import opensmile
         except ImportError:
@@ -51,14 +57,21 @@ class EGeMAPS:
 
     def fingerprint(self):
         """All that decides the output, beside the audio."""
-        return {"encoder": "openSMILE eGeMAPSv02", "version": self.version}
+        described = {
+            "encoder": "openSMILE eGeMAPSv02",
+            "version": self.version,
+        }
+        if self.front_end is not None:
+            described["front_end"] = self.front_end.settings()
+        return described
 
     def __call__(self, wavs, wav_lens):
         """Functionals of a batch: ``[batch, 1, 88]``, and lengths of 1."""
         samples = (wav_lens * wavs.shape[1]).round().long().tolist()
-        signals = [
-            wav[:n].numpy() for wav, n in zip(wavs, samples, strict=True)
-        ]
+        wavs = [wav[:n] for wav, n in zip(wavs, samples, strict=True)]
+        if self.front_end is not None:
+            wavs = map(self.front_end, wavs)
+        signals = [wav.numpy() for wav in wavs]
         # openSMILE works outside Python's lock.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             features = np.stack(list(pool.map(self._functionals, signals)))
@@ -71,13 +84,13 @@ class EGeMAPS:
         return self.smile(signal, SAMPLE_RATE)[0, :, 0]
 
 
-def egemaps_features(table, folder):
+def egemaps_features(table, folder, front_end=None):
     """eGeMAPS of every utterance, ``[n, 88]``, computed once and read ever after.
 
     The store has a folder of its own in the one given, and goes on where it
     was after an interruption.
     """
-    encoder = EGeMAPS()
+    encoder = EGeMAPS(front_end)
     reader = FeatureReader(
         encoder, open_store(encoder, "write", folder, "float32")
     )

@@ -1,27 +1,29 @@
 #!/usr/bin/env python3
 """Simple methods under leave-one-corpus-out, beside the system of loco.py.
 
-On the same utterances: always the commonest emotion; an RBF SVM on openSMILE's
+On the same utterances, through the same front end: an RBF SVM on openSMILE's
 eGeMAPS; logistic regression (balanced) on the mean, and on mean and deviation,
 over time of each layer of the same Whisper encoder, and of layers 2 to 4 side
 by side. "as they are" changes no feature; else each training corpus is
 standardised by itself, and the test corpus by all training corpora
-("inductive") or by itself ("transductive"). "self-trained" is transductive: a
-second training has the test corpus's surer half too, with the labels that the
-first one gave it, as the system's has.
+("inductive"), by itself ("transductive"), or by what was heard of it, shrunk to
+the training corpora ("listen:10": the utterances that the system hears).
+"self-trained" is transductive: a second training has the test corpus's surer
+half too, with the labels that the first one gave it, as the system's has.
 
 Usage: python loco_baselines.py --data FOLDER --folder F --output F/simple.json
 """
 
 import argparse
 import json
+import statistics
 from pathlib import Path
 
 import numpy as np
 import recipe  # noqa: F401  finds the recipe's scripts
-from baseline import FOLDERS, pooled_features
-from corpora import prepare_manifests
+from baseline import pooled_features
 from egemaps import egemaps_features, support_vectors
+from folds import DRAWS, LABELS, SEED, Folds, read_overrides
 from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
@@ -29,42 +31,54 @@ from tqdm import tqdm
 
 from speechbrain_mser.dataio.batching import select_utterances
 from speechbrain_mser.dataio.cached_encoding import open_store
-from speechbrain_mser.dataio.manifest import read_manifests
 from speechbrain_mser.emotions import CANONICAL, candidate_labels
 from speechbrain_mser.errors import exits_on_input_error
 from speechbrain_mser.evaluation.metrics import emotion_metrics
 from speechbrain_mser.files.atomic import write_text
+from speechbrain_mser.inference.adaptation import KAPPA_MEAN, KAPPA_VARIANCE
+from speechbrain_mser.inference.listening import parse_adaptation
 from speechbrain_mser.inference.pseudo_labels import even_out, surest
-from speechbrain_mser.lobes import build_encoder
 
-LABELS = {
-    "emodb": "emodb6",
-    "emovo": "paper7",
-    "ravdess": "ravdess7",
-    "urdu": "urdu4",
-}
 AS_THEY_ARE = "as they are"
 INDUCTIVE, TRANSDUCTIVE = "inductive", "transductive"
+LISTENING = tuple(f"listen:{number}" for number in (1, 3, 10, 30))
 SELF_TRAINED = "self-trained"
 SIDE_BY_SIDE = [2, 3, 4]
 
 
-def standardize(features, corpora, test, kind):
+def standardize(features, corpora, test, kind, heard=()):
     """Features ``[n, dim]`` with each training corpus standardised by itself.
 
     "as they are" changes nothing; "inductive" takes the test corpus by the
-    statistics of all training utterances; else by its own.
+    statistics of all training utterances, "listen" by these and those of the
+    rows that were heard, as `shrink` does; else by its own.
     """
     if kind == AS_THEY_ARE:
         return features
     moved = np.empty_like(features)
     for corpus in np.unique(corpora):
         rows = source = corpora == corpus
-        if corpus == test and kind == INDUCTIVE:
+        shrunk = corpus == test and kind in (INDUCTIVE, *LISTENING)
+        if shrunk:
             source = ~rows
-        mean, std = features[source].mean(0), features[source].std(0)
-        moved[rows] = (features[rows] - mean) / (std + 1e-6)
+        mean, variance = features[source].mean(0), features[source].var(0)
+        if shrunk and len(heard):
+            n, own = len(heard), features[heard]
+            mean += n / (n + KAPPA_MEAN) * (own.mean(0) - mean)
+            variance += n / (n + KAPPA_VARIANCE) * (own.var(0) - variance)
+        moved[rows] = (features[rows] - mean) / (np.sqrt(variance) + 1e-6)
     return moved
+
+
+def draws(table, test, kind):
+    """Rows of the test corpus that are heard, for each draw; as evaluation does."""
+    if kind not in LISTENING:
+        return [[]]
+    listening = parse_adaptation(kind, DRAWS, SEED)
+    return [
+        np.flatnonzero(table.ID.isin(heard))
+        for heard in listening.draw(table[table.corpus == test])
+    ]
 
 
 def logistic_regression(features, emotions, corpora):
@@ -78,11 +92,19 @@ def leave_out(fit, features, table, test, kind):
     """UA on a corpus, with the labels that occur in it, of training on the others.
 
     ``fit`` is ``(features, emotions, corpora) -> model``; the kind is one of
-    `standardize`, or "self-trained".
+    `standardize`, or "self-trained". After listening, the mean over draws.
     """
+    return statistics.mean(
+        ua_of_draw(fit, features, table, test, kind, heard)
+        for heard in draws(table, test, kind)
+    )
+
+
+def ua_of_draw(fit, features, table, test, kind, heard):
+    """The same, where those rows were heard."""
     corpora = table.corpus.to_numpy(str)
     emotions = table.emotion.to_numpy(str)
-    features = standardize(features, corpora, test, kind)
+    features = standardize(features, corpora, test, kind, heard)
     train = (corpora != test) & np.isin(emotions, CANONICAL)
     scaler = StandardScaler().fit(features[train])
     features = scaler.transform(features)
@@ -126,7 +148,7 @@ def methods(pooled, egemaps):
     every["layers 2-4, mean"] = (
         logistic_regression,
         beside,
-        [*plain, SELF_TRAINED],
+        [*plain, *LISTENING, SELF_TRAINED],
     )
     return every
 
@@ -137,22 +159,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for flag in ("data", "folder", "output"):
         parser.add_argument(f"--{flag}", type=Path, required=True)
+    parser.add_argument("--overrides", type=read_overrides, default={})
     arguments = parser.parse_args()
-    data, folder = arguments.data, arguments.folder
-    manifests = prepare_manifests(
-        list(FOLDERS), data / "speech", FOLDERS, folder / "manifests"
-    )
-    table = select_utterances(read_manifests(manifests))
-    encoder = build_encoder(data / "whisper-base-encoder", layers="all")
-    store = open_store(encoder, "write", folder / "features", "float16")
+    folds = Folds(arguments.data, arguments.folder, arguments.overrides)
+    table = select_utterances(folds.utterances())
+    encoder = folds.encoder("all")
+    folder = folds.folder / "features"
+    store = open_store(encoder, "write", folder, "float16")
     pooled = pooled_features(encoder, store, table)
-    egemaps = egemaps_features(table, folder / "features")
-    results = {
-        "always one emotion": {
-            test: 1 / len(candidate_labels(labels))
-            for test, labels in LABELS.items()
-        }
-    }
+    egemaps = egemaps_features(table, folder, encoder.front_end)
+    results = {}
     for name, (fit, values, kinds) in tqdm(
         methods(pooled, egemaps).items(), "simple methods"
     ):
