@@ -61,7 +61,8 @@ setup(
         "speechbrain>=1.1.0",
         "torch>=2.7.1",
         "torchaudio>=2.7.1",
-        "transformers>=5.5",
+        # The first that reads the vocabularies of GGUF files rightly
+        "transformers>=5.6",
         "huggingface-hub>=1.5",
         "hyperpyyaml>=1.2.2",
         "sentencepiece>=0.2.0",
@@ -71,7 +72,7 @@ setup(
         "scikit-learn>=1.5",
         "scipy>=1.13",
         "safetensors>=0.5",
-        # GGUF files, which transformers reads with it
+        # GGUF files: the first whose reader works with numpy 2
         "gguf>=0.13",
         "xxhash>=3.4.1",
         # The first whose locks are refused where a file system has none

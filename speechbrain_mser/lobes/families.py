@@ -12,7 +12,7 @@ import math
 from speechbrain_mser.errors import InputError
 
 # Attention that obeys a mask and positions from outside in all layers: the
-# candidates are scored as a tree, in one pass. Not doge: transformers 5.5 to
+# candidates are scored as a tree, in one pass. Not doge: transformers up to
 # 5.12 let its words see those that come after.
 AS_TREE = frozenset(
     """

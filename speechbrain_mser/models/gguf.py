@@ -28,6 +28,14 @@ SUFFIX = ".gguf"
 VERSION = 1
 # What GGML calls float32, float16, float64 and bfloat16.
 _NOT_QUANTISED = {0, 1, 28, 30}
+# What a tokenizer has, by GGUF's names.
+_TOKENS = {
+    "bos_token": "bos",
+    "eos_token": "eos",
+    "unk_token": "unknown",
+    "pad_token": "padding",
+}
+_PROBE = "What is the emotion of the speaker?"
 
 
 def convert_kept(path, what):
@@ -104,6 +112,7 @@ def convert(path, folder, what):
     logger.info("%s: %s is converted, once; it takes a minute", what, path)
     try:
         config, tokenizer, model = _load(path)
+        _check_tokenizer(tokenizer, header.values)
     # A stranger's file, and the readers of three libraries.
     except Exception as error:
         reason = str(error).strip().partition("\n")[0] or repr(error)
@@ -182,6 +191,22 @@ def _load(path):
         if report[kind]:
             raise ValueError(f"{kind}: {min(report[kind], key=str)}")
     return config, tokenizer, model
+
+
+def _check_tokenizer(tokenizer, values):
+    """Name the tokens that the file names, and see that words are read.
+
+    A reader that takes a vocabulary for one of another kind (as transformers
+    5.5 does SmolLM2's) is not heard of otherwise.
+    """
+    for name, key in _TOKENS.items():
+        number = values.get(f"tokenizer.ggml.{key}_token_id")
+        if number is not None:
+            setattr(tokenizer, name, tokenizer.convert_ids_to_tokens(number))
+    ids = tokenizer(_PROBE, add_special_tokens=False).input_ids
+    read = tokenizer.decode(ids)
+    if read.strip() != _PROBE:
+        raise ValueError(f"its tokenizer reads {_PROBE!r} as {read!r}")
 
 
 def _link(path, link):
