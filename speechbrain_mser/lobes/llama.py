@@ -27,6 +27,7 @@ from speechbrain_mser.lobes.candidates import candidate_tree, log_normalizer
 from speechbrain_mser.lobes.families import longest_tree, require_family
 from speechbrain_mser.lobes.hub import find_model, load_model, resolve_dtype
 from speechbrain_mser.lobes.no_remote_code import DataOnly
+from speechbrain_mser.lobes.prefix import KnownPrefix
 from speechbrain_mser.lobes.prompt import Prompt
 from speechbrain_mser.lobes.weight_files import model_digest
 
@@ -149,6 +150,7 @@ class EmotionLLaMA(DataOnly, LLaMA):
         self._around()  # says what the tokenizer lacks
         self._longest_tree = longest_tree(self.model.config)
         self.lora_rank = lora_rank
+        self._known = None, None  # a `KnownPrefix` and what it is of
         if lora_rank > 0:
             add_adapters(self.model, lora_rank)
         if activation_checkpointing:
@@ -164,6 +166,7 @@ class EmotionLLaMA(DataOnly, LLaMA):
             config=self.config,
             quantization_config=self.quantization_config,
             dtype=dtype,
+            **_attention(),
         )
         head = self.model.get_output_embeddings()
         if head is not None and (
@@ -311,8 +314,7 @@ class EmotionLLaMA(DataOnly, LLaMA):
         logits = self._logits(
             inputs,
             1 + leaves.shape[1],  # the prefix's end, then the tree
-            attention_mask=tree.mask,
-            position_ids=tree.positions,
+            tree,
         )
         return tree.scores(logits)
 
@@ -346,6 +348,9 @@ class EmotionLLaMA(DataOnly, LLaMA):
         """
         prefix = self._prefix(audio)
         end_token = self._around().end_token
+        known = self._known_prefix(
+            prefix.device, prefix.shape[1] + max_new_tokens
+        )
         ids = self.model.generate(
             inputs_embeds=prefix,
             attention_mask=torch.ones(
@@ -355,6 +360,7 @@ class EmotionLLaMA(DataOnly, LLaMA):
             do_sample=False,
             eos_token_id=end_token,
             pad_token_id=end_token,
+            **(known.growing(len(audio)) if known else {}),
         )
         texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
         return [text.strip() for text in texts]
@@ -396,10 +402,13 @@ class EmotionLLaMA(DataOnly, LLaMA):
 
     def _around(self):
         """The `Prompt` of today's settings, made once for each."""
-        texts = self.prompt_before, self.prompt, self.chat_template
+        texts = self._texts()
         if texts not in self._prompts:
             self._prompts[texts] = Prompt(self.tokenizer, *texts)
         return self._prompts[texts]
+
+    def _texts(self):
+        return self.prompt_before, self.prompt, self.chat_template
 
     def _embed(self, ids):
         return self.model.get_input_embeddings()(ids)
@@ -417,17 +426,40 @@ class EmotionLLaMA(DataOnly, LLaMA):
         )
         return torch.cat([before, audio.to(after.dtype), after], dim=1)
 
-    def _logits(self, embeddings, last, **kwargs):
+    def _logits(self, embeddings, last, tree=None):
         """``[batch, last, vocabulary]``: the LLM's own at the last positions.
 
         By the LLM's own forward, since some scale their logits or cap them.
+        What stands before the audio is not read again.
         """
+        known = self._known_prefix(embeddings.device, embeddings.shape[1])
+        start = len(known) if known else 0
+        how = known.read_only() if known else {"use_cache": False}
+        if tree:
+            how["attention_mask"] = tree.mask[:, :, start:]
+            how["position_ids"] = tree.positions[:, start:]
         return self.model(
-            inputs_embeds=embeddings,
-            use_cache=False,
-            logits_to_keep=last,
-            **kwargs,
+            inputs_embeds=embeddings[:, start:], logits_to_keep=last, **how
         ).logits
+
+    def _known_prefix(self, device, length):
+        """The `KnownPrefix` of a sequence of some length, or None.
+
+        Trained adapters would have it read anew at every step, a bos alone is
+        not worth it, and for the rest the same holds as for a tree.
+        """
+        before = self._around().tensors(device)[0]
+        is_plain = length <= self._longest_tree and self.lora_rank == 0
+        if not is_plain or len(before) < 2:
+            return None
+        weight = self.model.get_input_embeddings().weight
+        autocast = torch.is_autocast_enabled(device.type)
+        autocast = autocast and torch.get_autocast_dtype(device.type)
+        key = self._texts(), device, weight.dtype, autocast
+        if self._known[0] != key:
+            embeddings = self._embed(before)[None]
+            self._known = key, KnownPrefix(self.model, embeddings)
+        return self._known[1]
 
     # In a checkpoint, SpeechBrain calls this on the main process only.
     @mark_as_saver
@@ -482,6 +514,16 @@ def _checkpoint_layers(model):
             use_reentrant=False,
             preserve_rng_state=False,
         )
+
+
+def _attention():
+    """Which attention is loaded: the plain one where there is a CPU alone.
+
+    The fused one's backward pass is slow there for sequences this short.
+    """
+    if torch.cuda.is_available():
+        return {}
+    return {"attn_implementation": "eager"}
 
 
 def _four_bits(dtype):

@@ -25,6 +25,7 @@ from speechbrain_mser.lobes.llama import EmotionLLaMA
 ROOT = Path(__file__).resolve().parents[2]
 # Those that the installed transformers has.
 FAMILIES = sorted((AS_TREE | IN_TURN) & set(CONFIG_MAPPING.keys()))
+BEFORE = "One word:"
 PROMPT = "What is the emotion?"
 # Two that begin alike ("sad", "sad or so"), of one token and of several
 WORDS = ["sad", "fearful", "sad or so"]
@@ -156,8 +157,10 @@ def save_tiny(family, tokenizers_folder, folder, **settings):
 class Plain:
     """The model in transformers' hands, and nothing of ours."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, before=""):
         self.model = AutoModelForCausalLM.from_pretrained(folder).eval()
+        self.model.requires_grad_(False)
+        self.before = before
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.embed = self.model.get_input_embeddings()
 
@@ -171,12 +174,12 @@ class Plain:
         whole = self.ids(f"{PROMPT} {word}")[len(self.ids(PROMPT)) :]
         return torch.cat([whole, torch.tensor([self.tokenizer.eos_token_id])])
 
-    @torch.no_grad()
     def logits(self, audio, said):
-        """Of all positions of ``[bos, audio, prompt, said]``."""
-        bos = self.embed(torch.tensor([self.tokenizer.bos_token_id]))
+        """Of all positions of ``[bos, before, audio, prompt, said]``."""
+        bos = torch.tensor([self.tokenizer.bos_token_id])
+        before = self.embed(torch.cat([bos, self.ids(self.before)]))
         text = self.embed(torch.cat([self.ids(PROMPT), said]))
-        inputs = torch.cat([bos, audio, text])[None]
+        inputs = torch.cat([before, audio, text])[None]
         return self.model(inputs_embeds=inputs, use_cache=False).logits[0]
 
     def score(self, audio, word):
@@ -185,6 +188,7 @@ class Plain:
         logits = self.logits(audio, said)[-len(said) - 1 : -1]
         return logits.log_softmax(-1)[range(len(said)), said].sum()
 
+    @torch.no_grad()
     def greedy(self, audio, length):
         """What it says, the whole sequence anew for every token."""
         said = torch.zeros(0, dtype=torch.long)
@@ -219,8 +223,10 @@ def test_an_llms_numbers_are_transformers_own(
     if window != 4096 and not windows.keys() & settings_of(family):
         return  # the same as without
     save_tiny(family, tiny_llama, tmp_path, **windows)
-    llama, plain = EmotionLLaMA(tmp_path, prompt=PROMPT), Plain(tmp_path)
-    audio = 0.5 * torch.randn(3, 4, 32)
+    before = BEFORE if window == 4096 else ""
+    llama = EmotionLLaMA(tmp_path, prompt=PROMPT, prompt_before=before)
+    plain = Plain(tmp_path, before)
+    audio = (0.5 * torch.randn(3, 4, 32)).requires_grad_()
     expected = torch.stack(
         [
             torch.stack([plain.score(utterance, word) for word in WORDS])
@@ -229,13 +235,18 @@ def test_an_llms_numbers_are_transformers_own(
     )
     if window == 4096:  # else the audio may be out of sight
         assert (expected[0] - expected[1]).abs().max() > 1e-2
+    loss = llama.loss(audio, WORDS)
+    mean = -expected.diagonal().sum() / sum(len(plain.word(w)) for w in WORDS)
+    torch.testing.assert_close(loss, mean, atol=1e-4, rtol=1e-5)
+    (found,) = torch.autograd.grad(loss, audio)
+    (gradient,) = torch.autograd.grad(mean, audio, retain_graph=True)
+    worst = (found - gradient).abs().max()
+    assert worst <= 1e-4 * gradient.abs().max()
+    audio, expected = audio.detach(), expected.detach()
     found, passes = counted(llama, lambda: llama.score(audio, WORDS))
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-5)
     if window == 4096:
         assert passes == (1 if family in AS_TREE else len(WORDS))
-    loss = llama.loss(audio, WORDS)
-    mean = -expected.diagonal().sum() / sum(len(plain.word(w)) for w in WORDS)
-    torch.testing.assert_close(loss, mean, atol=1e-4, rtol=1e-5)
     rms = plain.embedding_rms()
     assert llama.embedding_rms == pytest.approx(rms, rel=1e-5)
     assert llama.generate(audio[:1], 2) == [plain.greedy(audio[0], 2)]
