@@ -31,7 +31,7 @@ from speechbrain_mser.files.atomic import atomic_path
 from speechbrain_mser.files.fingerprints import BLOCK, file_sha256
 
 # Of the place where it shall be kept, not of where it comes from.
-_OF_THE_DISK = (
+OF_THE_DISK = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS),
     *(errno.EACCES, errno.EPERM, errno.EFBIG),
 )
@@ -157,7 +157,7 @@ def _from_hub(source, path):
             raise NotHad(f"what came is damaged (SHA-256 {found})")
     # The last is what its client for large files raises
     except (OSError, ValueError, HTTPError, RuntimeError) as error:
-        if getattr(error, "errno", None) in _OF_THE_DISK:
+        if getattr(error, "errno", None) in OF_THE_DISK:
             raise
         reason = str(error).strip().partition("\n")[0]
         raise NotHad(reason or type(error).__name__) from None

@@ -18,6 +18,7 @@ from transformers.utils import logging as transformers_logging
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.files.atomic import write_text
 from speechbrain_mser.files.fingerprints import file_identity, file_sha256
+from speechbrain_mser.models.fetch import OF_THE_DISK
 from speechbrain_mser.models.gguf_header import GGUFHeader
 from speechbrain_mser.models.kept import make_once, models_folder
 
@@ -112,9 +113,11 @@ def convert(path, folder, what):
     logger.info("%s: %s is converted, once; it takes a minute", what, path)
     try:
         config, tokenizer, model = _load(path)
-        _check_tokenizer(tokenizer, header.values)
+        _save_tokenizer(tokenizer, header.values, folder)
     # A stranger's file, and the readers of three libraries.
     except Exception as error:
+        if getattr(error, "errno", None) in OF_THE_DISK:
+            raise
         reason = str(error).strip().partition("\n")[0] or repr(error)
         raise InputError(
             f"{what}: {path} cannot be converted: {reason}"
@@ -129,7 +132,6 @@ def convert(path, folder, what):
     fresh.load_state_dict(weights, assign=True)
     fresh.tie_weights()
     fresh.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
 
 
 def _read_header(path, what):
@@ -193,8 +195,8 @@ def _load(path):
     return config, tokenizer, model
 
 
-def _check_tokenizer(tokenizer, values):
-    """Name the tokens that the file names, and see that words are read.
+def _save_tokenizer(tokenizer, values, folder):
+    """With the tokens that the file names; refused if words are not read.
 
     A reader that takes a vocabulary for one of another kind (as transformers
     5.5 does SmolLM2's) is not heard of otherwise.
@@ -203,8 +205,10 @@ def _check_tokenizer(tokenizer, values):
         number = values.get(f"tokenizer.ggml.{key}_token_id")
         if number is not None:
             setattr(tokenizer, name, tokenizer.convert_ids_to_tokens(number))
-    ids = tokenizer(_PROBE, add_special_tokens=False).input_ids
-    read = tokenizer.decode(ids)
+    tokenizer.save_pretrained(folder)
+    again = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    ids = again(_PROBE, add_special_tokens=False).input_ids
+    read = again.decode(ids)
     if read.strip() != _PROBE:
         raise ValueError(f"its tokenizer reads {_PROBE!r} as {read!r}")
 
