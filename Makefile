@@ -16,7 +16,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install models demo demo-m5ser ablation real loco bench bench-gpu test test-oldest wheel docs lint format clean
+.PHONY: help install models demo demo-m5ser ablation real loco loeo bench bench-gpu test test-oldest wheel docs lint format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | \
@@ -51,6 +51,9 @@ real: install ## Both stages on real speech (MSER_DATA=folder, see docs/results.
 
 loco: install ## Leave one real corpus out, beside simple methods (MSER_DATA=folder)
 	$(BIN)/python recipes/M5SER/experiments/loco.py --data $(MSER_DATA) --jobs $(JOBS)
+
+loeo: install ## Leave an emotion and a corpus out: words never trained (MSER_DATA=folder)
+	$(BIN)/python recipes/M5SER/experiments/loeo.py --data $(MSER_DATA) --jobs $(JOBS)
 
 bench: install ## How fast it is, against the peers' ways (docs/performance.md)
 	$(BIN)/python benchmarks/all.py --data $(MSER_DATA)

@@ -168,7 +168,7 @@ def write_predictions(path, table, predictions, log_probs, labels):
         atomic_path(path) as partial,
         open(partial, "w", newline="", encoding="utf-8") as file,
     ):
-        probs = ([f"{p:.6f}" for p in row] for row in log_probs.exp().tolist())
+        probs = ([f"{p:.6g}" for p in row] for row in log_probs.exp().tolist())
         rows = zip(table.ID, table.emotion, predictions, probs, strict=True)
         write_csv(
             file,

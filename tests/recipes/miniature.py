@@ -57,3 +57,11 @@ def refused(script, data_folder, save_folder, *arguments, **options):
     # No manifest, no half of one
     assert not Path(save_folder, f"{script}.csv").exists()
     return result.stderr.strip()
+
+
+def cells(table):
+    """The cells of a Markdown table's lines, the rule's among them."""
+    return [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in table.splitlines()
+    ]

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from folds import LABELS, read_overrides
 from loco_baselines import leave_out, logistic_regression, standardize
+from miniature import cells
 
 from speechbrain_mser.emotions import candidate_labels
 
@@ -81,13 +82,6 @@ def test_no_label_of_the_test_corpus_reaches_the_classifier(kind):
         ]
         total += leave_out(logistic_regression, features, turned, "urdu", kind)
     assert total == pytest.approx(1.0)
-
-
-def cells(table):
-    return [
-        [cell.strip() for cell in line.split("|")[1:-1]]
-        for line in table.splitlines()
-    ]
 
 
 def test_the_table_has_means_over_corpora_and_seeds():
