@@ -303,7 +303,8 @@ def select_utterances(table, split=None, languages=None, labels=None):
     chosen = kept.emotion != "" if labels is None else kept.emotion.isin(labels)
     left_out = kept.emotion[~chosen].replace("", "(no emotion)").value_counts()
     if len(left_out):
-        logger.info(
+        # Not info: before a training begins to log, nobody would see it.
+        logger.warning(
             "left out, emotion not among the labels: %s",
             ", ".join(f"{n} {emotion}" for emotion, n in left_out.items()),
         )
