@@ -55,6 +55,8 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     packages=find_packages(include=["speechbrain_mser", "speechbrain_mser.*"]),
+    # The released recogniser
+    package_data={"speechbrain_mser.models": ["open/*"]},
     python_requires=">=3.10",
     # The lower bounds are tried, on Python 3.10: make test-oldest.
     install_requires=[

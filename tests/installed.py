@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import speechbrain_mser
+from speechbrain_mser.inference.folder import find_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 SETS = "[{name: tiny, corpus: tiny, labels: [neutral, happy, sad, angry]}]"
@@ -65,6 +66,18 @@ def test_a_wheel_trains_evaluates_and_recognises(
     assert any(
         word in said for word in tiny_flags["label_words"][1:-1].split(", ")
     )
+
+
+@pytest.mark.skipif(
+    not (ROOT / "speechbrain_mser/models/open").is_dir(),
+    reason="not trained yet: make train-open",
+)
+def test_a_wheel_has_the_released_recogniser():
+    folder = find_folder("open")
+    assert not folder.is_relative_to(ROOT)
+    theirs = {path.name for path in folder.iterdir()}
+    ours = (ROOT / "speechbrain_mser/models/open").iterdir()
+    assert theirs == {path.name for path in ours}
 
 
 def test_a_wheel_has_the_corpora_files(python, tmp_path):

@@ -25,6 +25,7 @@ from speechbrain_mser.evaluation.calibration import (
 from speechbrain_mser.evaluation.diagrams import plot_reliability
 from speechbrain_mser.evaluation.report import calibration_table
 from speechbrain_mser.files.atomic import write_text
+from speechbrain_mser.inference.folder import RELEASED, find_folder
 from speechbrain_mser.settings.flags import read_command_line
 from speechbrain_mser.settings.hparams import read_settings
 
@@ -63,6 +64,12 @@ def main():
     hparams_file, run_opts, overrides = read_command_line(sys.argv[1:])
     settings = read_settings(hparams_file, overrides)
     table = read_validation(settings)
+    if settings["recognizer"] == RELEASED:
+        raise InputError(
+            f"{RELEASED!r}, the released recogniser, has a calibration of its "
+            f"own, in {find_folder(RELEASED)}; copy that folder, and name the "
+            "copy, to calibrate on data of yours"
+        )
     source = Path(settings["recognizer"])
     if not source.is_dir():
         raise InputError(

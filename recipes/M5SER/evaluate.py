@@ -158,8 +158,12 @@ def measure_alone(test_set, table, log_probs):
 
 def calibrated_on(fitted, table):
     """Whether a calibration was fitted on utterances of a set."""
-    corpora = fitted.fitted_on.get("corpora", {})
-    return bool(((table.split == "valid") & table.corpus.isin(corpora)).any())
+    on = fitted.fitted_on
+    within = table.corpus.isin(on.get("corpora", {}))
+    # The released one's is on all splits of its corpora, and says None.
+    if (split := on.get("split", "valid")) is not None:
+        within &= table.split == split
+    return bool(within.any())
 
 
 def write_predictions(path, table, predictions, log_probs, labels):
@@ -192,7 +196,9 @@ class Evaluation:
         self.settings, self.published = settings, published
         self.sets, self.absent = read_sets(settings)
         self.folder = Path(settings["output_folder"])
-        self.results, self.fitted, self.trained = {}, None, set()
+        self.results, self.fitted = {}, None
+        # What the recognisers were trained to say, and on which corpora.
+        self.trained, self.corpora = set(), set()
 
     def run(self, recognizers, count):
         """Evaluate one recogniser, or several together; return the table."""
@@ -218,6 +224,8 @@ class Evaluation:
         """Pass recognisers on, and note what they were trained to say."""
         for recognizer, reader in recognizers:
             self.trained.update(recognizer.trained_words())
+            corpora = getattr(recognizer.hparams, "trained_corpora", None)
+            self.corpora.update(corpora or ())
             yield recognizer, reader
 
     def _evaluate(self, name, test_set, table, raw, each):
@@ -227,6 +235,9 @@ class Evaluation:
             mode = self.settings["calibration"]
             log_probs = [self.fitted.apply(one, labels, mode) for one in raw]
         metrics = measure(test_set, table, log_probs, self.settings)
+        if heard := sorted(set(table.corpus) & self.corpora):
+            note = f"not zero-shot, trained on {', '.join(heard)}"
+            metrics["note"] = "; ".join(filter(None, [metrics["note"], note]))
         predictions = said(test_set, log_probs[0])
         if len(each) > 1:
             metrics["each"] = [measure_alone(test_set, table, p) for p in each]

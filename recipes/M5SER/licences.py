@@ -24,6 +24,15 @@ CORPORA = {
         "https://lab-msp.com/MSP/MSP-Podcast.html",
     ),
     "ravdess": ("CC BY-NC-SA 4.0", "https://zenodo.org/records/1188976"),
+    "emodb": ("free for research", "http://emodb.bilderbar.info/"),
+    "emovo": (
+        "research",
+        "http://voice.fub.it/activities/corpora/emovo/index.html",
+    ),
+    "urdu": (
+        "research only",
+        "https://github.com/siddiquelatif/URDU-Dataset",
+    ),
     "espeak": (
         "this project's sentences (Apache-2.0), spoken by eSpeak NG",
         "recipes/M5SER/experiments/espeak_corpus.yaml",

@@ -16,7 +16,7 @@ def load_recognizer(source, settings, run_opts):
     Arguments
     ---------
     source : str
-        The folder that training left, or a hub name.
+        The folder that training left, a hub name, or "open".
     settings : dict
         Of evaluate.yaml, calibrate.yaml or pseudo_label.yaml.
     run_opts : dict

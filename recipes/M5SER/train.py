@@ -93,6 +93,7 @@ def train_on(tables, data, hparams_file, overrides, run_opts):
     labels = candidate_labels(model["label_words"])
     # Exported too: evaluation marks them.
     model["untrained_words"] = log_counts(tables[0], labels)
+    model["trained_corpora"] = sorted(set(tables[0].corpus))
     log_size(store, model["encoder"], pd.concat(tables).duration)
     train_set, valid_set = (
         None if table is None else make_dataset(table, store)

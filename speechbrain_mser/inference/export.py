@@ -126,6 +126,28 @@ def export_recognizer(folder, model_yaml, model, connector, llm=None):
     (folder / calibration.FILE).unlink(missing_ok=True)
 
 
+def export_in_half(source, target, connector):
+    """Write a recogniser's folder again, its connector in half precision.
+
+    What was fitted to the connector, a calibration, does not go with it.
+
+    Arguments
+    ---------
+    source : str or path-like
+        The recogniser's folder, of plain settings.
+    target : str or path-like
+        Another folder; made when missing.
+    connector : Connector
+        As it was loaded from there.
+    """
+    target = Path(target)
+    settings = read_settings(Path(source) / SETTINGS_FILE)
+    path = target / "connector.safetensors"
+    connector.save(path, half=True)
+    settings["connector_digest"] = hex_digest(path)
+    write_text(target / SETTINGS_FILE, settings_text(settings))
+
+
 def _finish_renaming(folder):
     """Clear up after an export that was killed."""
     for path in folder.glob(f"{PARTIAL}*"):

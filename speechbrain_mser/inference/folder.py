@@ -25,12 +25,16 @@ from speechbrain_mser.inference.settings import (
 from speechbrain_mser.lobes import build_connector, build_encoder
 from speechbrain_mser.lobes.hub import is_folder
 from speechbrain_mser.lobes.llama import EmotionLLaMA
+from speechbrain_mser.settings.project_files import PACKAGE
 
 SETTINGS_FILE = "hyperparams.yaml"
 # Files, named as ever.
 PARTS = ("connector", "llama")
 # Weights of an export that was interrupted as soon as its settings counted.
 NEXT = "next-"
+# The recogniser that is part of this project, and where it lies.
+RELEASED = "open"
+RELEASED_FOLDER = PACKAGE / "models" / RELEASED
 
 
 def find_folder(
@@ -47,7 +51,9 @@ def find_folder(
     Arguments
     ---------
     source : str or path-like
-        The folder, or a hub name.
+        The folder, a hub name, or "open", the released recogniser, whatever
+        lies in the working directory: a folder of that name is ``./open``, or
+        any path that is no str.
     settings_file : str
         The name of its settings.
     revision : str, optional
@@ -71,6 +77,8 @@ def find_folder(
     InputError
         There is no such folder, here or on the hub.
     """
+    if source == RELEASED:
+        return _find_released()
     source = str(source)
     if is_folder(source):
         return Path(source)
@@ -97,6 +105,18 @@ def find_folder(
             f"{settings_file}) nor to be had from the hub; without a network, "
             f"give the folder that holds it ({reason})"
         ) from None
+
+
+def _find_released():
+    """The released recogniser's folder."""
+    if not (RELEASED_FOLDER / SETTINGS_FILE).is_file():
+        raise InputError(
+            f"{RELEASED!r}, the released recogniser, is not in "
+            f"{RELEASED_FOLDER}: here it was not trained yet; make train-open "
+            f"MSER_DATA=FOLDER trains it (a folder called {RELEASED} is "
+            f"./{RELEASED})"
+        )
+    return RELEASED_FOLDER
 
 
 def read_settings(path):

@@ -19,6 +19,7 @@ from speechbrain_mser.inference.adaptation import (
 )
 from speechbrain_mser.inference.batch_checks import check_batch, check_rows
 from speechbrain_mser.inference.folder import (
+    RELEASED,
     SETTINGS_FILE,
     build_recognizer,
     find_folder,
@@ -42,9 +43,7 @@ class EmotionRecognizer(Pretrained):
 
     Example
     -------
-    >>> recognizer = EmotionRecognizer.from_hparams(
-    ...     source="results/demo/stage2/recognizer"
-    ... )  # doctest: +SKIP
+    >>> recognizer = EmotionRecognizer.from_hparams("open")  # doctest: +SKIP
     >>> recognizer.recognize_file("speech.wav")  # doctest: +SKIP
     (['happy'], tensor([[-1.9, -0.3, -2.2, ...]]))
     >>> recognizer.recognize_file(
@@ -72,7 +71,7 @@ class EmotionRecognizer(Pretrained):
     @classmethod
     def from_hparams(
         cls,
-        source,
+        source=RELEASED,
         hparams_file=SETTINGS_FILE,
         trusted=False,
         overrides=None,
@@ -84,7 +83,7 @@ class EmotionRecognizer(Pretrained):
         local_strategy=None,
         **kwargs,
     ):
-        """Load a folder that training left, or its copy on the hub.
+        """Load the released recogniser, or one that training left.
 
         What is loaded is the source's: its settings are read once, by a plain
         loader, and nothing that lies in ``savedir`` takes their place.
@@ -92,7 +91,8 @@ class EmotionRecognizer(Pretrained):
         Arguments
         ---------
         source : str or path-like
-            The folder, or a hub name.
+            "open", the released recogniser; a folder that training left, or
+            its copy's name on the hub. A folder called open is ``./open``.
         hparams_file : str
             The file in it that says what the system is made of.
         trusted : bool

@@ -189,6 +189,7 @@ OWN = {
 FOUND = {
     # Of the label words, those that no utterance had.
     "untrained_words": Setting("a list of words", _are_words, []),
+    "trained_corpora": Setting("a list of names", _are_words, []),
 }
 # Digests of the files beside; older folders have none.
 _DIGEST = _or_null(

@@ -233,18 +233,27 @@ class Connector(nn.Module):
 
     # In a checkpoint, SpeechBrain calls this on the main process only.
     @mark_as_saver
-    def save(self, path):
+    def save(self, path, half=False):
         """Write parameters, statistics and which the frozen models were.
 
         Arguments
         ---------
         path : str or path-like
             A safetensors file, replaced atomically.
+        half : bool
+            Parameters as float16, in half the space; they are computed with
+            in float32 all the same. Statistics, whose range is the frozen
+            encoder's, stay as they are.
         """
         tensors = {
             name: value.detach().cpu().contiguous()
             for name, value in self.state_dict().items()
         }
+        if half:
+            tensors |= {
+                name: tensors[name].half()
+                for name, _ in self.named_parameters()
+            }
         described = {"frozen_models": json.dumps(self.frozen_models)}
         with atomic_path(path) as partial:
             save_file(tensors, partial, described)

@@ -46,6 +46,7 @@ GOOD = {
     "label_words": ["happy", "sad"],
     "emotion_words": {"sad": "down", "off": "1e-5"},
     "untrained_words": ["happy"],
+    "trained_corpora": ["emodb", "ravdess"],
     "connector_type": "qformer",
     "n_queries": 3,
     "query_dim": 16,
@@ -66,6 +67,7 @@ OLD_GOOD = {
     "trim_silence": None,
     "speech_level": None,
     "untrained_words": [],
+    "trained_corpora": [],
     "connector_digest": None,
 }
 # As trainings wrote it before settings were plain.

@@ -19,7 +19,7 @@ from pathlib import Path
 from steps import Steps, evaluate_stages, summarize, train_stages
 
 from speechbrain_mser.dataio.manifest import read_manifest
-from speechbrain_mser.errors import exits_on_input_error
+from speechbrain_mser.errors import InputError, exits_on_input_error
 
 SEEN = ("eng", "fra", "deu", "ita", "cmn", "spa")
 UNSEEN = ("ell", "rus", "fas")
@@ -97,8 +97,46 @@ def recognize_one(folder, data):
     manifest = read_manifest(data / "espeak.csv", data / "espeak")
     row = manifest[manifest.language == UNSEEN[0]].iloc[0]
     recognizer = EmotionRecognizer.from_hparams(f"{folder}/stage2/recognizer")
-    words, log_probs = recognizer.recognize_file(row.wav)
-    print(f"\n{row.wav}\n  spoken as: {row.emotion}\n  recognised: {words[0]}")
+    print(f"\n{row.wav}\n  spoken as: {row.emotion}")
+    show_answer(recognizer, row.wav)
+    return row.wav
+
+
+def recognize_released(wav):
+    """The same file and the released recogniser, if nothing is to be fetched."""
+    from speechbrain_mser.inference import EmotionRecognizer
+    from speechbrain_mser.inference.folder import (
+        RELEASED,
+        SETTINGS_FILE,
+        find_folder,
+        read_settings,
+    )
+    from speechbrain_mser.models.kept import is_made
+    from speechbrain_mser.models.registry import OPEN_MODELS, open_folder
+
+    try:
+        settings = read_settings(find_folder(RELEASED) / SETTINGS_FILE)
+    except InputError as error:
+        print(f"\nwithout the released recogniser: {error}")
+        return
+    hubs = [settings[name] for name in ("whisper_hub", "llama_hub")]
+    lacking = [
+        n for n in hubs if n in OPEN_MODELS and not is_made(open_folder(n))
+    ]
+    if lacking:
+        print(
+            f"\nwithout the released recogniser: {', '.join(lacking)} not "
+            "fetched yet; make models gets what it needs"
+        )
+        return
+    print("\nthe released recogniser, which was trained on people's voices:")
+    show_answer(EmotionRecognizer.from_hparams(RELEASED), wav)
+
+
+def show_answer(recognizer, wav):
+    """What a recogniser says of a file, and how probable each word is."""
+    words, log_probs = recognizer.recognize_file(wav)
+    print(f"  recognised: {words[0]}")
     probabilities = log_probs.exp()[0].tolist()
     for word, value in zip(recognizer.labels(), probabilities, strict=True):
         print(f"  {word:10s} {value:.3f} {'#' * round(40 * value)}")
@@ -121,7 +159,7 @@ def main():
     evaluate(stages, folder, data, held_out_sets("espeak", (*SEEN, *UNSEEN)))
     zero_shot = {"stage1": (*SEEN[1:], *UNSEEN), "stage2": UNSEEN}
     print(f"\n{summarize(folder, zero_shot)}")
-    recognize_one(folder, data)
+    recognize_released(recognize_one(folder, data))
 
 
 if __name__ == "__main__":

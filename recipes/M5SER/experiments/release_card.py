@@ -1,0 +1,208 @@
+"""The released recogniser's card: all numbers are those of its card.json."""
+
+from statistics import mean
+
+from licences import CORPORA, UNKNOWN_CORPUS
+
+from speechbrain_mser.evaluation.calibration import MODES
+from speechbrain_mser.files.markdown import markdown_table
+from speechbrain_mser.models.registry import OPEN_MODELS
+
+HEAD = """\
+---
+license: other
+license_name: non-commercial-research
+library_name: speechbrain
+tags:
+- speech-emotion-recognition
+- audio-classification
+- zero-shot
+---
+# A recogniser of emotions in speech, trained on open corpora"""
+
+USE = """\
+```python
+from speechbrain_mser.inference import EmotionRecognizer
+
+recognizer = EmotionRecognizer.from_hparams("open")
+words, log_probs = recognizer.recognize_file("speech.wav")
+```"""
+
+LICENCE = """\
+**These weights are for research that is not commercial.** They were trained on
+recordings whose terms say so (below). Whether weights inherit the terms of what
+they were trained on is not settled; this is the strict reading, and no legal
+advice. The program around them is under the project's own licence."""
+
+LIMITS = """\
+- Actors' emotions, most of them, and talk shows' in Urdu; short, clean
+  recordings of adults, one speaker at a time. How people sound who do not act
+  was not measured, nor were children, illness, noise, crosstalk, telephones.
+- It hears how an emotion is acted in the cultures of these corpora. A word is
+  what listeners or actors called it, not what a person feels.
+- Few speakers: voices, accents and languages that none of them has are served
+  worse, and nobody knows how much for whom. No figure here is by gender or age.
+- It always answers with one of the words that it is given; silence, music and
+  neutral talk get one too. For words that it was not trained on nothing was
+  measured here.
+- Its probabilities are those of a language model; calibrated, they are right
+  for recordings like those of these corpora."""
+
+NOT_FOR = """\
+- Decisions about people: hiring, marks, insurance, credit, police, borders.
+- Inferring emotions at work or in education. The European Union's AI Act
+  (Regulation 2024/1689, Article 5(1)(f)) prohibits it, but for medical and
+  safety reasons; elsewhere emotion recognition is high-risk (Annex III) and
+  those who are heard must be told (Article 50).
+- Diagnosis, therapy, crisis lines: it is no medical device and was tested as
+  none.
+- Finding lies, or what somebody wants, thinks or is.
+- Listening to people who do not know or do not want it."""
+
+
+def release_card(facts):
+    """The card.
+
+    Arguments
+    ---------
+    facts : dict
+        What is in card.json; see `release.release`.
+
+    Returns
+    -------
+    str
+        Markdown.
+    """
+    parts = [
+        HEAD,
+        _about(facts),
+        USE,
+        LICENCE,
+        "## How good it is",
+        *_left_out(facts["left_out"]),
+        "## How sure it is",
+        *_calibration(facts["calibration"]),
+        "## What it was trained on",
+        *_data(facts["corpora"]),
+        "## Between which frozen models",
+        _frozen_models(facts["frozen_models"]),
+        "## How it was made",
+        _making(facts),
+        "## Limits",
+        LIMITS,
+        "## What it is not for",
+        NOT_FOR,
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _about(facts):
+    connector = facts["connector"]
+    return (
+        f"Between a frozen Whisper and a frozen LLaMA, {_count(connector)} "
+        f"trained parameters, {connector['bytes'] / 1e6:.1f} MB in half "
+        "precision. It says one of "
+        f"{', '.join(facts['labels'])}, or of any other words. Halving moved "
+        f"no probability by more than {connector['most']:.1g}, and "
+        f"{connector['other_words']} of {connector['compared']} answers."
+    )
+
+
+def _count(connector):
+    return f"{connector['parameters'] / 1e6:.2f} million"
+
+
+def _left_out(left_out):
+    """Table of what the four recognisers say of what they never heard."""
+    yield (
+        "It has heard all four corpora, so none can say how good it is. The "
+        "same recipe was trained four times on three of them; each line is a "
+        "corpus, and its language, that the training never heard. Utterances "
+        "are taken one by one, the candidates are the words that occur in the "
+        "corpus; in brackets a bootstrap's 95 % interval over what is said."
+    )
+    rows = [("left out", "n", "words", "chance", "UA", "WA", "drawn")]
+    for corpus, figures in left_out.items():
+        low, high = figures["interval"]
+        rows.append(
+            (
+                corpus,
+                f"{figures['utterances']}",
+                f"{figures['words']}",
+                f"{1 / figures['words']:.3f}",
+                f"{figures['UA']:.3f} ({low:.3f} to {high:.3f})",
+                f"{figures['WA']:.3f}",
+                figures["drawn"],
+            )
+        )
+    uas = [figures["UA"] for figures in left_out.values()]
+    rows.append(("mean", "", "", "", f"{mean(uas):.3f}", "", ""))
+    yield markdown_table(rows)
+    yield (
+        "After `recognizer.listen` to some utterances of the same microphone "
+        "it is right more often: docs/results.md has what that is worth, and "
+        "what is known of words that it was never trained on."
+    )
+
+
+def _calibration(calibration):
+    yield (
+        'With `calibration="temperature"` its probabilities are divided by '
+        f"{calibration['temperature']:.2f} in the logarithm, with "
+        '`"temperature+prior"` its liking for some words is taken back too. '
+        "Both were fitted to what the four recognisers say of the corpora "
+        "that they never heard, all words of training as candidates; the "
+        "table's are fitted to three of them and measured on the fourth."
+    )
+    rows = [("corpus", *(f"{name}: UA, ECE" for name in MODES))]
+    for corpus, modes in calibration["left_out"].items():
+        cells = (f"{m['UA']:.3f}, {m['ECE']:.3f}" for m in modes.values())
+        rows.append((corpus, *cells))
+    yield markdown_table(rows)
+
+
+def _data(corpora):
+    rows = [("corpus", "language", "terms", "where", "speakers", "n", "hours")]
+    for name, one in corpora.items():
+        terms, where = CORPORA.get(name, UNKNOWN_CORPUS)
+        rows.append(
+            (
+                name,
+                " ".join(one["languages"]),
+                terms,
+                where,
+                f"{one['speakers']}",
+                f"{one['utterances']}",
+                f"{one['hours']:.2f}",
+            )
+        )
+    yield markdown_table(rows, names=4)
+    words = sorted(
+        {word for one in corpora.values() for word in one["emotions"]}
+    )
+    counts = [("utterances", *words)]
+    counts += [
+        (name, *(str(one["emotions"].get(word, 0)) for word in words))
+        for name, one in corpora.items()
+    ]
+    yield markdown_table(counts)
+
+
+def _frozen_models(models):
+    rows = [("", "name", "terms", "digest of the weights")]
+    for role, model in models.items():
+        known = OPEN_MODELS.get(model["name"])
+        terms = known.licence if known else "see the model"
+        rows.append((role, model["name"], terms, model["digest"]))
+    return markdown_table(rows, names=4)
+
+
+def _making(facts):
+    training = ", ".join(f"{k} {v}" for k, v in facts["training"].items())
+    versions = ", ".join(f"{k} {v}" for k, v in facts["versions"].items())
+    return (
+        "    make models\n    make train-open MSER_DATA=FOLDER\n\n"
+        f"which trains `hparams/open/train.yaml` ({training}) on all four, and "
+        "on three of them four times, and makes these files again bit by bit "
+        f"on one machine. Versions: {versions}."
+    )
