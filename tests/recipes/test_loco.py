@@ -137,9 +137,11 @@ def test_every_simple_method_has_its_features():
 
 
 def test_a_fold_is_trained_on_the_others_and_run_once(
-    real_corpora, run_script, in_this_process, capsys
+    real_corpora, run_script, in_this_process, tmp_path, capsys
 ):
     data, folder, overrides = real_corpora
+    features = {"feature_folder": str(tmp_path / "elsewhere")}
+    overrides = json.dumps({**json.loads(overrides), **features})
     flags = {"data": data, "folder": folder, "overrides": overrides}
     few = ["--seeds", "1", "--corpora", "urdu", "--without", "simple"]
     few += ["listen:1", "listen:3", "listen:30", "set"]
@@ -171,6 +173,8 @@ def test_a_fold_is_trained_on_the_others_and_run_once(
         path = folder / "urdu" / "seed1" / kind / "metrics.json"
         ua = json.loads(path.read_text())["urdu"]["UA"]
         assert row[1:] == [f"{ua:.3f}"] * 2
+    assert (tmp_path / "elsewhere").is_dir()
+    assert not (folder / "features").exists()
     in_this_process.ran.clear()
     assert run_script("loco", *few, flags=flags) == 0
     assert in_this_process.ran == []
@@ -184,4 +188,4 @@ def test_overrides_are_settings_of_the_recipe(real_corpora, run_script, capsys):
     for text in ("lr", "{lr: "):
         flags["overrides"] = text
         assert run_script("loco", flags=flags) == 2
-    assert read_overrides("{a: b:c}") == {"a": "b:c"}
+    assert read_overrides("{a: b:c, d: 1e-3}") == {"a": "b:c", "d": 0.001}

@@ -76,7 +76,10 @@ class Folds:
         self.settings = read_settings(OPEN, placed)
         self.store = {
             "features": "write",
-            "feature_folder": str(self.folder / "features"),
+            # Another experiment's, so that nothing is encoded twice
+            "feature_folder": overrides.get(
+                "feature_folder", str(self.folder / "features")
+            ),
             "feature_dtype": self.settings["training"]["feature_dtype"],
             "num_workers": 0,
         }
@@ -298,7 +301,9 @@ def argument_parser(description, corpora=tuple(LABELS)):
         "--overrides",
         type=read_overrides,
         default={},
-        help='settings of the recipe that are others here: "{lr: 1e-3}"',
+        help='settings of the recipe that are others here: "{lr: 1.0e-3}"; '
+        'in another folder "{feature_folder: results/loco/features}" reads '
+        "what was encoded",
     )
     parser.add_argument(
         "--jobs", type=int, default=1, help="trainings at a time"

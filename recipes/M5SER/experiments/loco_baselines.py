@@ -164,7 +164,7 @@ def main():
     folds = Folds(arguments.data, arguments.folder, arguments.overrides)
     table = select_utterances(folds.utterances())
     encoder = folds.encoder("all")
-    folder = folds.folder / "features"
+    folder = folds.store["feature_folder"]
     store = open_store(encoder, "write", folder, "float16")
     pooled = pooled_features(encoder, store, table)
     egemaps = egemaps_features(table, folder, encoder.front_end)
