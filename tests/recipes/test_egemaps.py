@@ -14,6 +14,7 @@ from speechbrain_mser.dataio.audio import load_audio
 from speechbrain_mser.dataio.batching import pad_together
 from speechbrain_mser.dataio.manifest import read_manifest
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.lobes.front_end import FrontEnd
 
 RATE = 16000
 
@@ -56,6 +57,20 @@ def test_rows_are_what_opensmile_says_of_the_files(opensmile, table, tmp_path):
         np.testing.assert_allclose(
             row, smile.process_file(wav).to_numpy()[0], rtol=1e-5
         )
+
+
+def test_a_front_end_comes_before(opensmile):
+    wav = 0.1 * torch.randn(8000)
+    front_end = FrontEnd(trim_silence=35.0, speech_level=-26.0)
+    encoder = egemaps.EGeMAPS(front_end)
+    padded = pad_together([torch.cat([torch.zeros(8000), wav]), wav], -1)
+    found, _ = encoder(padded.data, padded.lengths)
+    (expected,) = alone([front_end(wav)])
+    assert torch.equal(found[1, 0], expected)
+    # Of the silence 50 ms are left
+    heard = front_end(padded.data[0])
+    assert len(heard) == 8800 and torch.equal(found[0, 0], alone([heard])[0])
+    assert encoder.fingerprint() != egemaps.EGeMAPS().fingerprint()
 
 
 def test_an_utterance_does_not_depend_on_its_batch_mates(opensmile):
