@@ -59,7 +59,7 @@ real-ablation: install ## The paper's claims on real speech, row by row (MSER_DA
 	$(BIN)/python recipes/M5SER/experiments/real_ablation.py hparams/real_ablation.yaml --data $(MSER_DATA) --jobs $(JOBS)
 
 train-open: install ## Make the released recogniser again (MSER_DATA=folder)
-	$(BIN)/python recipes/M5SER/experiments/release.py --data $(MSER_DATA)
+	$(BIN)/python recipes/M5SER/experiments/release.py --data $(MSER_DATA) --jobs $(JOBS)
 
 bench: install ## How fast it is, against the peers' ways (docs/performance.md)
 	$(BIN)/python benchmarks/all.py --data $(MSER_DATA)

@@ -3,13 +3,16 @@
 import json
 import shutil
 
+import folds
 import numpy as np
 import pytest
 import release
 import torch
+from folds import LABELS, Folds, read_overrides
 from release_card import release_card
 from trained import train_recognizer
 
+from speechbrain_mser.errors import InputError
 from speechbrain_mser.evaluation.calibration import (
     FILE,
     MODES,
@@ -17,7 +20,8 @@ from speechbrain_mser.evaluation.calibration import (
     compare_calibrations,
     fit_calibration,
 )
-from speechbrain_mser.inference import EmotionRecognizer, folder
+from speechbrain_mser.inference import EmotionRecognizer
+from speechbrain_mser.inference import folder as folder_module
 from speechbrain_mser.inference.folder import SETTINGS_FILE, read_settings
 from speechbrain_mser.settings.project_files import HPARAMS
 
@@ -46,15 +50,15 @@ def scored(trained, flags):
     ((table, log_probs),) = whole.values()
     parts = {}
     for corpus, language in (("emodb", "deu"), ("mine", "eng")):
-        rows = (table.language == language).to_numpy()
-        parts[corpus] = table[rows], torch.tensor(log_probs)[rows]
+        rows = (table.language == language).to_numpy(copy=True)
+        parts[corpus] = table[rows], log_probs[rows]
     return parts
 
 
 @pytest.fixture(scope="module")
 def made(trained, scored, flags, tmp_path_factory):
     target = tmp_path_factory.mktemp("released") / "open"
-    release.release(trained, scored, flags, TRAINING, target)
+    release.release(trained, scored, flags, TRAINING, target.parent, target)
     return target
 
 
@@ -98,22 +102,10 @@ def test_the_settings_are_those_of_training(trained, made):
     assert after["trained_corpora"] == ["tiny"]
 
 
-def test_it_is_made_again_bit_by_bit(trained, scored, flags, made, tmp_path):
-    release.release(trained, scored, flags, TRAINING, tmp_path / "again")
-    names = {path.name for path in made.iterdir()}
-    assert names == {
-        *("hyperparams.yaml", "connector.safetensors", "calibration.json"),
-        *("card.json", "README.md"),
-    }
-    for name in names:
-        again = (tmp_path / "again" / name).read_bytes()
-        assert again == (made / name).read_bytes(), name
-
-
 def test_a_corpus_is_measured_among_its_own_words(scored):
     labels = ["neutral", "happy", "sad", "angry"]
     table, log_probs = scored["mine"]
-    two = (table.emotion.isin(["happy", "sad"])).to_numpy()
+    two = table.emotion.isin(["happy", "sad"]).to_numpy(copy=True)
     found = release.measure(table[two], log_probs[two], labels)
     right = {"happy": [], "sad": []}
     for emotion, row in zip(table.emotion[two], log_probs[two], strict=True):
@@ -153,6 +145,113 @@ def test_every_number_of_the_card_is_in_its_json(made, scored):
     assert "unknown, see the corpus" in card
     assert "not commercial" in card and "Article 5(1)(f)" in card
     assert f"seed {TRAINING['seed']}" in card
+    assert "never trained on: not measured" in card
+
+
+def test_what_was_measured_beside_it_is_in_the_card(made, tmp_path):
+    facts = json.loads((made / "card.json").read_text())
+    own = {"emodb": 0.5, "mine": 0.7}
+    runs = {
+        str(seed): {
+            corpus: {
+                "none": {"UA": ua + 0.1 * (seed - 1)},
+                "set": {"UA": ua + 0.2},
+            }
+            for corpus, ua in own.items()
+        }
+        for seed in (1, 2)
+    }
+    words = {"fear": {"AUROC": 0.75}}
+    (tmp_path / "loeo").mkdir()
+    (tmp_path / "results.json").write_text(json.dumps(runs))
+    unseen = {"1": {"emodb": {"none": {"words": words}}}}
+    (tmp_path / "loeo/results.json").write_text(json.dumps(unseen))
+    left_out = {corpus: {"UA": ua + 0.01} for corpus, ua in own.items()}
+    facts["results"] = release.read_results(tmp_path, 1, left_out)
+    # (0.5 + 0.7 + 0.6 + 0.8) / 4, and what is not there is not said
+    assert facts["results"]["listening"] == {
+        "inductive": pytest.approx(0.65),
+        "transductive": pytest.approx(0.8),
+    }
+    card = release_card(facts)
+    assert ": not measured" not in card
+    assert "0.650 |" in card and "0.750 |" in card and "2 seeds" in card
+    # Results of other trainings are not this one's.
+    left_out["mine"]["UA"] = 0.6
+    with pytest.raises(InputError, match="it is of other trainings"):
+        release.read_results(tmp_path, 1, left_out)
+
+
+def test_frozen_models_that_not_everybody_can_have_are_refused():
+    release.check_models(
+        {
+            "whisper_hub": "open:whisper-base",
+            "llama_hub": "open:smollm2-135m-instruct",
+        }
+    )
+    with pytest.raises(InputError, match="the recipe's llama_hub is mine"):
+        release.check_models(
+            {"whisper_hub": "open:whisper-base", "llama_hub": "mine"}
+        )
+
+
+def test_all_of_it_is_made_once_and_again_bit_by_bit(
+    real_corpora, run_script, in_this_process, monkeypatch, tmp_path, wav
+):
+    data, folder, overrides = real_corpora
+    settings = read_overrides(overrides)
+    hubs = {settings[name]: None for name in ("whisper_hub", "llama_hub")}
+    monkeypatch.setattr(release, "OPEN_MODELS", hubs)
+    flags = {"data": data, "folder": folder, "overrides": overrides}
+    flags["output"] = tmp_path / "open"
+    assert run_script("release", flags=flags) == 0
+    scripts = [name for name, _ in in_this_process.ran]
+    assert scripts == ["extract", *["train"] * 5]
+    made = {p.name: p.read_bytes() for p in flags["output"].iterdir()}
+    assert made.keys() == {
+        *("hyperparams.yaml", "connector.safetensors", "calibration.json"),
+        *("card.json", "README.md"),
+    }
+    assert run_script("release", flags=flags) == 0
+    assert [name for name, _ in in_this_process.ran] == scripts
+    assert made == {p.name: p.read_bytes() for p in flags["output"].iterdir()}
+    monkeypatch.setattr(folder_module, "RELEASED_FOLDER", flags["output"])
+    words, _ = EmotionRecognizer.from_hparams().recognize_file(wav)
+    assert words[0] in json.loads(made["card.json"])["labels"]
+
+
+def test_what_another_recipe_left_is_not_taken_for_this_ones(
+    real_corpora, in_this_process, monkeypatch, tmp_path
+):
+    data, folder, overrides = real_corpora
+
+    def train():
+        made = Folds(data, folder, read_overrides(overrides))
+        made.prepare()
+        return made.train("a/training", ["urdu"], {}, 1)
+
+    train()
+    shutil.copytree(HPARAMS, tmp_path / "hparams")
+    recipe = tmp_path / "hparams" / "open" / "train.yaml"
+    text = recipe.read_text()
+    recipe.write_text(text.replace("weight_decay: 0.0", "weight_decay: 0.5"))
+    monkeypatch.setattr(folds, "OPEN", recipe)
+    with pytest.raises(InputError, match="weight_decay"):
+        train()
+
+
+def test_four_are_trained_on_three_and_one_on_all():
+    class Trained:
+        def train(self, place, corpora, settings, seed):
+            return place, tuple(corpora), settings, seed
+
+    final, left_out = release.train(Trained(), 3, 2)
+    assert final == ("all/seed3/training", tuple(LABELS), {}, 3)
+    for corpus, (place, corpora, settings, seed) in left_out.items():
+        assert corpus not in corpora and len(corpora) == 3
+        # The very place and settings of loco.py
+        assert place == f"{corpus}/seed3/training"
+        assert (settings, seed) == ({}, 3)
 
 
 def test_publishing_replaces_all_of_a_folder(made, tmp_path):
@@ -169,7 +268,7 @@ def test_publishing_replaces_all_of_a_folder(made, tmp_path):
 @pytest.fixture
 def in_its_place(made, tmp_path, monkeypatch):
     shutil.copytree(made, tmp_path / "open")
-    monkeypatch.setattr(folder, "RELEASED_FOLDER", tmp_path / "open")
+    monkeypatch.setattr(folder_module, "RELEASED_FOLDER", tmp_path / "open")
     return tmp_path / "open"
 
 

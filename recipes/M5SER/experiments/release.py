@@ -13,9 +13,11 @@ calibration.json, card.json and README.md, the card, where
 EmotionRecognizer.from_hparams("open") finds them. Interrupted, it goes on where
 it was; on one machine it makes the same files again, bit by bit.
 
-Usage: python release.py --data FOLDER [--folder results/release]
+Usage: python release.py --data FOLDER [--folder results/loco] [--seed 1] \
+           [--jobs 2]
 
-FOLDER/speech holds the corpora, as their distributions name their folders.
+The folder is that of loco.py and loeo.py: features and trainings that they left
+are taken, and their results go into the card.
 """
 
 import argparse
@@ -23,6 +25,7 @@ import json
 import os
 import platform
 import shutil
+import statistics
 from importlib.metadata import version
 from pathlib import Path
 
@@ -30,13 +33,14 @@ import pandas as pd
 import recipe  # noqa: F401  finds the recipe's scripts
 import torch
 from corpora import read_corpora
+from folds import LABELS, Folds, others_than, read_overrides, side_by_side
+from loco import KINDS, fold_place
 from recognition import load_recognizer
 from release_card import release_card
-from steps import Steps, as_flags, begin_with
 
 import speechbrain_mser
 from speechbrain_mser.dataio.batching import select_utterances
-from speechbrain_mser.errors import exits_on_input_error
+from speechbrain_mser.errors import InputError, exits_on_input_error
 from speechbrain_mser.evaluation.calibration import (
     FILE,
     MODES,
@@ -49,36 +53,41 @@ from speechbrain_mser.evaluation.intervals import (
 )
 from speechbrain_mser.evaluation.metrics import emotion_metrics
 from speechbrain_mser.files.atomic import PARTIAL, write_text
+from speechbrain_mser.files.tables import read_json
 from speechbrain_mser.inference.export import export_in_half
 from speechbrain_mser.inference.folder import RELEASED_FOLDER
-from speechbrain_mser.settings.experiment_files import included_files
+from speechbrain_mser.models.registry import OPEN_MODELS
 from speechbrain_mser.settings.hparams import read_settings
 from speechbrain_mser.settings.project_files import HPARAMS
 
-CORPORA = ("ravdess", "emodb", "emovo", "urdu")
-MODELS = {
-    "whisper_hub": "open:whisper-base",
-    "llama_hub": "open:smollm2-135m-instruct",
-}
-RECIPE_FILE = HPARAMS / "open" / "train.yaml"
 PACKAGES = ("torch", "transformers", "speechbrain", "numpy")
+# Of the recipe, in the card.
+TOLD = ("number_of_epochs", "batch_size", "lr", "ce_weight", "reduction")
 # Utterances that show what halving does, at most.
 COMPARED = 200
+# What batches of another size may change.
+SAME_UA = 0.02
 
 
-def train(folder, corpora, shared):
-    """A recogniser's folder, trained unless that was done before."""
-    files = [RECIPE_FILE, *included_files(RECIPE_FILE).values()]
-    flags = {**shared, "corpora": list(corpora)}
-    texts = {path.name: path.read_text(encoding="utf-8") for path in files}
-    begin_with(folder, {"flags": flags, "files": texts})
-    Steps(folder).run(
-        folder.name,
-        "train.py",
-        RECIPE_FILE,
-        *as_flags({**flags, "output_folder": str(folder)}),
-    )
-    return folder / "recognizer"
+def train(folds, seed, jobs):
+    """The recogniser of all corpora, and those with one left out.
+
+    The latter are those of `make loco`, if it was run with the same seed.
+
+    Returns
+    -------
+    final : str
+        Its folder.
+    left_out : dict
+        Corpus to the folder of the recogniser trained without it.
+    """
+    tasks = [(f"all/seed{seed}/training", list(LABELS), {}, seed)]
+    tasks += [
+        (f"{fold_place(corpus, seed)}/training", others_than(corpus), {}, seed)
+        for corpus in LABELS
+    ]
+    final, *others = side_by_side(jobs, folds.train, tasks)
+    return final, dict(zip(LABELS, others, strict=True))
 
 
 def load(source, flags, corpora=()):
@@ -118,14 +127,14 @@ def score_left_out(recognizers, flags):
 
 def join(scored):
     """All utterances' log-probabilities and emotions."""
-    log_probs = torch.cat([torch.as_tensor(p) for _, p in scored.values()])
+    log_probs = torch.cat([p for _, p in scored.values()])
     return log_probs, [e for table, _ in scored.values() for e in table.emotion]
 
 
 def measure(table, log_probs, labels):
     """Metrics on a corpus that was left out, among the words that occur in it."""
     words = [word for word in labels if word in set(table.emotion)]
-    among = torch.as_tensor(log_probs)[:, [labels.index(w) for w in words]]
+    among = log_probs[:, [labels.index(w) for w in words]]
     references = table.emotion.tolist()
     said = [words[k] for k in among.argmax(-1).tolist()]
     speakers = speakers_to_draw(table)
@@ -153,7 +162,7 @@ def measure_calibration(scored, labels):
         others = {name: s for name, s in scored.items() if name != corpus}
         compared = compare_calibrations(
             fit_calibration(*join(others), labels),
-            torch.as_tensor(log_probs),
+            log_probs,
             table.emotion.tolist(),
             labels,
             "present",
@@ -176,7 +185,7 @@ def halve(recognizer, reader, source, target, table):
     path = target / "connector.safetensors"
     connector.load(path)
     _, after = reader.compute(score, table, "after halving")
-    before, after = torch.as_tensor(before), torch.as_tensor(after)
+
     return {
         "bytes": path.stat().st_size,
         "parameters": sum(p.numel() for p in connector.parameters()),
@@ -197,21 +206,92 @@ def describe_corpus(table):
     }
 
 
-def describe_training(settings):
+def describe_training(folds, seed):
     """What the recipe came to, of what a reader of the card asks."""
-    names = ("number_of_epochs", "batch_size", "lr", "ce_weight", "reduction")
     return {
-        "seed": settings["seed"],
-        **{name: settings["training"][name] for name in names},
+        "seed": seed,
+        **{name: folds.setting(name) for name in TOLD},
+        **folds.overrides,
     }
 
 
-def release(source, scored, flags, training, target):
+def read_results(folder, seed, left_out):
+    """What `make loco` and `make loeo` have left beside these trainings.
+
+    Arguments
+    ---------
+    folder : pathlib.Path
+        Theirs.
+    seed : int
+        Of these trainings.
+    left_out : dict
+        Corpus to what `measure` returns.
+
+    Returns
+    -------
+    dict
+        "seeds"; "listening", which has each kind's mean UA over corpora, and
+        "unseen", each unseen word's AUROC, both means over seeds. None for
+        what was not run.
+
+    Raises
+    ------
+    InputError
+        They are of other trainings.
+    """
+    measured = {"seeds": None, "listening": None, "unseen": None}
+    path = folder / "results.json"
+    if path.is_file():
+        runs = read_json(path)
+        for corpus, kinds in runs.get(str(seed), {}).items():
+            theirs, own = kinds["none"]["UA"], left_out[corpus]["UA"]
+            if abs(theirs - own) > SAME_UA:
+                raise InputError(
+                    f"{path} has a UA of {theirs:.3f} on {corpus}, here it is "
+                    f"{own:.3f}: it is of other trainings; make loco again, or "
+                    "remove it"
+                )
+        measured["seeds"] = len(runs)
+        measured["listening"] = {
+            KINDS[kind]: statistics.mean(
+                of_corpus[kind]["UA"]
+                for run in runs.values()
+                for of_corpus in run.values()
+            )
+            for kind in KINDS
+            if all(kind in one for run in runs.values() for one in run.values())
+        }
+    path = folder / "loeo" / "results.json"
+    if path.is_file():
+        runs = read_json(path)
+        first = next(iter(runs.values()))
+        measured["unseen"] = {
+            f"{word} ({corpus})": statistics.mean(
+                run[corpus]["none"]["words"][word]["AUROC"]
+                for run in runs.values()
+            )
+            for corpus, kinds in first.items()
+            for word in kinds["none"]["words"]
+        }
+    return measured
+
+
+def check_models(settings):
+    """Refuse frozen models that not everybody can have."""
+    for name in ("whisper_hub", "llama_hub"):
+        if settings[name] not in OPEN_MODELS:
+            raise InputError(
+                f"the recipe's {name} is {settings[name]}, which is no open "
+                f"model: {', '.join(OPEN_MODELS)}"
+            )
+
+
+def release(source, scored, flags, training, folder, target):
     """Write all of the released folder.
 
     Arguments
     ---------
-    source : pathlib.Path
+    source : str or path-like
         The folder that training on all corpora left.
     scored : dict
         As `score_left_out` returns it.
@@ -219,12 +299,19 @@ def release(source, scored, flags, training, target):
         As for it.
     training : dict
         Of the recipe, for the card.
+    folder : pathlib.Path
+        Where `make loco` and `make loeo` leave their results.
     target : pathlib.Path
         An empty folder, or none yet.
     """
     table = pd.concat([table for table, _ in scored.values()])
     recognizer, reader, _ = load(source, flags)
     labels = recognizer.labels()
+    left_out = {
+        name: measure(table, log_probs, labels)
+        for name, (table, log_probs) in scored.items()
+    }
+    results = read_results(folder, training["seed"], left_out)
     every = table.iloc[:: -(-len(table) // COMPARED)]
     halved = halve(recognizer, reader, source, target, every)
     fitted = fit_calibration(
@@ -244,10 +331,8 @@ def release(source, scored, flags, training, target):
         },
         "frozen_models": recognizer.mods.connector.frozen_models,
         "connector": halved,
-        "left_out": {
-            name: measure(table, log_probs, labels)
-            for name, (table, log_probs) in scored.items()
-        },
+        "left_out": left_out,
+        "results": results,
         "calibration": {
             "temperature": fitted.temperature,
             "left_out": measure_calibration(scored, labels),
@@ -277,38 +362,28 @@ def publish(folder, target):
 def main():
     """Train five times, calibrate, describe, release."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--folder", type=Path, default=Path("results/release"))
-    parser.add_argument("--output", type=Path, default=RELEASED_FOLDER)
+    add = parser.add_argument
+    add(
+        "--data", type=Path, required=True, help="speech/ in it has the corpora"
+    )
+    add("--folder", type=Path, default=Path("results/loco"))
+    add("--output", type=Path, default=RELEASED_FOLDER)
+    add("--seed", type=int, default=1)
+    add("--overrides", type=read_overrides, default={})
+    add("--jobs", type=int, default=1, help="trainings at a time")
     arguments = parser.parse_args()
-    folder = arguments.folder.resolve()
-    data_root = str(arguments.data.resolve() / "speech")
-    settings = read_settings(RECIPE_FILE, {"data_root": data_root})
-    flags = {
-        "data_root": data_root,
-        "manifest_folder": str(folder / "manifests"),
-        "features": "write",
-        "feature_folder": str(folder / "features"),
-        "feature_dtype": settings["training"]["feature_dtype"],
-        "num_workers": 0,
-    }
-    shared = {**flags, **MODELS}
-    final = train(folder / "all", CORPORA, shared)
-    left_out = {
-        corpus: train(
-            folder / f"without_{corpus}",
-            [name for name in CORPORA if name != corpus],
-            shared,
-        )
-        for corpus in CORPORA
-    }
-    released = folder / "released"
+    folds = Folds(arguments.data, arguments.folder, arguments.overrides)
+    check_models({n: folds.setting(n) for n in ("whisper_hub", "llama_hub")})
+    folds.prepare()
+    final, left_out = train(folds, arguments.seed, arguments.jobs)
+    released = folds.folder / "released"
     shutil.rmtree(released, ignore_errors=True)
     release(
         final,
-        score_left_out(left_out, flags),
-        flags,
-        describe_training(settings),
+        score_left_out(left_out, folds.shared),
+        folds.shared,
+        describe_training(folds, arguments.seed),
+        folds.folder,
         released,
     )
     publish(released, arguments.output)

@@ -43,8 +43,7 @@ LIMITS = """\
 - Few speakers: voices, accents and languages that none of them has are served
   worse, and nobody knows how much for whom. No figure here is by gender or age.
 - It always answers with one of the words that it is given; silence, music and
-  neutral talk get one too. For words that it was not trained on nothing was
-  measured here.
+  neutral talk get one too.
 - Its probabilities are those of a language model; calibrated, they are right
   for recordings like those of these corpora."""
 
@@ -80,6 +79,7 @@ def release_card(facts):
         LICENCE,
         "## How good it is",
         *_left_out(facts["left_out"]),
+        *_results(facts["results"]),
         "## How sure it is",
         *_calibration(facts["calibration"]),
         "## What it was trained on",
@@ -138,11 +138,33 @@ def _left_out(left_out):
     uas = [figures["UA"] for figures in left_out.values()]
     rows.append(("mean", "", "", "", f"{mean(uas):.3f}", "", ""))
     yield markdown_table(rows)
-    yield (
-        "After `recognizer.listen` to some utterances of the same microphone "
-        "it is right more often: docs/results.md has what that is worth, and "
-        "what is known of words that it was never trained on."
-    )
+
+
+def _results(results):
+    """What was measured beside it, or that it was not."""
+    if results["listening"]:
+        yield (
+            "After `recognizer.listen` to utterances of the same corpus, or a "
+            "second training with the corpus's audio and no label of it; mean "
+            f"UA of the four, {results['seeds']} seeds (`make loco`):"
+        )
+        rows = [("", "UA")]
+        rows += [(k, f"{ua:.3f}") for k, ua in results["listening"].items()]
+        yield markdown_table(rows)
+    else:
+        yield "What listening to a microphone first is worth: not measured."
+    if results["unseen"]:
+        yield (
+            "Words that it was never trained on: trained without fear and "
+            "disgust, and without the corpus, how well the word's probability "
+            "tells its utterances from others (AUROC, 0.5 is chance; "
+            "`make loeo`):"
+        )
+        rows = [("word (corpus)", "AUROC")]
+        rows += [(k, f"{auc:.3f}") for k, auc in results["unseen"].items()]
+        yield markdown_table(rows)
+    else:
+        yield "Words that it was never trained on: not measured."
 
 
 def _calibration(calibration):
