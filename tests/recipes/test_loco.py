@@ -1,7 +1,10 @@
 """Leave-one-corpus-out: what the methods see, and how means are made."""
 
 import json
+import re
+import shutil
 
+import folds
 import loco
 import loco_baselines
 import numpy as np
@@ -12,6 +15,7 @@ from loco_baselines import leave_out, logistic_regression, standardize
 from miniature import cells
 
 from speechbrain_mser.emotions import candidate_labels
+from speechbrain_mser.settings.project_files import HPARAMS
 
 CORPORA = np.array(["emodb"] * 3 + ["emovo"] * 2 + ["urdu"] * 4)
 
@@ -137,9 +141,12 @@ def test_every_simple_method_has_its_features():
 
 
 def test_a_fold_is_trained_on_the_others_and_run_once(
-    real_corpora, run_script, in_this_process, tmp_path, capsys
+    real_corpora, run_script, in_this_process, tmp_path, monkeypatch, capsys
 ):
     data, folder, overrides = real_corpora
+    shutil.copytree(HPARAMS, tmp_path / "hparams")
+    recipe = tmp_path / "hparams" / "open" / "train.yaml"
+    monkeypatch.setattr(folds, "OPEN", recipe)
     features = {"feature_folder": str(tmp_path / "elsewhere")}
     overrides = json.dumps({**json.loads(overrides), **features})
     flags = {"data": data, "folder": folder, "overrides": overrides}
@@ -178,6 +185,11 @@ def test_a_fold_is_trained_on_the_others_and_run_once(
     in_this_process.ran.clear()
     assert run_script("loco", *few, flags=flags) == 0
     assert in_this_process.ran == []
+    # But a recipe that was changed is trained anew.
+    recipe.write_text(re.sub(r"  lr: .*", "  lr: 0.5", recipe.read_text()))
+    in_this_process.fail.append("train")
+    assert run_script("loco", *few, flags=flags) == 3
+    assert in_this_process.ran[-1][0] == "train"
 
 
 def test_overrides_are_settings_of_the_recipe(real_corpora, run_script, capsys):

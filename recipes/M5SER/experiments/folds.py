@@ -75,6 +75,8 @@ class Folds:
         flags = as_flags({**self.corpora, **overrides})
         _, _, placed = read_command_line([str(OPEN), *flags])
         self.settings = read_settings(OPEN, placed)
+        # As it stands now: a recipe that was changed is trained anew.
+        self.recipe = json.loads(json.dumps(self.settings, default=str))
         self.store = {
             "features": "write",
             # Another experiment's, so that nothing is encoded twice
@@ -131,7 +133,7 @@ class Folds:
             "corpora": corpora,
             "seed": seed,
         }
-        note = {}
+        note = {"recipe": self.recipe}
         if "pretrained" in settings:
             note["after"] = _trained(settings["pretrained"])
         if manifests is not None:
