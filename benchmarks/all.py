@@ -25,6 +25,7 @@ SCRIPTS = {
     "epoch": True,
     "score": False,
     "dtype": False,
+    "prefix": False,
     "loss_memory": False,
     "feature_store": False,
     "decode_audio": True,

@@ -12,7 +12,6 @@ from speechbrain.utils.checkpoints import (
     mark_as_transfer,
     register_checkpoint_hooks,
 )
-from torch.utils.checkpoint import checkpoint
 from transformers import GenerationConfig
 
 from speechbrain_mser.distributed import sum_over_ranks
@@ -26,6 +25,12 @@ from speechbrain_mser.lobes.adapters import (
 from speechbrain_mser.lobes.candidates import candidate_tree, log_normalizer
 from speechbrain_mser.lobes.families import longest_tree, require_family
 from speechbrain_mser.lobes.hub import find_model, load_model, resolve_dtype
+from speechbrain_mser.lobes.lean import (
+    checkpoint_layers,
+    fastest_attention,
+    four_bits,
+    multiply_head_at_once,
+)
 from speechbrain_mser.lobes.no_remote_code import DataOnly
 from speechbrain_mser.lobes.prefix import KnownPrefix
 from speechbrain_mser.lobes.prompt import Prompt
@@ -136,7 +141,7 @@ class EmotionLLaMA(DataOnly, LLaMA):
             save_path=save_path,
             freeze=True,
             with_casual_lm=True,
-            quantization_config=_four_bits(dtype) if load_in_4bit else None,
+            quantization_config=four_bits(dtype) if load_in_4bit else None,
             dtype=dtype,
         )
         # Greedy decoding is ours; theirs may ask for code from the hub.
@@ -154,8 +159,8 @@ class EmotionLLaMA(DataOnly, LLaMA):
         if lora_rank > 0:
             add_adapters(self.model, lora_rank)
         if activation_checkpointing:
-            _checkpoint_layers(self.model)
-        self.model.get_output_embeddings().register_forward_pre_hook(_in_a_row)
+            checkpoint_layers(self.model)
+        multiply_head_at_once(self.model.get_output_embeddings())
 
     def _from_pretrained(self, source, dtype, **kwargs):
         del kwargs  # where the parent would look for it
@@ -166,7 +171,7 @@ class EmotionLLaMA(DataOnly, LLaMA):
             config=self.config,
             quantization_config=self.quantization_config,
             dtype=dtype,
-            **_attention(),
+            **fastest_attention(),
         )
         head = self.model.get_output_embeddings()
         if head is not None and (
@@ -482,63 +487,3 @@ def _own_name(unused, name):
     """A weight's name without what it is a part of; None if it isn't used."""
     bare = re.sub(r"^(model\.)+", "", name)
     return None if {name, bare} & unused else bare
-
-
-def _in_a_row(head, inputs):
-    """The last positions' states as the head multiplies them at once.
-
-    They are a view of all positions' states; of such a view PyTorch makes a
-    batch of small products with a frozen matrix, and copies the matrix for
-    each of them.
-    """
-    del head
-    return tuple(states.contiguous() for states in inputs)
-
-
-def _checkpoint_layers(model):
-    """Have every layer computed again in the backward pass, in place.
-
-    transformers' own checkpointing works in training mode alone, in which a
-    frozen LLM never is. In evaluation mode nothing is drawn at random, so no
-    random state needs keeping.
-    """
-    if not hasattr(model.model, "layers"):
-        raise InputError(
-            f"activation_checkpointing: a {model.config.model_type} does not "
-            "have its layers where LLaMA has them; leave it False"
-        )
-    for layer in model.model.layers:
-        layer.forward = partial(
-            checkpoint,
-            layer.forward,
-            use_reentrant=False,
-            preserve_rng_state=False,
-        )
-
-
-def _attention():
-    """Which attention is loaded: the plain one where there is a CPU alone.
-
-    The fused one's backward pass is slow there for sequences this short.
-    """
-    if torch.cuda.is_available():
-        return {}
-    return {"attn_implementation": "eager"}
-
-
-def _four_bits(dtype):
-    """The quantisation of 4-bit loading; needs bitsandbytes."""
-    try:
-        import bitsandbytes  # noqa: F401
-    except ImportError:
-        raise InputError(
-            "load_in_4bit needs bitsandbytes: "
-            "pip install 'speechbrain-mser[quantized]'"
-        ) from None
-    from transformers import BitsAndBytesConfig
-
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_compute_dtype=getattr(torch, dtype),
-    )
