@@ -147,6 +147,7 @@ def test_a_gguf_file_scores_as_the_model_that_it_was_written_from(
         dim=1,
     )
     first = llama.word_tokens("sad")[0]
+    model.set_attn_implementation(llama.model.config._attn_implementation)
     logits = model(inputs_embeds=inputs).logits[:, -1].log_softmax(-1)
     with torch.no_grad():
         ours = llama.model(inputs_embeds=inputs).logits[:, -1].log_softmax(-1)
