@@ -83,9 +83,9 @@ def multiply_head_at_once(head):
     >>> head(torch.ones(4, 5, 2)[:, -2:]).shape
     torch.Size([4, 2, 3])
     """
-    head.register_forward_pre_hook(
-        lambda _, inputs: tuple(states.contiguous() for states in inputs)
-    )
+    # Of a single utterance a view calls itself contiguous, whose strides are not.
+    own = partial(torch.clone, memory_format=torch.contiguous_format)
+    head.register_forward_pre_hook(lambda _, inputs: tuple(map(own, inputs)))
 
 
 def checkpoint_layers(model):

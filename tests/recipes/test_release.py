@@ -3,12 +3,11 @@
 import json
 import shutil
 
-import folds
 import numpy as np
 import pytest
 import release
 import torch
-from folds import LABELS, Folds, read_overrides
+from folds import LABELS, read_overrides
 from release_card import release_card
 from trained import train_recognizer
 
@@ -218,26 +217,6 @@ def test_all_of_it_is_made_once_and_again_bit_by_bit(
     monkeypatch.setattr(folder_module, "RELEASED_FOLDER", flags["output"])
     words, _ = EmotionRecognizer.from_hparams().recognize_file(wav)
     assert words[0] in json.loads(made["card.json"])["labels"]
-
-
-def test_what_another_recipe_left_is_not_taken_for_this_ones(
-    real_corpora, in_this_process, monkeypatch, tmp_path
-):
-    data, folder, overrides = real_corpora
-
-    def train():
-        made = Folds(data, folder, read_overrides(overrides))
-        made.prepare()
-        return made.train("a/training", ["urdu"], {}, 1)
-
-    train()
-    shutil.copytree(HPARAMS, tmp_path / "hparams")
-    recipe = tmp_path / "hparams" / "open" / "train.yaml"
-    text = recipe.read_text()
-    recipe.write_text(text.replace("weight_decay: 0.0", "weight_decay: 0.5"))
-    monkeypatch.setattr(folds, "OPEN", recipe)
-    with pytest.raises(InputError, match="weight_decay"):
-        train()
 
 
 def test_four_are_trained_on_three_and_one_on_all():

@@ -786,12 +786,17 @@ def test_a_model_without_llamas_interface_is_refused(folder, tmp_path):
         EmotionLLaMA(tmp_path)
 
 
-def test_the_head_is_multiplied_once_for_a_batch(llama, audio):
-    # A view of some positions would make PyTorch copy the head for each row.
+@pytest.mark.parametrize("utterances", [1, 2])
+def test_the_head_is_multiplied_once_for_a_batch(llama, audio, utterances):
+    # A view of some positions would make PyTorch copy the head for each row,
+    # of a single one too, whose view calls itself contiguous.
     whole = []
     hook = llama.model.get_output_embeddings().register_forward_pre_hook(
-        lambda head, inputs: whole.append(inputs[0].is_contiguous())
+        lambda head, inputs: whole.append(
+            inputs[0].stride() == torch.empty(inputs[0].shape).stride()
+        )
     )
+    audio = audio[:utterances]
     llama.loss(audio, ["happy"] * len(audio))
     llama.score(audio, ["happy", "sad"])
     hook.remove()
