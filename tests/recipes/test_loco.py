@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 
 import folds
 import loco
@@ -201,3 +202,21 @@ def test_overrides_are_settings_of_the_recipe(real_corpora, run_script, capsys):
         flags["overrides"] = text
         assert run_script("loco", flags=flags) == 2
     assert read_overrides("{a: b:c, d: 1e-3}") == {"a": "b:c", "d": 0.001}
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_side_by_side_results_come_in_order_and_a_failure_ends_all(jobs):
+    begun = []
+
+    def run(number):
+        begun.append(number)
+        if number == 3:
+            sys.exit(3)
+        return number
+
+    results = folds.side_by_side(jobs, run, [(n,) for n in range(50)])
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(SystemExit):
+        next(results)
+    if jobs == 1:
+        assert begun == [0, 1, 2, 3]

@@ -231,6 +231,10 @@ def side_by_side(jobs, function, tasks):
     SystemExit
         A script failed; what is running is waited for, nothing more is begun.
     """
+    if jobs == 1:
+        # In this thread: whoever ends it ends the script that it waits for.
+        yield from (function(*task) for task in tasks)
+        return
     pool = ThreadPoolExecutor(jobs)
     try:
         yield from pool.map(lambda task: function(*task), tasks)
