@@ -12,6 +12,7 @@ from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.evaluation.metrics import emotion_metrics
 from speechbrain_mser.finite import NO_SCORE, finite_rows
+from speechbrain_mser.lobes.alignment import shift_features
 from speechbrain_mser.termination import Terminated
 from speechbrain_mser.training.loop import TrainingLoop
 from speechbrain_mser.training.statistics import (
@@ -76,6 +77,12 @@ class EmotionBrain(TrainingLoop):
     align_corpora : bool
         Whether each training corpus is moved to the mean and deviation of all
         together (`CorpusAlignment`).
+    microphone_shift : float
+        By how much, in standard deviations, each training utterance's
+        features are moved at random (`shift_features`); 0 for not at all.
+    start_at_words : bool
+        Whether a connector that was never trained starts with tokens around
+        the LLM's own embeddings of the labels.
     frozen_models : str
         What becomes of other frozen models than the connector was trained
         with: "strict" refuses them, "warn" goes on.
@@ -96,6 +103,8 @@ class EmotionBrain(TrainingLoop):
     OPTIONAL = TrainingLoop.OPTIONAL | {
         "statistics_utterances": 1000,
         "align_corpora": False,
+        "microphone_shift": 0.0,
+        "start_at_words": False,
         "frozen_models": "strict",
         "feature_store": None,
     }
@@ -125,10 +134,14 @@ class EmotionBrain(TrainingLoop):
         Predictions
             Without scores.
         """
-        del stage
         features, lens = batch.features
         if self.alignment is not None:
             features = self.alignment(features, batch.corpus)
+        if stage == Stage.TRAIN and self.hparams.microphone_shift > 0:
+            deviation = self.raw("connector").standardizer.std
+            features = shift_features(
+                features, deviation, self.hparams.microphone_shift
+            )
         return Predictions(*self.modules.connector(features, lens))
 
     def encode(self, batch):
@@ -287,6 +300,14 @@ class EmotionBrain(TrainingLoop):
         )
         if standardizer is not None and not standardizer.fitted:
             estimate_statistics(standardizer, *how)
+            if self.hparams.start_at_words:
+                words = self.raw("llm").mean_embedding(self.label_words)
+                connector.start_at(words)
+        if self.hparams.microphone_shift > 0 and standardizer is None:
+            raise InputError(
+                "microphone_shift is in standard deviations of the features, "
+                "and this connector does not know them (standardize: False)"
+            )
         if self.hparams.align_corpora:
             self.alignment = align_corpora(standardizer, *how)
 

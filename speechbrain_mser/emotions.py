@@ -126,8 +126,9 @@ def check_emotion_words(emotion_words, labels, whole=False):
     labels : list of str
         The candidates.
     whole : bool
-        Whether all labels are among them, so that words for others are a
-        mistake.
+        Whether the labels are all that is trained, so that words for one that
+        is nearly spelled like one of them are a mistake. Words for others are
+        for labels that are never trained.
 
     Raises
     ------
@@ -143,10 +144,11 @@ def check_emotion_words(emotion_words, labels, whole=False):
     InputError: labels 'fear' and 'scared' are both said with 'scared'; ...
     """
     for label, word in emotion_words.items() if whole else ():
-        if label not in labels:
+        meant = get_close_matches(str(label), labels, n=1, cutoff=0.75)
+        if label not in labels and meant:
             raise InputError(
                 f"emotion_words: {label!r} is not among label_words, "
-                f"{', '.join(labels)}"
+                f"{', '.join(labels)}; did you mean {meant[0]!r}?"
             )
         if not isinstance(word, str) or not word.strip():
             raise InputError(

@@ -1,4 +1,5 @@
-"""Features of every corpus moved to the same mean and deviation."""
+"""What microphones do to features: taken out where they are known, and put in
+where a connector is to learn that it means nothing."""
 
 import torch
 
@@ -94,3 +95,42 @@ def move_statistics(features, own, common):
     # The mean first: it may be a hundred times the deviation.
     moved = (moved - mean) * (common.std[:, None] / std)
     return (moved + common.mean[:, None]).view(features.shape)
+
+
+def shift_features(features, deviation, amount):
+    """Each utterance as another microphone might have heard it.
+
+    A microphone, its distance and its room move the mean of an encoder's
+    features more than an emotion does, and every training corpus has few of
+    them. A random shift, the same for all frames of an utterance and drawn
+    anew each time, makes of every utterance one from elsewhere.
+
+    Arguments
+    ---------
+    features : torch.Tensor
+        ``[batch, frames, dim]``, or ``[batch, layers, frames, dim]``.
+    deviation : torch.Tensor
+        ``[layers, dim]``, the training features' own.
+    amount : float
+        The shifts' deviation, where the features' is 1.
+
+    Returns
+    -------
+    torch.Tensor
+        The same shape, float32.
+
+    Example
+    -------
+    >>> features, deviation = torch.zeros(2, 5, 3), torch.ones(1, 3)
+    >>> shifted = shift_features(features, deviation, amount=1.0)
+    >>> torch.equal(shifted[:, 0], shifted[:, 4])  # of one utterance
+    True
+    >>> torch.equal(shifted[0], shifted[1])  # of two
+    False
+    """
+    moved = features.float()
+    if features.ndim == 3:
+        moved = moved[:, None]
+    batch, layers, _, dim = moved.shape
+    noise = torch.randn(batch, layers, 1, dim, device=moved.device)
+    return (moved + amount * noise * deviation[:, None]).view(features.shape)

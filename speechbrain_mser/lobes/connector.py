@@ -177,6 +177,27 @@ class Connector(nn.Module):
         rms = tokens.float().square().mean(-1, keepdim=True).sqrt()
         return self.output_scale * tokens / rms.clamp(min=1e-6)
 
+    @torch.no_grad()
+    def start_at(self, embedding, spread=0.5):
+        """Have all tokens start around one of the LLM's embeddings.
+
+        Random tokens mean nothing to an LLM, which then first has to be made
+        to answer at all. Tokens around the words that it is to say mean about
+        those, and training only says which.
+
+        Arguments
+        ---------
+        embedding : torch.Tensor
+            ``[output_dim]``, of any norm but zero.
+        spread : float
+            Root mean square of what the audio adds, where the embedding's is
+            1 and the audio's hidden states have a variance of 1.
+        """
+        weight = self.output.weight
+        weight.mul_(spread / weight.square().sum(1).mean().sqrt())
+        embedding = embedding.to(self.output.bias)
+        self.output.bias.copy_(embedding / embedding.square().mean().sqrt())
+
     def initialised(self):
         """Arguments that build this connector without its initialisation.
 

@@ -219,6 +219,30 @@ class EmotionLLaMA(DataOnly, LLaMA):
             ]
         return torch.cat(squares).mean().sqrt().item()
 
+    @torch.no_grad()
+    def mean_embedding(self, words):
+        """The mean of the words' embeddings, as the LLM's layers read them.
+
+        Arguments
+        ---------
+        words : list of str
+            Labels.
+
+        Returns
+        -------
+        torch.Tensor
+            ``[hidden_size]``, float32; of a word of several tokens all count,
+            but not the end token.
+        """
+        device = self.model.get_input_embeddings().weight.device
+        ids = [self.word_tokens(word)[:-1] for word in words]
+        return torch.stack(
+            [
+                self._embed(torch.tensor(tokens, device=device)).float().mean(0)
+                for tokens in ids
+            ]
+        ).mean(0)
+
     def forward(self, audio, words):
         """The `loss`; what DDP wraps when adapters are trained."""
         return self.loss(audio, words)

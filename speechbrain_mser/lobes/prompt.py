@@ -6,6 +6,9 @@ import torch
 
 from speechbrain_mser.errors import InputError
 
+# In a text: the token that ends a word, whichever the LLM has. (HyperPyYAML
+# would take a "<|im_end|>" for a reference.)
+END = "{end}"
 # Beside the messages. Some templates write today's date, which would make
 # tomorrow's prompt another one, and some begin to think aloud.
 TEMPLATE_ARGUMENTS = {"date_string": "26 Jul 2024", "enable_thinking": False}
@@ -25,7 +28,8 @@ class Prompt:
     tokenizer : transformers.PreTrainedTokenizerBase
         The LLM's.
     before : str
-        Before the audio.
+        Before the audio. ``{end}`` in it is the token that ends a word: shots
+        ("joy -> joy{end}") show what an answer looks like.
     after : str
         After it: the question.
     chat_template : bool
@@ -65,7 +69,7 @@ class Prompt:
             bos = [tokenizer.bos_token_id]
         # Texts, and whether control tokens in them count as such.
         self._obeyed = not chat_template
-        head = [(start, True), (before, self._obeyed)]
+        head = [(start, True), *self._with_ends(before)]
         self._tail = [(after, self._obeyed), (ending, True)]
         ids = self._ids(head)
         # Who wrote it by hand has it once, too.
@@ -131,6 +135,15 @@ class Prompt:
                     for ids in (self.before, self.after)
                 )
         return self._on[device]
+
+    def _with_ends(self, text):
+        """A user's text in parts, between which stands the end token."""
+        first, *others = text.split(END)
+        end = self._tokenizer.convert_ids_to_tokens(self.end_token)
+        parts = [(first, self._obeyed)]
+        for other in others:
+            parts += [(end, True), (other, self._obeyed)]
+        return parts
 
     def _ids(self, parts):
         """Tokens of texts that follow each other."""

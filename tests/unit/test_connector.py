@@ -319,6 +319,26 @@ def test_tokens_start_with_the_scale_that_is_asked_for(connector_type):
 
 
 @both_types
+def test_tokens_start_around_an_embedding(connector_type):
+    torch.manual_seed(0)
+    connector = make(connector_type, output_rms=0.1)
+    wanted = torch.randn(connector.output_dim)
+    connector.start_at(wanted, spread=0.0)
+    features, lens = 100 * torch.randn(3, 9, 12), torch.ones(3)
+    tokens, _ = connector(features, lens)
+    expected = 0.1 * wanted / wanted.square().mean().sqrt()
+    torch.testing.assert_close(tokens, expected.expand_as(tokens))
+    # A spread for which hidden states of variance 1 add as much as it says
+    connector = make(connector_type)
+    connector.start_at(wanted, spread=0.5)
+    hidden = torch.randn(20000, connector.output.in_features)
+    added = connector.output(hidden) - connector.output.bias
+    torch.testing.assert_close(
+        added.square().mean().sqrt(), torch.tensor(0.5), atol=0.01, rtol=0
+    )
+
+
+@both_types
 @pytest.mark.parametrize("n_input_layers", [1, 3])
 @pytest.mark.parametrize("standardize", [True, False])
 def test_half_precision_features_are_read_as_float32(

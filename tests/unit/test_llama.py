@@ -381,6 +381,21 @@ def test_there_is_one_beginning_who_ever_writes_it(chatting):
     assert by_us.before.count(tokenizer.bos_token_id) == 1
 
 
+@pytest.mark.parametrize("chat", [False, True])
+def test_a_shot_ends_as_an_answer_does(chatting, chat):
+    tokenizer = AutoTokenizer.from_pretrained(chatting)
+    shots = Prompt(tokenizer, "sad: sad{end} happy: happy{end}", ":", chat)
+    end = shots.end_token
+    assert shots.before.count(end) == 2
+    assert shots.word("sad")[-1] == end
+    written = "sad: sad{} happy: happy{}".format(
+        *[tokenizer.convert_ids_to_tokens(end)] * 2
+    )
+    plain = Prompt(tokenizer, written, ":", chat)
+    # By hand it is obeyed in a plain prompt, and is text in a chat.
+    assert (plain.before == shots.before) is not chat
+
+
 @pytest.mark.parametrize("template", [None, "{{ bos_token }}", "{{ 1 / 0 }}"])
 def test_a_chat_needs_a_template_with_the_users_turn(chatting, template):
     tokenizer = AutoTokenizer.from_pretrained(chatting)
