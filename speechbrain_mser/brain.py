@@ -283,6 +283,12 @@ class EmotionBrain(TrainingLoop):
     def on_fit_start(self):
         """Recover a checkpoint, else estimate the features' statistics."""
         connector = self.raw("connector")
+        for name in ("microphone_shift", "start_at_words"):
+            if getattr(self.hparams, name) and connector.standardizer is None:
+                raise InputError(
+                    f"{name} needs the training features' statistics, and "
+                    "this connector does not know them (standardize: False)"
+                )
         frozen = {
             "encoder": self.raw("encoder").describe(),
             "llm": self.raw("llm").describe(),
@@ -303,11 +309,6 @@ class EmotionBrain(TrainingLoop):
             if self.hparams.start_at_words:
                 words = self.raw("llm").mean_embedding(self.label_words)
                 connector.start_at(words)
-        if self.hparams.microphone_shift > 0 and standardizer is None:
-            raise InputError(
-                "microphone_shift is in standard deviations of the features, "
-                "and this connector does not know them (standardize: False)"
-            )
         if self.hparams.align_corpora:
             self.alignment = align_corpora(standardizer, *how)
 

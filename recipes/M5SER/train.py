@@ -66,8 +66,11 @@ def train_on(tables, data, hparams_file, overrides, run_opts):
     """Train in an output folder that no other training uses."""
     hparams = load_hparams(hparams_file, overrides)
     model, training = hparams["model"], hparams["training"]
+    before = []  # the corpora that it has heard already
     if hparams["pretrained"] is not None:
-        load_pretrained(hparams["pretrained"], model["connector"], model["llm"])
+        before = load_pretrained(
+            hparams["pretrained"], model["connector"], model["llm"]
+        )
     model_yaml = included_files(hparams_file)["model"]
     # What could not be exported is known before it is trained.
     plain_settings(model, model_yaml)
@@ -93,7 +96,7 @@ def train_on(tables, data, hparams_file, overrides, run_opts):
     labels = candidate_labels(model["label_words"])
     # Exported too: evaluation marks them.
     model["untrained_words"] = log_counts(tables[0], labels)
-    model["trained_corpora"] = sorted(set(tables[0].corpus))
+    model["trained_corpora"] = sorted({*before, *tables[0].corpus})
     log_size(store, model["encoder"], pd.concat(tables).duration)
     train_set, valid_set = (
         None if table is None else make_dataset(table, store)

@@ -155,6 +155,11 @@ def load_pretrained(source, connector, llm):
     llm : EmotionLLaMA
         Adapters are read where it has some.
 
+    Returns
+    -------
+    list of str
+        The corpora that it was trained on, as far as its settings say.
+
     Raises
     ------
     InputError
@@ -164,10 +169,11 @@ def load_pretrained(source, connector, llm):
     path = folder / SETTINGS_FILE
     text = read_text(path)
     # HyperPyYAML says no digests, and nothing else of it is needed.
-    digests = dict.fromkeys(DIGESTS)
+    settings = dict.fromkeys(DIGESTS)
     if not has_tags(text, path):
-        digests = parse_settings(text, path)
-    load_parts(folder, digests, connector, llm)
+        settings = parse_settings(text, path)
+    load_parts(folder, settings, connector, llm)
+    return settings.get("trained_corpora", [])
 
 
 def needs_trust(path):

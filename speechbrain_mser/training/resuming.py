@@ -1,6 +1,7 @@
 """Whether a training goes on in a folder: as what it was, or not at all."""
 
 import json
+import math
 from pathlib import Path
 
 from speechbrain.utils.distributed import main_process_only
@@ -44,6 +45,13 @@ FREE = {
     "valid_split",
 }
 
+# What a training was without settings that its version did not have yet.
+WITHOUT = {
+    "trim_silence": None,
+    "speech_level": None,
+    "microphone_shift": 0.0,
+    "start_at_words": False,
+}
 # Objects that decide it too.
 OBJECTS = ("contrastive_loss", "brain_class")
 
@@ -59,14 +67,20 @@ def check_settings(settings):
     Raises
     ------
     InputError
-        A count below one, words for labels that there are not, or an output
-        folder whose training was one with other settings.
+        A count below one, a shift below zero, words for labels that there
+        are not, or an output folder whose training was one with other settings.
     """
     model, training = settings["model"], settings["training"]
     for name in ("batch_size", "number_of_epochs"):
         value = training[name]
         if not isinstance(value, int) or value < 1:
             raise InputError(f"{name} is {value!r}, expected 1 or more")
+    shift = training.get("microphone_shift", 0.0)
+    if not isinstance(shift, (int, float)) or not 0 <= shift < math.inf:
+        raise InputError(
+            f"microphone_shift is {shift!r}, expected standard deviations: 0 "
+            "or more"
+        )
     labels = candidate_labels(model["label_words"])
     check_emotion_words(model["emotion_words"] or {}, labels, whole=True)
     folder = Path(settings["output_folder"])
@@ -135,9 +149,9 @@ def refuse_other_settings(folder, before, now):
     ...
     speechbrain_mser.errors.InputError: out holds a training with lr 0.1, ...
     """
-    before, now = _flat(before), _flat(now)
+    before, now = WITHOUT | _flat(before), _flat(now)
     epochs = [each.pop("number_of_epochs", None) for each in (before, now)]
-    # What the training's version did not have cannot differ.
+    # What else the training's version did not have cannot differ.
     changed = [
         f"{name} {before[name]!r}, here it is {now[name]!r}"
         for name in now

@@ -18,6 +18,8 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM, WhisperModel
 
 from speechbrain_mser.brain import EmotionBrain
+from speechbrain_mser.inference.folder import read_settings
+from speechbrain_mser.inference.settings import settings_text
 from speechbrain_mser.lobes.alignment import CorpusAlignment
 from speechbrain_mser.lobes.llama import EmotionLLaMA
 from speechbrain_mser.lobes.qformer import EmotionQFormer
@@ -117,10 +119,15 @@ def test_frozen_models_are_bitwise_unchanged_and_without_gradients(
 
 
 def test_stage2_goes_on_from_stage1(run_script, trained, tiny_flags, tmp_path):
+    stage1 = tmp_path / "stage1"
+    shutil.copytree(trained / "recognizer", stage1)
+    path = stage1 / "hyperparams.yaml"
+    other = {**read_settings(path), "trained_corpora": ["other"]}
+    path.write_text(settings_text(other))
     flags = {
         **tiny_flags,
         "output_folder": tmp_path,
-        "pretrained": trained / "recognizer",
+        "pretrained": stage1,
         "languages": "[eng, deu]",
         "lr": 0.0,
     }
@@ -128,6 +135,9 @@ def test_stage2_goes_on_from_stage1(run_script, trained, tiny_flags, tmp_path):
     before, after = connector(trained), connector(tmp_path)
     # With a learning rate of zero nothing moves: it started from stage 1.
     assert all(torch.equal(before[name], after[name]) for name in before)
+    # What stage 1 has heard is not zero-shot.
+    settings = read_settings(tmp_path / "recognizer/hyperparams.yaml")
+    assert settings["trained_corpora"] == ["other", "tiny"]
 
 
 def test_stage2_refuses_a_connector_of_other_models(
@@ -369,6 +379,14 @@ def test_a_count_of_nothing_is_refused(
     flags = {**tiny_flags, "output_folder": tmp_path, name: 0}
     assert run_script("train", STAGE1, flags=flags) == 2
     assert f"{name} is 0, expected 1 or more" in capsys.readouterr().err
+
+
+def test_a_shift_below_zero_is_refused(
+    run_script, tiny_flags, tmp_path, capsys
+):
+    flags = {**tiny_flags, "output_folder": tmp_path, "microphone_shift": -1}
+    assert run_script("train", STAGE1, flags=flags) == 2
+    assert "microphone_shift is -1, expected" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

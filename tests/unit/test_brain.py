@@ -256,6 +256,14 @@ def test_a_loss_that_is_no_finite_scalar_is_named(folders, loss, message):
         train(folders, 0, [[[0, 1]]], {"contrastive_loss": loss})
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("microphone_shift", 3.0), ("start_at_words", True)]
+)
+def test_what_needs_statistics_is_refused_without(folders, name, value):
+    with pytest.raises(InputError, match=f"{name} .*standardize: False"):
+        train(folders, 0, [[[0, 1]]], {name: value})
+
+
 def drawn(folder):
     """Curve to its points, (step, value)."""
     events = EventAccumulator(str(folder))

