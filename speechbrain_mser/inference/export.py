@@ -126,7 +126,7 @@ def export_recognizer(folder, model_yaml, model, connector, llm=None):
     (folder / calibration.FILE).unlink(missing_ok=True)
 
 
-def export_in_half(source, target, connector):
+def export_in_half(source, target, connector, **changed):
     """Write a recogniser's folder again, its connector in half precision.
 
     What was fitted to the connector, a calibration, does not go with it.
@@ -139,9 +139,11 @@ def export_in_half(source, target, connector):
         Another folder; made when missing.
     connector : Connector
         As it was loaded from there.
+    **changed : dict
+        Settings that are others there.
     """
     target = Path(target)
-    settings = read_settings(Path(source) / SETTINGS_FILE)
+    settings = {**read_settings(Path(source) / SETTINGS_FILE), **changed}
     path = target / "connector.safetensors"
     connector.save(path, half=True)
     settings["connector_digest"] = hex_digest(path)

@@ -97,6 +97,9 @@ def test_the_settings_are_those_of_training(trained, made):
         read_settings(source / SETTINGS_FILE) for source in (trained, made)
     )
     assert before.pop("connector_digest") != after.pop("connector_digest")
+    # On any machine what it multiplies natively
+    assert after.pop("frozen_dtype") == "auto"
+    assert before.pop("frozen_dtype") != "auto"
     assert before == after
     assert after["trained_corpora"] == ["tiny"]
 
