@@ -123,11 +123,7 @@ def file_digest(path):
     OSError
         It cannot be read.
     """
-    digest = new_digest()
-    with open(path, "rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    return digest.digest()
+    return _read_into(new_digest(), path).digest()
 
 
 def file_sha256(path):
@@ -148,11 +144,15 @@ def file_sha256(path):
     OSError
         It cannot be read.
     """
-    digest = hashlib.sha256()
+    return _read_into(hashlib.sha256(), path).hexdigest()
+
+
+def _read_into(digest, path):
+    """A digest of hashlib's, with all of a file added to it."""
     with open(path, "rb") as file:
         while block := file.read(BLOCK):
             digest.update(block)
-    return digest.hexdigest()
+    return digest
 
 
 def file_identity(path):
