@@ -13,6 +13,14 @@ from speechbrain_mser.dataio.manifest import read_manifest, write_manifest
 sys.path.insert(0, str(Path(__file__).parent))
 
 
+@pytest.fixture(scope="module")
+def folder(tiny_flags, tmp_path_factory):
+    """A recogniser's folder, trained for an epoch; of each module its own."""
+    from trained import train_recognizer
+
+    return train_recognizer(tiny_flags, tmp_path_factory.mktemp("trained"))
+
+
 @pytest.fixture
 def in_this_process(monkeypatch):
     """Steps run their scripts here, without starting Python anew.

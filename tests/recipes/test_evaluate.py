@@ -11,7 +11,6 @@ import soundfile
 import torch
 from protocols import read_sets
 from scipy import stats
-from trained import train_recognizer
 
 from speechbrain_mser.dataio.manifest import read_manifest, write_manifest
 from speechbrain_mser.errors import InputError
@@ -23,12 +22,6 @@ from speechbrain_mser.settings.project_files import HPARAMS
 RECIPES = Path(__file__).resolve().parents[2] / "recipes" / "M5SER"
 EVALUATE = HPARAMS / "evaluate.yaml"
 LABELS = ["neutral", "happy", "sad", "angry"]
-
-
-@pytest.fixture(scope="module")
-def folder(tiny_flags, tmp_path_factory):
-    """A recogniser's folder, trained for an epoch."""
-    return train_recognizer(tiny_flags, tmp_path_factory.mktemp("trained"))
 
 
 @pytest.fixture(scope="module")

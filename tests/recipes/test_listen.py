@@ -21,12 +21,6 @@ RATE = 16000
 
 
 @pytest.fixture(scope="module")
-def folder(tiny_flags, tmp_path_factory):
-    """A recogniser's folder, trained for an epoch."""
-    return train_recognizer(tiny_flags, tmp_path_factory.mktemp("trained"))
-
-
-@pytest.fixture(scope="module")
 def loaded(folder):
     return EmotionRecognizer.from_hparams(folder)
 

@@ -8,7 +8,6 @@ import statistics
 import numpy as np
 import pytest
 import torch
-from trained import train_recognizer
 
 from speechbrain_mser.dataio.feature_reader import FeatureReader
 from speechbrain_mser.dataio.manifest import read_manifest
@@ -21,12 +20,6 @@ from speechbrain_mser.settings.project_files import HPARAMS
 
 EVALUATE = HPARAMS / "evaluate.yaml"
 LABELS = ["neutral", "happy", "sad", "angry"]
-
-
-@pytest.fixture(scope="module")
-def folder(tiny_flags, tmp_path_factory):
-    """A recogniser's folder, trained for an epoch."""
-    return train_recognizer(tiny_flags, tmp_path_factory.mktemp("trained"))
 
 
 @pytest.fixture(scope="module")

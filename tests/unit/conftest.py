@@ -1,5 +1,6 @@
-"""What the tests of this folder share: helpers beside it, and a fixture."""
+"""What the tests of this folder share: helpers beside it, and fixtures."""
 
+import importlib
 import shutil
 import sys
 import tempfile
@@ -8,6 +9,14 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """A module of the benchmarks, by name."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module
 
 
 @pytest.fixture

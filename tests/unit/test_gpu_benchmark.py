@@ -1,10 +1,8 @@
 """The GPU benchmark, tried on the CPU with a system in miniature."""
 
 import argparse
-import importlib
 import json
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,15 +11,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from speechbrain_mser.lobes import build_connector
-
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-
-
-@pytest.fixture
-def script(monkeypatch):
-    """A module of the benchmarks, by name."""
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module
 
 
 @pytest.fixture

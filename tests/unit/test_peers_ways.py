@@ -1,19 +1,7 @@
 """The benchmarks' peers do the same as we do: else a ratio says nothing."""
 
-import importlib
-from pathlib import Path
-
 import pytest
 import torch
-
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-
-
-@pytest.fixture
-def script(monkeypatch):
-    """A module of the benchmarks, by name."""
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module
 
 
 @pytest.fixture
