@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from speechbrain import Stage
 from torch import nn
 
@@ -17,6 +18,7 @@ from speechbrain_mser.termination import Terminated
 from speechbrain_mser.training.loop import TrainingLoop
 from speechbrain_mser.training.statistics import (
     align_corpora,
+    estimate_emotion_means,
     estimate_statistics,
 )
 from speechbrain_mser.training.terms import Term
@@ -83,6 +85,14 @@ class EmotionBrain(TrainingLoop):
     start_at_words : bool
         Whether a connector that was never trained starts with tokens around
         the LLM's own embeddings of the labels.
+    emotion_means : bool
+        Whether the mean of each emotion's features goes with the connector:
+        what was heard of a speaker is told from what was said by it.
+    word_weight : float
+        What the nearness of the tokens to the right label word counts
+        (`EmotionLLaMA.nearness`); 0 for not at all.
+    epochs_before_llm : int
+        In how many epochs, the first, the LLM's loss is left out.
     frozen_models : str
         What becomes of other frozen models than the connector was trained
         with: "strict" refuses them, "warn" goes on.
@@ -105,6 +115,9 @@ class EmotionBrain(TrainingLoop):
         "align_corpora": False,
         "microphone_shift": 0.0,
         "start_at_words": False,
+        "emotion_means": False,
+        "word_weight": 0.0,
+        "epochs_before_llm": 0,
         "frozen_models": "strict",
         "feature_store": None,
     }
@@ -174,23 +187,34 @@ class EmotionBrain(TrainingLoop):
         Returns
         -------
         dict
-            Name to `Term`, the same names for every batch.
+            Name to `Term`, the same names for every batch of an epoch.
         """
         words = batch.emotion
         labels = torch.tensor(
             [self.label_words.index(word) for word in words],
             device=predictions.tokens.device,
         )
+        terms = {
+            "contrastive": Term(
+                self._contrast(predictions.pooled, labels, stage)
+            )
+        }
+        llm, weight = self.raw("llm"), self.hparams.word_weight
+        if weight > 0:
+            nearness = llm.nearness(predictions.tokens, self.label_words)
+            terms["word"] = Term(F.nll_loss(nearness, labels), weight)
         if stage == Stage.TRAIN:
-            cross_entropy = self.modules.llm(predictions.tokens, words)
+            epoch = self.hparams.epoch_counter.current
+            if epoch <= self.hparams.epochs_before_llm:
+                return terms
+            cross_entropy = self.modules.llm(
+                predictions.tokens, words, self.label_words
+            )
         else:
             cross_entropy = self._predict(predictions.scores, labels, words)
-        contrastive = self._contrast(predictions.pooled, labels, stage)
-        n_tokens = self.raw("llm").count_tokens(words)
-        return {
-            "contrastive": Term(contrastive),
-            "ce": Term(cross_entropy, self.hparams.ce_weight, n_tokens),
-        }
+        n_tokens = llm.count_tokens(words)
+        terms["ce"] = Term(cross_entropy, self.hparams.ce_weight, n_tokens)
+        return terms
 
     def _contrast(self, embeddings, labels, stage):
         """The contrastive loss, of all processes' utterances together."""
@@ -283,7 +307,7 @@ class EmotionBrain(TrainingLoop):
     def on_fit_start(self):
         """Recover a checkpoint, else estimate the features' statistics."""
         connector = self.raw("connector")
-        for name in ("microphone_shift", "start_at_words"):
+        for name in ("microphone_shift", "start_at_words", "emotion_means"):
             if getattr(self.hparams, name) and connector.standardizer is None:
                 raise InputError(
                     f"{name} needs the training features' statistics, and "
@@ -307,10 +331,14 @@ class EmotionBrain(TrainingLoop):
         if standardizer is not None and not standardizer.fitted:
             estimate_statistics(standardizer, *how)
             if self.hparams.start_at_words:
-                words = self.raw("llm").mean_embedding(self.label_words)
-                connector.start_at(words)
+                words = self.raw("llm").word_embeddings(self.label_words)
+                connector.start_at(words.mean(0))
         if self.hparams.align_corpora:
             self.alignment = align_corpora(standardizer, *how)
+        if self.hparams.emotion_means and not connector.emotion_means:
+            connector.emotion_means = estimate_emotion_means(
+                standardizer, self.alignment, *how
+            )
 
     def _encode_unless_asked(self, batch):
         """For statistics, before which there is nothing to save."""

@@ -84,7 +84,7 @@ def read_adaptation(settings):
     InputError
         What is asked for cannot be had.
     """
-    how = ("draws", "seed", "kappa_mean", "kappa_variance")
+    how = ("draws", "seed", "kappa_mean", "kappa_variance", "kappa_speaker")
     return parse_adaptation(
         settings["adaptation"],
         **{name: settings[name] for name in how if name in settings},

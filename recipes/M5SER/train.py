@@ -118,7 +118,8 @@ def train_on(tables, data, hparams_file, overrides, run_opts):
     table = tables[0]
     batches = training["batch_sampler"](
         table.duration.tolist(),
-        table.emotion.tolist(),
+        # Balanced within each corpus: each has its own microphones.
+        (table.corpus + "/" + table.emotion).tolist(),
         seed=hparams["seed"],
     )
     brain.fit(

@@ -1,6 +1,6 @@
 """One or several recognisers over whole evaluation sets."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from functools import partial
 
 import torch
@@ -8,6 +8,8 @@ from speechbrain.utils.logger import get_logger
 
 from speechbrain_mser.inference.adaptation import shrink
 from speechbrain_mser.inference.heard_speech import HeardSpeech
+from speechbrain_mser.inference.listening import known_speakers, names_by_id
+from speechbrain_mser.inference.speakers import knows_emotions, own_of_speakers
 from speechbrain_mser.lobes.alignment import move_statistics
 
 logger = get_logger(__name__)
@@ -56,8 +58,9 @@ def recognize_sets(recognizers, count, sets, listening=None):
         for name, (table, labels, audio) in sets.items():
             moves = [lambda _, features: features]
             if listening is not None:
-                training = recognizer.mods.connector.standardizer
-                moves = _listen(listening, reader, audio, training, name)
+                moves = _listen(
+                    listening, reader, audio, recognizer, labels, name
+                )
             recognized, log_probs = reader.compute_of(
                 partial(_score, recognizer, moves, labels),
                 table.sort_values("ID"),
@@ -80,34 +83,52 @@ def _score(recognizer, moves, labels, utterances, features, lens):
     return torch.stack(each, dim=1)
 
 
-def _listen(listening, reader, audio, training, name):
+def _listen(listening, reader, audio, recognizer, labels, name):
     """Hear a set; for each draw how its utterances' features are moved."""
+    training = recognizer.mods.connector.standardizer
+    # Whose recogniser does not standardise is told before anything is read.
+    unmoved = shrink(HeardSpeech(), training)
     groups, drawn = listening.groups(audio), listening.draw(audio)
     wanted = audio[audio.ID.isin(set().union(*drawn))]
-    # Whose recogniser does not standardise is told before anything is read.
-    heard = [defaultdict(HeardSpeech) for _ in drawn]
-    unmoved = shrink(HeardSpeech(), training)
+    heard, means, read = [defaultdict(HeardSpeech) for _ in drawn], {}, set()
+    by_speaker = listening.knows_speakers and knows_emotions(recognizer, labels)
+    asked = groups
+    if by_speaker:
+        groups = names_by_id(audio, audio.corpus)
     for batch, features, lens in reader(wanted, f"{name}, listening"):
         for row, utterance in enumerate(batch.id):
             one = HeardSpeech.of(features[row, None], lens[row, None])
+            read.add(utterance)
+            if by_speaker:
+                means[utterance] = one.mean.float()
             for of_draw, by_group in zip(drawn, heard, strict=True):
                 if utterance in of_draw:
                     by_group[groups[utterance]] += one
-    _say_fewer(listening, groups, heard, name)
+    _say_fewer(listening, asked, [of_draw & read for of_draw in drawn], name)
     kappas = listening.kappa_mean, listening.kappa_variance
     moves = []
-    for by_group in heard:
+    for of_draw, by_group in zip(drawn, heard, strict=True):
         own = dict.fromkeys(groups.values(), unmoved) | {
             group: shrink(of_group, training, *kappas)
             for group, of_group in by_group.items()
         }
-        moves.append(partial(_move, training, groups, own))
+        own = {utterance: own[group] for utterance, group in groups.items()}
+        if by_speaker:
+            own = own_of_speakers(
+                own,
+                {name: means[name] for name in sorted(of_draw & means.keys())},
+                known_speakers(audio),
+                recognizer,
+                labels,
+                listening.kappa_speaker,
+            )
+        moves.append(partial(_move, training, own))
     return moves
 
 
-def _move(training, groups, own, utterances, features):
+def _move(training, own, utterances, features):
     """Features of a batch, each moved as its group was heard."""
-    own = [own[groups[utterance]] for utterance in utterances]
+    own = [own[utterance] for utterance in utterances]
     return move_statistics(features, own, training)
 
 
@@ -115,11 +136,10 @@ def _say_fewer(listening, groups, heard, name):
     """Log where fewer utterances were heard than asked for."""
     if listening.utterances is None:
         return
-    counts = [
-        by_group[group].utterances
-        for by_group in heard
-        for group in set(groups.values())
-    ]
+    counts = []
+    for of_draw in heard:
+        numbers = Counter(groups[utterance] for utterance in of_draw)
+        counts += [numbers[group] for group in set(groups.values())]
     if min(counts) < listening.utterances:
         logger.warning(
             "%s: %d utterances %s were to be heard; there are fewer, or some "

@@ -11,6 +11,7 @@ from speechbrain_mser.inference.adaptation import (
     KAPPA_VARIANCE,
     check_kappa,
 )
+from speechbrain_mser.inference.speakers import KAPPA_SPEAKER
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Listening:
         of more.
     kappa_mean, kappa_variance : float
         As for `speechbrain_mser.inference.adaptation.shrink`.
+    kappa_speaker : float
+        As for `speechbrain_mser.inference.speakers.speaker_shifts`.
 
     Example
     -------
@@ -50,6 +53,12 @@ class Listening:
     seed: int = 0
     kappa_mean: float = 0.0
     kappa_variance: float = 0.0
+    kappa_speaker: float = KAPPA_SPEAKER
+
+    @property
+    def knows_speakers(self):
+        """Whether it is about speakers: "set" takes all that is known."""
+        return self.by_speaker or self.utterances is None
 
     def groups(self, audio):
         """Whose statistics each utterance has.
@@ -97,6 +106,12 @@ class Listening:
         return drawn
 
 
+def known_speakers(audio):
+    """ID to speaker, unique over corpora; without those nobody knows."""
+    known = audio[audio.speaker.fillna("") != ""]
+    return names_by_id(known, known.corpus + "/" + known.speaker)
+
+
 def names_by_id(audio, names):
     """ID to name, where all may have the same one."""
     return dict(audio.assign(name=names)[["ID", "name"]].to_numpy().tolist())
@@ -108,6 +123,7 @@ def parse_adaptation(
     seed=0,
     kappa_mean=KAPPA_MEAN,
     kappa_variance=KAPPA_VARIANCE,
+    kappa_speaker=KAPPA_SPEAKER,
 ):
     """What a setting asks to be heard.
 
@@ -115,7 +131,7 @@ def parse_adaptation(
     ---------
     adaptation : str
         "none", "set", "listen:N" or "listen:N:speaker".
-    draws, seed, kappa_mean, kappa_variance
+    draws, seed, kappa_mean, kappa_variance, kappa_speaker
         As for `Listening`; "set" hears everything, once, and believes it.
 
     Returns
@@ -139,8 +155,9 @@ def parse_adaptation(
     """
     if adaptation == "none":
         return None
+    check_kappa("kappa_speaker", kappa_speaker)
     if adaptation == "set":
-        return Listening()
+        return Listening(kappa_speaker=kappa_speaker)
     wanted = re.fullmatch(
         r"listen:0*([1-9]\d{0,8})(:speaker)?", str(adaptation)
     )
@@ -160,4 +177,5 @@ def parse_adaptation(
         seed,
         kappa_mean,
         kappa_variance,
+        kappa_speaker,
     )

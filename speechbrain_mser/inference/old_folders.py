@@ -32,6 +32,7 @@ llm: !new:speechbrain_mser.lobes.llama.EmotionLLaMA
   prompt: !ref <prompt>
   prompt_before: !ref <prompt_before>
   chat_template: !ref <chat_template>
+  token_mixture: !ref <token_mixture>
   dtype: !ref <frozen_dtype>
   load_in_4bit: !ref <load_in_4bit>
   lora_rank: !ref <lora_rank>
@@ -96,6 +97,7 @@ _LATER = {
     "emotion_words",
     "prompt_before",
     "chat_template",
+    "token_mixture",
 }
 # In a trained Q-Former's place of BERT stands its shape.
 SHAPE = {

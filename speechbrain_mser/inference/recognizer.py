@@ -275,6 +275,28 @@ class EmotionRecognizer(Pretrained):
         tokens, _ = self._connect(features, lens)
         return self.mods.llm.score(tokens, words).log_softmax(-1)
 
+    @torch.no_grad()
+    def guess_features(self, features, lens, labels=None):
+        """As `score_features`, from what is known before the LLM has read.
+
+        Where the LLM reads mixtures of words, their weights are that: seldom
+        another word, at next to no cost. Else it is asked.
+
+        Arguments
+        ---------
+        features, lens, labels
+            As for `score_features`.
+
+        Returns
+        -------
+        torch.Tensor
+            ``[batch, n_labels]``, log-probabilities.
+        """
+        if not self.mods.llm.token_mixture:
+            return self.score_features(features, lens, labels)
+        tokens, _ = self._connect(features, lens)
+        return self.mods.llm.nearness(tokens, self.labels(labels))
+
     def recognize_file(self, path, labels=None, calibration="none"):
         """The most probable emotion of a recording.
 
@@ -327,7 +349,7 @@ class EmotionRecognizer(Pretrained):
             ``[batch]``.
         """
         tokens, _ = self._listen(wavs, wav_lens)
-        return self.mods.llm.generate(tokens, max_new_tokens)
+        return self.mods.llm.generate(tokens, max_new_tokens, self.labels())
 
     def forward(self, wavs, wav_lens=None):
         """The same as `recognize_batch`."""
@@ -449,14 +471,19 @@ class EmotionRecognizer(Pretrained):
         -------
         dict
             "connector", the digest of its weights, "prompt", and those of
-            "prompt_before", "chat_template" and "emotion_words" that are not
-            as by default.
+            "prompt_before", "chat_template", "token_mixture" and
+            "emotion_words" that are not as by default.
         """
         described = {
             "connector": weights_digest(self.mods.connector),
             "prompt": self.mods.llm.prompt,
         }
-        for name in ("prompt_before", "chat_template", "emotion_words"):
+        for name in (
+            "prompt_before",
+            "chat_template",
+            "token_mixture",
+            "emotion_words",
+        ):
             if value := getattr(self.mods.llm, name):
                 described[name] = value
         return described

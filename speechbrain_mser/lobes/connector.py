@@ -28,6 +28,8 @@ from speechbrain_mser.lobes.standardize import FeatureStandardizer
 
 logger = get_logger(__name__)
 
+# In a file, before an emotion: the mean of its features.
+MEANS = "emotion_means."
 # What becomes of several encoder layers.
 LAYER_JOINS = ("mix", "concat")
 # What becomes of other frozen models than a checkpoint was trained with.
@@ -86,6 +88,8 @@ class Connector(nn.Module):
         self.output_dim = output_dim
         self.n_input_layers = n_input_layers
         self.frozen_models = {}
+        # Emotion to the mean of its features, [layers, dim], standardised
+        self.emotion_means = {}
         self.standardizer = (
             FeatureStandardizer(input_dim, n_input_layers)
             if standardize
@@ -275,6 +279,10 @@ class Connector(nn.Module):
                 name: tensors[name].half()
                 for name, _ in self.named_parameters()
             }
+        tensors |= {
+            MEANS + emotion: mean.half() if half else mean
+            for emotion, mean in self.emotion_means.items()
+        }
         described = {"frozen_models": json.dumps(self.frozen_models)}
         with atomic_path(path) as partial:
             save_file(tensors, partial, described)
@@ -308,9 +316,18 @@ class Connector(nn.Module):
                 f"{path}: not a connector checkpoint ({error})"
             ) from None
         frozen_models = _read_described(path, described)
+        means = {
+            name.removeprefix(MEANS): tensors.pop(name)
+            for name in [*tensors]
+            if name.startswith(MEANS)
+        }
         _check_shapes(path, tensors, self.state_dict(), frozen_models)
-        refuse_not_finite(path, tensors)
+        _check_means(path, means, (self.n_input_layers, self.input_dim))
+        refuse_not_finite(path, {**tensors, **means})
         self.load_state_dict(tensors)
+        self.emotion_means = {
+            name: mean.float() for name, mean in means.items()
+        }
         self.frozen_models = frozen_models
 
 
@@ -370,6 +387,16 @@ def _read_described(path, text):
 def _described(model):
     weights = f", weights {model['digest']}" if model.get("digest") else ""
     return f"{model.get('name')} (width {model.get('width')}{weights})"
+
+
+def _check_means(path, means, shape):
+    """Refuse emotions' means that are no means of this connector's features."""
+    for emotion, mean in means.items():
+        if mean.shape != shape or not mean.is_floating_point():
+            raise InputError(
+                f"{path}: the mean of {emotion!r} is {mean.dtype} of shape "
+                f"{list(mean.shape)}, expected {list(shape)}"
+            )
 
 
 def _check_shapes(path, found, expected, frozen_models):

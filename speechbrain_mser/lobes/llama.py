@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +31,7 @@ from speechbrain_mser.lobes.lean import (
     four_bits,
     multiply_head_at_once,
 )
+from speechbrain_mser.lobes.nearest_words import mix_words, word_odds
 from speechbrain_mser.lobes.no_remote_code import DataOnly
 from speechbrain_mser.lobes.prefix import KnownPrefix
 from speechbrain_mser.lobes.prompt import Prompt
@@ -83,6 +84,11 @@ class EmotionLLaMA(DataOnly, LLaMA):
     emotion_words : dict, optional
         Label to the word that is said for it, where that is another one: fear
         to "scared", or to "Angst". Labels stay what they are everywhere else.
+    token_mixture : bool
+        Whether what the LLM reads of the audio are mixtures of the candidates'
+        embeddings, weighed by how near the audio's tokens are (`mix_words`).
+        It was never trained to read anything else, and candidates that no
+        training said are heard, too. The paper's tokens are free.
     activation_checkpointing : bool
         Keep only the input of every layer for the backward pass of the
         `loss`, and compute a layer again when its gradient is due: much less
@@ -124,6 +130,7 @@ class EmotionLLaMA(DataOnly, LLaMA):
         emotion_words=None,
         prompt_before="",
         chat_template=False,
+        token_mixture=False,
     ):
         self.source = source = str(source)
         folder = find_model(
@@ -148,6 +155,7 @@ class EmotionLLaMA(DataOnly, LLaMA):
         self.model.generation_config = GenerationConfig()
         self.prompt, self.prompt_before = prompt, prompt_before
         self.chat_template = chat_template
+        self.token_mixture = token_mixture
         self.emotion_words = dict(emotion_words or {})
         self.load_tokenizer(source=str(folder))
         self.hidden_size = self.model.config.hidden_size
@@ -202,7 +210,7 @@ class EmotionLLaMA(DataOnly, LLaMA):
             "digest": self.digest,
         }
 
-    @property
+    @cached_property
     def embedding_rms(self):
         """Root mean square of the LLM's own embeddings, a float.
 
@@ -220,8 +228,8 @@ class EmotionLLaMA(DataOnly, LLaMA):
         return torch.cat(squares).mean().sqrt().item()
 
     @torch.no_grad()
-    def mean_embedding(self, words):
-        """The mean of the words' embeddings, as the LLM's layers read them.
+    def word_embeddings(self, words):
+        """The words' embeddings, as the LLM's layers read them.
 
         Arguments
         ---------
@@ -231,8 +239,8 @@ class EmotionLLaMA(DataOnly, LLaMA):
         Returns
         -------
         torch.Tensor
-            ``[hidden_size]``, float32; of a word of several tokens all count,
-            but not the end token.
+            ``[words, hidden_size]``, float32; of a word of several tokens the
+            mean, without the end token.
         """
         device = self.model.get_input_embeddings().weight.device
         ids = [self.word_tokens(word)[:-1] for word in words]
@@ -241,13 +249,45 @@ class EmotionLLaMA(DataOnly, LLaMA):
                 self._embed(torch.tensor(tokens, device=device)).float().mean(0)
                 for tokens in ids
             ]
-        ).mean(0)
+        )
 
-    def forward(self, audio, words):
+    def nearness(self, audio, label_words):
+        """How near an utterance is to each candidate, before the LLM reads it.
+
+        Arguments
+        ---------
+        audio : torch.Tensor
+            ``[batch, tokens, hidden_size]``, from a connector.
+        label_words : list of str
+            The candidates.
+
+        Returns
+        -------
+        torch.Tensor
+            ``[batch, candidates]``, float32, log-probabilities: the tokens'
+            mean `word_odds`, normalised.
+        """
+        words = self.word_embeddings(label_words)
+        odds = word_odds(audio, words, self.embedding_rms)
+        return odds.mean(1).log_softmax(-1)
+
+    def _read(self, audio, label_words):
+        """The audio's tokens as the LLM reads them among some candidates."""
+        if not self.token_mixture:
+            return audio
+        if not label_words:
+            raise InputError(
+                "tokens are mixtures of the candidates here (token_mixture): "
+                "label_words says which"
+            )
+        words = self.word_embeddings(label_words)
+        return mix_words(audio, words, self.embedding_rms)
+
+    def forward(self, audio, words, label_words=None):
         """The `loss`; what DDP wraps when adapters are trained."""
-        return self.loss(audio, words)
+        return self.loss(audio, words, label_words)
 
-    def loss(self, audio, words, across_ranks=True):
+    def loss(self, audio, words, label_words=None, across_ranks=True):
         """Cross entropy of the emotion words (L_ce in Eq. 2 and 3).
 
         Logits are computed at the positions of the longest word alone: two of
@@ -264,6 +304,9 @@ class EmotionLLaMA(DataOnly, LLaMA):
             ``[batch, tokens, hidden_size]``, from a connector.
         words : list of str
             ``[batch]``, the word to be said for each utterance.
+        label_words : list of str, optional
+            All that may be said, where tokens are mixtures of them; by
+            default those of this batch.
         across_ranks : bool
             Whether the batches of a distributed run's processes are one; no
             where all of them see the same utterances, as in validation.
@@ -291,7 +334,8 @@ class EmotionLLaMA(DataOnly, LLaMA):
             ],
             device=audio.device,
         )
-        prefix = self._prefix(audio)
+        label_words = label_words or list(dict.fromkeys(words))
+        prefix = self._prefix(self._read(audio, label_words))
         inputs = torch.cat([prefix, self._embed(padded[:, :-1])], dim=1)
         logits = self._logits(inputs, longest).flatten(0, 1)[real]
         log_probs = F.log_softmax(logits, dim=-1, dtype=torch.float32)
@@ -333,7 +377,7 @@ class EmotionLLaMA(DataOnly, LLaMA):
         labels = candidate_labels(label_words)
         check_emotion_words(self.emotion_words, labels)
         candidates = tuple(tuple(self.word_tokens(word)) for word in labels)
-        prefix = self._prefix(audio)
+        prefix = self._prefix(self._read(audio, labels))
         length = prefix.shape[1]
         tree = candidate_tree(candidates, length, prefix.device, prefix.dtype)
         leaves = self._embed(tree.inputs).expand(len(audio), -1, -1)
@@ -360,7 +404,7 @@ class EmotionLLaMA(DataOnly, LLaMA):
         return torch.stack(scores, dim=1)
 
     @torch.no_grad()
-    def generate(self, audio, max_new_tokens=8):
+    def generate(self, audio, max_new_tokens=8, label_words=None):
         """Let the LLM say what it wants (greedy decoding).
 
         Arguments
@@ -369,13 +413,15 @@ class EmotionLLaMA(DataOnly, LLaMA):
             ``[batch, tokens, hidden_size]``, from a connector.
         max_new_tokens : int
             Where to stop if it does not.
+        label_words : list of str, optional
+            What is in the mixtures, where tokens are some; others may be said.
 
         Returns
         -------
         list of str
             ``[batch]``, stripped.
         """
-        prefix = self._prefix(audio)
+        prefix = self._prefix(self._read(audio, label_words))
         end_token = self._around().end_token
         known = self._known_prefix(
             prefix.device, prefix.shape[1] + max_new_tokens

@@ -51,6 +51,10 @@ WITHOUT = {
     "speech_level": None,
     "microphone_shift": 0.0,
     "start_at_words": False,
+    "token_mixture": False,
+    "emotion_means": False,
+    "word_weight": 0.0,
+    "epochs_before_llm": 0,
 }
 # Objects that decide it too.
 OBJECTS = ("contrastive_loss", "brain_class")

@@ -5,9 +5,10 @@ from speechbrain.utils.distributed import get_rank, if_main_process
 from tqdm import tqdm
 
 from speechbrain_mser.dataio.batching import UtteranceBatch
-from speechbrain_mser.distributed import world_size
+from speechbrain_mser.distributed import sum_over_ranks, world_size
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.lobes.alignment import CorpusAlignment
+from speechbrain_mser.lobes.standardize import frame_sums
 
 
 @torch.no_grad()
@@ -30,15 +31,21 @@ def estimate_statistics(standardizer, dataset, encode, most, show=True):
     show : bool
         Whether the main process draws a progress bar.
     """
+    for batch in _encoded(dataset, encode, most, show, "feature statistics"):
+        standardizer.update(*batch.features)
+    standardizer.finish()
+
+
+def _encoded(dataset, encode, most, show, name):
+    """This process's part of a training set's utterances, one by one."""
     wanted = min(most, len(dataset))
     chosen = [i * len(dataset) // wanted for i in range(wanted)]
     own = chosen[get_rank() or 0 :: world_size()]
     hide = not (show and if_main_process())
-    for index in tqdm(own, "feature statistics", disable=hide):
+    for index in tqdm(own, name, disable=hide):
         batch = UtteranceBatch([dataset[index]])
         if encode(batch):
-            standardizer.update(*batch.features)
-    standardizer.finish()
+            yield batch
 
 
 def align_corpora(standardizer, dataset, *how):
@@ -75,3 +82,50 @@ def align_corpora(standardizer, dataset, *how):
         estimate_statistics(own, part, *how)
         alignment.add(corpus, own)
     return alignment
+
+
+@torch.no_grad()
+def estimate_emotion_means(
+    standardizer, alignment, dataset, encode, most, show=True
+):
+    """What each emotion does to the features: their mean among its utterances.
+
+    In several processes each encodes its part.
+
+    Arguments
+    ---------
+    standardizer : FeatureStandardizer
+        With the statistics of all training data.
+    alignment : CorpusAlignment or None
+        What is taken out of the features before they are standardised.
+    dataset : speechbrain.dataio.dataset.DynamicItemDataset
+        The training set, as `make_dataset` makes it.
+    encode, most, show
+        As for `estimate_statistics`.
+
+    Returns
+    -------
+    dict
+        Emotion to ``[layers, dim]``, in standard deviations from the mean of
+        all; on the CPU.
+    """
+    with dataset.output_keys_as(["emotion"]):
+        words = sorted({item["emotion"] for item in dataset})
+    sums = torch.zeros(
+        len(words), *standardizer.mean.shape, device=standardizer.mean.device
+    )
+    counts = sums.new_zeros(len(words))
+    for batch in _encoded(dataset, encode, most, show, "emotions' means"):
+        features, lens = batch.features
+        if alignment is not None:
+            features = alignment(features, batch.corpus)
+        frames, total, _ = frame_sums(features, lens)
+        row = words.index(batch.emotion[0])
+        sums[row] += (total / frames - standardizer.mean) / standardizer.std
+        counts[row] += 1
+    counts, sums = sum_over_ranks(counts).cpu(), sum_over_ranks(sums).cpu()
+    return {
+        word: total / count
+        for word, total, count in zip(words, sums, counts, strict=True)
+        if count
+    }

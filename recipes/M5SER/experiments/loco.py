@@ -48,6 +48,7 @@ KINDS = {
     "listen:3": "after 3 utterances",
     "listen:10": "after 10 utterances",
     "listen:30": "after 30 utterances",
+    "listen:30:speaker": "after 30 of each speaker",
     "set": "transductive",
     SELF: "self-labelled",
 }
