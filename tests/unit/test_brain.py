@@ -257,7 +257,12 @@ def test_a_loss_that_is_no_finite_scalar_is_named(folders, loss, message):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("microphone_shift", 3.0), ("start_at_words", True)]
+    ("name", "value"),
+    [
+        ("microphone_shift", 3.0),
+        ("start_at_words", True),
+        ("emotion_means", True),
+    ],
 )
 def test_what_needs_statistics_is_refused_without(folders, name, value):
     with pytest.raises(InputError, match=f"{name} .*standardize: False"):

@@ -43,6 +43,7 @@ GOOD = {
     "prompt": "Which emotion?",
     "prompt_before": "",
     "chat_template": False,
+    "token_mixture": False,
     "label_words": ["happy", "sad"],
     "emotion_words": {"sad": "down", "off": "1e-5"},
     "untrained_words": ["happy"],
@@ -196,7 +197,8 @@ def test_a_missing_setting_is_named_and_later_ones_have_a_default():
         later = ("layer_join", "mean_over_time", "activation_checkpointing")
         later += ("emotion_words", "encoder_window")
         later += ("trim_silence", "speech_level")
-        if name in (*later, "prompt_before", "chat_template"):
+        later += ("prompt_before", "chat_template", "token_mixture")
+        if name in later:
             assert check_settings(fewer, "x")[name] == setting.default
         else:
             with pytest.raises(InputError, match=f"{name} is missing"):
