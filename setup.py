@@ -90,6 +90,8 @@ setup(
         # espeakng-loader carries eSpeak NG, which is GPL-3: never required
         "demo": ["espeakng-loader>=0.2.4"],
         "containers": ["av>=14.0"],
+        # Where speech is; the first that asks for torch alone
+        "timeline": ["silero-vad>=6.2.3"],
         # RESD, which comes as parquet files
         "parquet": ["av>=14.0", "pyarrow>=16.0"],
         # CMU-MOSEI, whose labels come as HDF5
@@ -115,6 +117,7 @@ setup(
             "pytest-xdist>=3.6.1",
             "ray>=2.40",
             "ruff>=0.17",
+            "silero-vad>=6.2.3",
             "yamllint>=1.35",
         ],
     },

@@ -111,7 +111,7 @@ def read_samples(file, start=None, stop=None):
     AudioError
         As `load_audio`.
     """
-    _check_file(file)
+    check_file(file)
     start = _seconds("start", start) or 0.0
     stop = _seconds("stop", stop)
     samples, rate = decode(file, start, stop)
@@ -168,7 +168,26 @@ def check_signal(samples, sample_rate=SAMPLE_RATE):
         )
 
 
-def _check_file(path):
+def check_file(path):
+    """Refuse what is no file with something in it.
+
+    Arguments
+    ---------
+    path : str or io.BytesIO
+        The file, or its content.
+
+    Raises
+    ------
+    AudioError
+        It is missing, a folder, or empty.
+
+    Example
+    -------
+    >>> check_file(io.BytesIO(b""))
+    Traceback (most recent call last):
+    ...
+    AudioError: the file is empty (0 bytes)
+    """
     if isinstance(path, io.BytesIO):
         if not path.getbuffer().nbytes:
             raise AudioError("the file is empty (0 bytes)", "empty")

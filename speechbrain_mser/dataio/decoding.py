@@ -102,6 +102,40 @@ def duration(file):
     return sum(map(_duration, _split(file)))
 
 
+def decode_blocks(file):
+    """Decode a file a block at a time, whatever its length.
+
+    Arguments
+    ---------
+    file : str or io.BytesIO
+        A file that is there, or its content.
+
+    Yields
+    ------
+    samples : numpy.ndarray
+        ``[time, channel]``, float32, checked by `check_range`.
+    rate : int
+        In Hz; another one where another recording of a joined file begins.
+    ogg : bool
+        Whether the channels are in Ogg's order, for `downmix`.
+
+    Raises
+    ------
+    AudioError
+        It cannot be decoded, or is truncated.
+    """
+    for part in _split(file):
+        sound = _open_soundfile(part)
+        if isinstance(sound, str):
+            blocks = ((*block, False) for block in _blocks(part, sound))
+        else:
+            blocks = _soundfile_blocks(sound)
+        for samples, rate, ogg in blocks:
+            if samples.size:
+                check_range(samples)
+                yield samples, rate, ogg
+
+
 def _call(function, *args, **kwargs):
     """Call another library; what it raises is the file's fault."""
     try:
@@ -221,18 +255,46 @@ def _read_soundfile(sound, start, stop):
     first, last = _bounds(start, stop, sound.frames, rate)
     # Before reading, so that a day of audio does not fill the memory.
     check_size(last - first, rate, sound.channels)
-    dtype = "int16" if sound.subtype == "PCM_16" else "float32"
     _go_to(sound, first)
-    samples = _call(sound.read, last - first, dtype=dtype, always_2d=True)
+    samples = _call(
+        sound.read, last - first, dtype=_sample_type(sound), always_2d=True
+    )
     if len(samples) < last - first:
-        raise AudioError(
-            f"truncated: {len(samples)} of {last - first} samples could be "
-            "decoded",
-            "truncated",
-        )
-    if dtype == "int16":
-        samples = samples * np.float32(2.0**-15)  # exact, as libsndfile's
-    return _mixed(samples, ogg=sound.format == "OGG"), rate
+        raise _truncated(len(samples), last - first)
+    return _mixed(_scaled(samples), ogg=sound.format == "OGG"), rate
+
+
+def _soundfile_blocks(sound):
+    """The same, of an open file, which is closed at the end."""
+    with sound:
+        dtype = _sample_type(sound)
+        left = sound.frames
+        while left > 0:
+            block = _call(
+                sound.read, min(_BLOCK, left), dtype=dtype, always_2d=True
+            )
+            if not len(block):
+                raise _truncated(sound.frames - left, sound.frames)
+            left -= len(block)
+            yield _scaled(block), sound.samplerate, sound.format == "OGG"
+
+
+def _sample_type(sound):
+    return "int16" if sound.subtype == "PCM_16" else "float32"
+
+
+def _scaled(samples):
+    """Integers of 16 bits as libsndfile's floats, exactly; it is slower."""
+    if samples.dtype == np.int16:
+        samples = samples * np.float32(2.0**-15)
+    return samples
+
+
+def _truncated(held, promised):
+    return AudioError(
+        f"truncated: {held} of {promised} samples could be decoded",
+        "truncated",
+    )
 
 
 def _mixed(samples, ogg=False):

@@ -222,7 +222,7 @@ class EmotionRecognizer(Pretrained):
 
     @torch.no_grad()
     def recognize_features(
-        self, features, lens, labels=None, calibration="none"
+        self, features, lens, labels=None, calibration="none", adaptation=None
     ):
         """The most probable emotion, from the encoder's features.
 
@@ -237,6 +237,8 @@ class EmotionRecognizer(Pretrained):
             The candidates, as for `recognize_batch`.
         calibration : str
             As for `recognize_batch`.
+        adaptation : callable, optional
+            What moves the features, in place of what was listened to.
 
         Returns
         -------
@@ -248,7 +250,7 @@ class EmotionRecognizer(Pretrained):
         words = self.labels(labels)
         self._check_calibration(calibration)
         check_rows(finite_rows(features), NOT_FINITE)
-        log_probs = self.score_features(features, lens, words)
+        log_probs = self.score_features(features, lens, words, adaptation)
         check_rows((~log_probs.isnan().any(-1)).tolist(), NO_SCORE)
         if calibration != "none":
             fitted = self.load_calibration()
@@ -256,12 +258,12 @@ class EmotionRecognizer(Pretrained):
         return [words[i] for i in log_probs.argmax(-1).tolist()], log_probs
 
     @torch.no_grad()
-    def score_features(self, features, lens, labels=None):
+    def score_features(self, features, lens, labels=None, adaptation=None):
         """How probable each emotion is, from the encoder's features.
 
         Arguments
         ---------
-        features, lens, labels
+        features, lens, labels, adaptation
             As for `recognize_features`.
 
         Returns
@@ -272,7 +274,7 @@ class EmotionRecognizer(Pretrained):
             finite: it has no most probable emotion.
         """
         words = self.labels(labels)
-        tokens, _ = self._connect(features, lens)
+        tokens, _ = self._connect(features, lens, adaptation)
         return self.mods.llm.score(tokens, words).log_softmax(-1)
 
     @torch.no_grad()
@@ -330,6 +332,29 @@ class EmotionRecognizer(Pretrained):
         return self.recognize_batch(
             self.load_audio(path)[None], labels=labels, calibration=calibration
         )
+
+    def timeline(self, source, labels=None, **settings):
+        """Who felt what and when in a recording of any length.
+
+        Arguments
+        ---------
+        source : path-like, array, tensor, bytes, open file or iterable
+            The recording, as for
+            `speechbrain_mser.timeline.whole.make_timeline`.
+        labels : str or list of str, optional
+            The candidates, as for `recognize_batch`.
+        **settings : dict
+            More of `make_timeline`'s: ``speakers``, ``window``, ``listen``.
+
+        Returns
+        -------
+        speechbrain_mser.timeline.segments.Timeline
+            Segments with start, end, speaker and probabilities.
+        """
+        # A way in, for users; all else here knows nothing of timelines.
+        from speechbrain_mser.timeline.whole import make_timeline
+
+        return make_timeline(self, source, labels, **settings)
 
     def generate_batch(self, wavs, wav_lens=None, max_new_tokens=8):
         """What the LLM says when it is free to say anything.
@@ -499,11 +524,12 @@ class EmotionRecognizer(Pretrained):
         return load_audio(path).to(self.device)
 
     @torch.no_grad()
-    def _connect(self, features, lens):
+    def _connect(self, features, lens, adaptation=None):
         """The connector's tokens and embeddings of a batch's features."""
         features = features.to(self.device)
-        if self.adaptation is not None:
-            features = self.adaptation(features)
+        adaptation = adaptation or self.adaptation
+        if adaptation is not None:
+            features = adaptation(features)
         with self.inference_ctx:
             return self.mods.connector(features, lens.to(self.device))
 
