@@ -34,7 +34,7 @@ $(INSTALLED): setup.py
 	touch $@
 
 models: install ## Real frozen models (420 MB on disk), for what is not a toy
-	$(BIN)/python recipes/M5SER/models.py
+	$(BIN)/python -m speechbrain_mser models fetch
 
 demo: install ## Both stages and zero-shot evaluation on a spoken toy corpus
 	$(BIN)/python recipes/M5SER/experiments/demo.py

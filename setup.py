@@ -55,8 +55,14 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     packages=find_packages(include=["speechbrain_mser", "speechbrain_mser.*"]),
-    # The released recogniser
-    package_data={"speechbrain_mser.models": ["open/*"]},
+    package_data={
+        # The released recogniser
+        "speechbrain_mser.models": ["open/*"],
+        "speechbrain_mser.command": ["schema/*.json"],
+    },
+    entry_points={
+        "console_scripts": ["mser = speechbrain_mser.command.main:main"]
+    },
     python_requires=">=3.10",
     # The lower bounds are tried, on Python 3.10: make test-oldest.
     install_requires=[
@@ -108,6 +114,7 @@ setup(
             "av>=14.0",
             "h5py>=3.11",
             "hypothesis>=6.100",
+            "jsonschema>=4.18",
             "opensmile>=2.5",
             "peft>=0.18",
             "pyarrow>=16.0",

@@ -3,7 +3,8 @@
     python -m speechbrain_mser train hparams/stage1.yaml --data_root /corpora
 
 is ``python recipes/M5SER/train.py hparams/stage1.yaml ...``, wherever that
-lies; without a name, all scripts are listed.
+lies; without a name, all scripts are listed. The subcommands of ``mser`` are
+names too.
 """
 
 import ast
@@ -11,6 +12,8 @@ import runpy
 import sys
 from difflib import get_close_matches
 
+from speechbrain_mser.command.main import COMMANDS, summary
+from speechbrain_mser.command.main import main as run_command
 from speechbrain_mser.settings.project_files import RECIPE
 from speechbrain_mser.torchaudio_extension import (
     check_torchaudio,
@@ -53,6 +56,9 @@ def overview():
         "usage: python -m speechbrain_mser NAME ...",
         "",
         "NAME is a script; its options: python -m speechbrain_mser NAME --help",
+        "",
+        "mser (the same, also as a command of its own):",
+        *(f"  {name:<20} {summary(COMMANDS[name])}" for name in COMMANDS),
     ]
     folder = None
     for name, path in find_scripts().items():
@@ -89,9 +95,11 @@ def main(arguments):
     if name == MEND:
         print(mend_torchaudio())
         return 0
+    if name in COMMANDS:
+        return run_command([name, *rest])
     scripts = find_scripts()
     if name not in scripts:
-        near = get_close_matches(name, [*scripts, MEND])
+        near = get_close_matches(name, [*scripts, *COMMANDS, MEND])
         hint = f"did you mean {' or '.join(near)}?" if near else "see --help"
         return _refuse(f"no script is called {name!r}; {hint}")
     try:

@@ -172,7 +172,7 @@ def find_open_model(name, what):
     if not is_made(folder) and constants.HF_HUB_OFFLINE:
         raise InputError(
             f"{what}: {name} is not in {folder}, and HF_HUB_OFFLINE is set; "
-            f"run python -m speechbrain_mser models {name}"
+            f"run mser models fetch {name}"
         )
     return fetch_open_model(name)
 

@@ -144,7 +144,7 @@ def list_files(folder, companions=(), skip=()):
     """
     skip = {os.path.realpath(path) for path in skip}
     audio, dropped, ignored, digest = [], [], Counter(), hashlib.sha256()
-    for path in _walk(folder, skip, dropped, ignored):
+    for path in walk_files(folder, skip, dropped, ignored):
         full = os.path.join(folder, path)
         name = os.path.basename(path)
         kind = os.path.splitext(name)[1].lower()
@@ -197,7 +197,7 @@ def find_files(folder, pattern):
     """
     return [
         Path(folder, path)
-        for path in _walk(folder, (), [], Counter())
+        for path in walk_files(folder, (), [], Counter())
         for name in [os.path.basename(path)]
         if fnmatch(name, pattern)
         and not name.startswith(".")
@@ -328,8 +328,25 @@ def probe_all(folder, paths, decode=False, title="reading headers"):
         return dict(zip(paths, probed, strict=True))
 
 
-def _walk(folder, skip, dropped, ignored):
-    """Every file below, shallow folders first, then by name."""
+def walk_files(folder, skip, dropped, ignored):
+    """Every file below a folder; nothing hidden is entered.
+
+    Arguments
+    ---------
+    folder : str or path-like
+        Where to look; links to folders are followed, each folder once.
+    skip : collection of str
+        Real paths to pass over.
+    dropped : list
+        Gets (path, reason) of folders that cannot be looked into.
+    ignored : collections.Counter
+        Counts hidden folders.
+
+    Returns
+    -------
+    list of str
+        Relative paths, shallow folders first, then by name.
+    """
     paths, seen = [], set()
     # To resolve every file would cost more than all else that is done here
     holders = {os.path.dirname(path) for path in skip}

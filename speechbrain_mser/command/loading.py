@@ -1,0 +1,174 @@
+"""The recogniser that a command line names, and what it has heard."""
+
+import argparse
+
+from speechbrain_mser.emotions import LABEL_SETS, candidate_labels
+from speechbrain_mser.errors import InputError
+from speechbrain_mser.files.fingerprints import new_digest, settings_digest
+
+RELEASED = "open"
+
+
+def add_arguments(parser):
+    """What names a recogniser.
+
+    Arguments
+    ---------
+    parser : argparse.ArgumentParser
+        Gets them.
+    """
+    group = parser.add_argument_group("recogniser")
+    group.add_argument(
+        "--recognizer",
+        default=RELEASED,
+        metavar="FOLDER|NAME",
+        help="a folder that training left, or its name on the hub; by "
+        "default the released one",
+    )
+    group.add_argument(
+        "--heard",
+        metavar="FILE",
+        help="what it has heard of the room or the speaker (mser listen)",
+    )
+    group.add_argument(
+        "--device", help="cpu, cuda, cuda:1, mps; by default the best there is"
+    )
+    group.add_argument(
+        "--overrides",
+        metavar="YAML",
+        help="settings in place of the recogniser's, such as "
+        '"{whisper_hub: /models/whisper, llama_hub: /models/llama}"',
+    )
+
+
+def add_labels(parser):
+    """What names the candidates.
+
+    Arguments
+    ---------
+    parser : argparse.ArgumentParser
+        Gets it.
+    """
+    parser.add_argument(
+        "--labels",
+        type=parse_labels,
+        metavar="WORD,WORD",
+        help="the candidates: any words, or one of the sets "
+        f"{', '.join(LABEL_SETS)}; by default the words of training",
+    )
+
+
+def parse_labels(text):
+    """The candidates that a command line lists.
+
+    Arguments
+    ---------
+    text : str
+        Words with commas between them, or the name of a set.
+
+    Returns
+    -------
+    list of str
+        The words.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        One is empty or given twice.
+
+    Example
+    -------
+    >>> parse_labels("bored, excited")
+    ['bored', 'excited']
+    >>> parse_labels("paper4")
+    ['neutral', 'happy', 'sad', 'angry']
+    """
+    try:
+        return list(
+            candidate_labels(text if text in LABEL_SETS else text.split(","))
+        )
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def load_recognizer(recognizer, heard=None, device=None, overrides=None):
+    """A recogniser, ready.
+
+    Arguments
+    ---------
+    recognizer : str
+        As for `EmotionRecognizer.from_hparams`.
+    heard : str, optional
+        A file of `HeardSpeech`.
+    device : str, optional
+        As for `speechbrain_mser.devices.find_device`.
+    overrides : str, optional
+        YAML.
+
+    Returns
+    -------
+    EmotionRecognizer
+        Adapted to what was heard.
+
+    Raises
+    ------
+    InputError
+        One of them cannot be used.
+    """
+    from speechbrain_mser.inference import EmotionRecognizer, HeardSpeech
+
+    known = HeardSpeech.load(heard) if heard else None  # seconds before it
+    loaded = EmotionRecognizer.from_hparams(
+        recognizer,
+        overrides=overrides,
+        run_opts={"device": device} if device else None,
+    )
+    if known is not None:
+        loaded.adapt(known)
+    return loaded
+
+
+def load_named(options):
+    """The recogniser of `add_arguments`.
+
+    Arguments
+    ---------
+    options : argparse.Namespace
+        Parsed.
+
+    Returns
+    -------
+    EmotionRecognizer
+        Ready.
+    """
+    return load_recognizer(
+        options.recognizer, options.heard, options.device, options.overrides
+    )
+
+
+def identify(recognizer):
+    """What a recogniser's answers depend on, for a record of them.
+
+    Arguments
+    ---------
+    recognizer : EmotionRecognizer
+        Adapted or not.
+
+    Returns
+    -------
+    dict
+        "recognizer", a digest of its weights and settings and of its frozen
+        models', and "heard", one of what it has heard, None for nothing.
+    """
+    described = {
+        **recognizer.describe(),
+        **recognizer.listener,
+        "llm": recognizer.mods.llm.digest,
+    }
+    heard = recognizer.heard
+    if heard is not None:
+        digest = new_digest(f"{heard.utterances} {heard.frames}".encode())
+        digest.update(heard.total.numpy().tobytes())
+        digest.update(heard.squares.numpy().tobytes())
+        heard = digest.hexdigest()
+    return {"recognizer": settings_digest(described), "heard": heard}
