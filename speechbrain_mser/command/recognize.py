@@ -8,6 +8,7 @@ go on.
 import os
 import sys
 import tempfile
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from speechbrain_mser.command.results import (
     open_output,
     read_finished,
 )
+from speechbrain_mser.command.workers import recognize_by, recognize_one
 from speechbrain_mser.errors import InputError
 
 SCHEMA = "recognize/1"
@@ -96,6 +98,36 @@ def run(options, data):
         The recogniser, the output or the settings cannot be used.
     """
     _check(options)
+    found = recordings.sized(options.recordings)
+    if options.adapt:
+        found = list(found)
+    answer, labels, settings = _prepare(options, found)
+    form = _form(options, labels, data)
+    finished = []
+    if options.output:
+        finished = read_finished(options.output, form, settings, labels)
+    done = {record["path"] for _, record in finished}
+    bad = sum("error" in record for _, record in finished)
+    answers = tqdm(
+        answer(one for one in found if one[0] not in done),
+        "recognising",
+        total=len(found) if isinstance(found, list) else None,
+        initial=len(done),
+        # Lines that are looked at are a progress of their own
+        disable=True if _seen(options, data) else None,
+    )
+    with _destination(options.output, form, finished, data) as data:
+        for record in answers:
+            data.write(form.line(record | settings))
+            data.flush()
+            bad += "error" in record
+    if bad:
+        print(f"{bad} recordings could not be used", file=sys.stderr)
+    return SOME_BAD if bad else DONE
+
+
+def _prepare(options, found):
+    """What answers recordings, the candidates, and what answers depend on."""
     named = {
         name: getattr(options, name)
         for name in ("recognizer", "heard", "overrides")
@@ -106,48 +138,50 @@ def run(options, data):
     labels = recognizer.labels(options.labels)
     if options.calibration != "none":
         recognizer.load_calibration()
-    found = recordings.sized(options.recordings)
     if options.adapt:
-        found = list(found)
         recognizer.listen([path for path, problem in found if not problem])
     settings = {
         "schema": SCHEMA,
         **loading.identify(recognizer),
         "calibration": options.calibration,
     }
-    form = _form(options, labels, data)
-    finished = []
-    if options.output:
-        finished = read_finished(options.output, form, settings, labels)
-    answer = _answerer(options, recognizer, named, devices, labels)
-    del recognizer  # by several processes, it is not needed here
-    done = {record["path"] for _, record in finished}
-    bad = sum("error" in record for _, record in finished)
-    left = (one for one in found if one[0] not in done)
-    total = len(found) if isinstance(found, list) else None
-    bar = tqdm(
-        answer(left),
-        "recognising",
-        total=total,
-        initial=len(done),
-        # Lines that are looked at are a progress of their own
-        disable=True if _seen(options, data) else None,
+    asked = (labels, options.calibration)
+    if options.jobs == 1:
+        return partial(_one_by_one, recognizer, asked), labels, settings
+    heard = recognizer.heard if options.adapt else None
+    by_several = partial(
+        _by_several, options.jobs, heard, named, devices, asked
     )
-    if options.output:
-        data = open_output(options.output, form, finished)
-    else:
+    return by_several, labels, settings
+
+
+@contextmanager
+def _destination(output, form, finished, data):
+    """Where lines go; of a file, what is whole stays when interrupted."""
+    if not output:
         data.write(form.head)
-    try:
-        for record in bar:
-            data.write(form.line(record | settings))
-            data.flush()
-            bad += "error" in record
-    finally:
-        if options.output:
-            data.close()
-    if bad:
-        print(f"{bad} recordings could not be used", file=sys.stderr)
-    return SOME_BAD if bad else DONE
+        yield data
+        return
+    with open_output(output, form, finished) as file:
+        try:
+            yield file
+        except KeyboardInterrupt:
+            print(f"{output}: --resume goes on with it", file=sys.stderr)
+            raise
+
+
+def _one_by_one(recognizer, asked, found):
+    for path, problem in found:
+        yield recognize_one(recognizer, path, problem, *asked)
+
+
+def _by_several(jobs, heard, named, devices, asked, found):
+    with tempfile.TemporaryDirectory() as folder:
+        if heard is not None:
+            # What was heard here is for all of them
+            named = {**named, "heard": str(Path(folder, "heard.safetensors"))}
+            heard.save(named["heard"])
+        yield from recognize_by(jobs, named, devices, found, *asked)
 
 
 def _check(options):
@@ -178,32 +212,3 @@ def _form(options, labels, data):
     if options.form is None and _seen(options, data):
         return Table()
     return JSONLines()
-
-
-def _answerer(options, recognizer, named, devices, labels):
-    """Makes records of recordings, here or by several processes."""
-    if options.jobs == 1:
-        return partial(_one_by_one, recognizer, labels, options.calibration)
-    heard = recognizer.heard if options.adapt else None
-    return partial(_by_several, options, heard, named, devices, labels=labels)
-
-
-def _one_by_one(recognizer, labels, calibration, found):
-    from speechbrain_mser.command.workers import recognize_one
-
-    for path, problem in found:
-        yield recognize_one(recognizer, path, problem, labels, calibration)
-
-
-def _by_several(options, heard, named, devices, found, labels):
-    from speechbrain_mser.command.workers import recognize_by
-
-    with tempfile.TemporaryDirectory() as folder:
-        if heard is not None:
-            # What was heard here is for all of them
-            named = {**named, "heard": str(Path(folder, "heard.safetensors"))}
-            heard.save(named["heard"])
-        yield from recognize_by(
-            *(options.jobs, named, devices),
-            *(found, labels, options.calibration),
-        )
