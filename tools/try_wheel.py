@@ -66,6 +66,8 @@ def try_wheel(wheel, python, folder):
     own = folder / "bin/python"
     run(own, "-m", "pip", "install", "--quiet", wheel, "pytest")
     run(own, "-m", "speechbrain_mser", "mend-torchaudio")
+    run(folder / "bin/mser", "--help", stdout=subprocess.DEVNULL)
+    run(folder / "bin/mser", "card", stdout=subprocess.DEVNULL)
     versions = "import sys, torch, transformers, numpy, pandas; print(" + (
         "'Python', sys.version.split()[0], *(f'{m.__name__} {m.__version__}' "
         "for m in (torch, transformers, numpy, pandas)))"

@@ -31,7 +31,8 @@ def add_arguments(parser):
         help="what it has heard of the room or the speaker (mser listen)",
     )
     group.add_argument(
-        "--device", help="cpu, cuda, cuda:1, mps; by default the best there is"
+        "--device",
+        help="cpu, cuda, cuda:1 or mps; by default the best there is",
     )
     group.add_argument(
         "--overrides",
@@ -55,6 +56,22 @@ def add_labels(parser):
         metavar="WORD,WORD",
         help="the candidates: any words, or one of the sets "
         f"{', '.join(LABEL_SETS)}; by default the words of training",
+    )
+
+
+def add_calibration(parser):
+    """What is to be taken back of probabilities.
+
+    Arguments
+    ---------
+    parser : argparse.ArgumentParser
+        Gets it.
+    """
+    parser.add_argument(
+        "--calibration",
+        default="none",
+        help="none, temperature or temperature+prior: what to take back of "
+        "the probabilities, where the recogniser was calibrated",
     )
 
 

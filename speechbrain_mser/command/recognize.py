@@ -38,12 +38,7 @@ def add_arguments(parser):
     """
     recordings.add_arguments(parser)
     loading.add_labels(parser)
-    parser.add_argument(
-        "--calibration",
-        default="none",
-        help="none, temperature or temperature+prior: what to take back of "
-        "the probabilities, where the recogniser was calibrated",
-    )
+    loading.add_calibration(parser)
     parser.add_argument(
         "--adapt",
         action="store_true",

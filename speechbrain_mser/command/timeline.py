@@ -4,9 +4,13 @@ Speech is found, cut into windows, recognised and smoothed; segments have
 start, end, speaker and probabilities.
 """
 
+import argparse
 import os
+import sys
+from pathlib import Path
 
 from speechbrain_mser.command import DONE, loading
+from speechbrain_mser.command.recordings import STDIN
 from speechbrain_mser.command.results import printable
 from speechbrain_mser.errors import InputError
 
@@ -22,8 +26,20 @@ def add_arguments(parser):
     parser : argparse.ArgumentParser
         Gets them.
     """
-    parser.add_argument("recording", metavar="FILE")
+    parser.add_argument(
+        "recording",
+        metavar="FILE|-",
+        help="audio of any kind and length; - reads it from standard input",
+    )
     loading.add_labels(parser)
+    loading.add_calibration(parser)
+    for name, what in (
+        ("--window", "seconds that are recognised at a time"),
+        ("--hop", "seconds between their starts"),
+    ):
+        parser.add_argument(
+            name, type=float, default=argparse.SUPPRESS, metavar="S", help=what
+        )
     speakers = parser.add_mutually_exclusive_group()
     speakers.add_argument(
         "--rttm", metavar="FILE", help="who speaks when, as pyannote writes it"
@@ -41,7 +57,8 @@ def add_arguments(parser):
     parser.add_argument(
         "--format",
         choices=FORMATS,
-        help="by default a table on a terminal, else json",
+        help="by default what the output's name ends in; json; on a terminal "
+        "a table",
     )
     parser.add_argument(
         "-o", "--output", metavar="FILE", help="by default standard output"
@@ -72,20 +89,25 @@ def run(options, data):
     InputError
         The recording, the recogniser or the speakers cannot be used.
     """
-    for path in (options.recording, options.rttm):
-        if path and not os.path.isfile(path):
-            raise InputError(f"{path}: there is no such file")
+    _check(options)
     from speechbrain_mser.timeline import make_timeline, plot_timeline
 
+    from_stdin = options.recording == STDIN
     made = make_timeline(
         loading.load_named(options),
-        options.recording,
+        sys.stdin.buffer if from_stdin else options.recording,
         labels=options.labels,
         speakers=options.rttm or options.speakers,
         listen=not options.no_listen,
+        calibration=options.calibration,
+        **{
+            name: value
+            for name, value in vars(options).items()
+            if name in ("window", "hop")
+        },
     )
     if options.output:
-        made.write(options.output, options.format or "json")
+        made.write(options.output, options.format or _format(options.output))
     elif options.format or not data.isatty():
         made.write(data, options.format or "json")
     else:
@@ -93,6 +115,32 @@ def run(options, data):
     if options.plot:
         plot_timeline(made, options.plot)
     return DONE
+
+
+def _check(options):
+    """Refuse what would be found out after hours."""
+    from speechbrain_mser.timeline.drawing import KINDS
+
+    named = [options.rttm]
+    if options.recording != STDIN:
+        named.append(options.recording)
+    for path in filter(None, named):
+        if not os.path.exists(path):
+            raise InputError(f"{path}: there is no such file")
+    for path in filter(None, (options.output, options.plot)):
+        if os.path.isdir(path):
+            raise InputError(f"{path}: a folder; name a file in it")
+    if options.plot and not options.plot.lower().endswith(KINDS):
+        raise InputError(
+            f"{options.plot}: a picture's name ends in one of "
+            f"{', '.join(KINDS)}"
+        )
+
+
+def _format(output):
+    """What a name ends in, as far as that is a format."""
+    kind = Path(output).suffix[1:].lower()
+    return kind if kind in FORMATS else "json"
 
 
 def _line(segment):

@@ -337,7 +337,7 @@ class EmotionStream:
 
     def _ready(self, speaker, at_end):
         """Take from a speaker's queue what can be decided on."""
-        if not at_end and speaker.seconds < self._first_heard:
+        if not at_end and speaker.seconds < (self._first_heard or 0):
             return []
         ready = []
         while speaker.queue and not speaker.queue[0].to_encode:

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,47 @@ def folder(tiny_flags, tmp_path_factory):
     from trained import train_recognizer
 
     return train_recognizer(tiny_flags, tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture(scope="module")
+def recognizer(folder):
+    """That recogniser, loaded."""
+    from speechbrain_mser.inference import EmotionRecognizer
+
+    return EmotionRecognizer.from_hparams(folder)
+
+
+@pytest.fixture
+def rooms(tiny_corpus, tmp_path):
+    """A folder as people have them: audio, and what else lies about."""
+    place = tmp_path / "rooms"
+    (place / "deep").mkdir(parents=True)
+    wavs = sorted((tiny_corpus / "corpora" / "tiny").glob("*.wav"))
+    for name, wav in zip(
+        ("b.wav", "a $1.WAV", "deep/Öl.wav", "deep/z.wav"), wavs, strict=False
+    ):
+        shutil.copy(wav, place / name)
+    (place / "deep" / "broken.wav").write_text("no audio")
+    for name in ("notes.txt", "more.txt", ".hidden.wav", "README"):
+        (place / name).write_text("text")
+    return place
+
+
+@pytest.fixture
+def mser(folder, capsys):
+    """Runs a subcommand with the tiny recogniser; exit code, output, errors."""
+
+    from speechbrain_mser.command.main import main
+
+    def run(name, *arguments, own=True):
+        given = ["--recognizer", str(folder)] if own else []
+        try:
+            code = main([name, *map(str, arguments), *given])
+        except SystemExit as ended:
+            code = ended.code
+        return code, *capsys.readouterr()
+
+    return run
 
 
 @pytest.fixture

@@ -12,64 +12,13 @@ import jsonschema
 import pytest
 import soundfile
 import torch
+from mser_output import IN_ROOMS, SCHEMAS, WORDS, lines
 
 from speechbrain_mser import __version__
 from speechbrain_mser.command import recognize, results, workers
-from speechbrain_mser.command.main import COMMANDS, main
-from speechbrain_mser.inference import EmotionRecognizer, HeardSpeech
+from speechbrain_mser.command.main import COMMANDS
+from speechbrain_mser.inference import HeardSpeech
 from speechbrain_mser.settings.project_files import PACKAGE, PROJECT
-
-SCHEMAS = PACKAGE / "command" / "schema"
-WORDS = ["neutral", "happy", "sad", "angry"]
-
-
-@pytest.fixture(scope="module")
-def recognizer(folder):
-    return EmotionRecognizer.from_hparams(folder)
-
-
-@pytest.fixture
-def rooms(tiny_corpus, tmp_path):
-    """A folder as people have them: audio, and what else lies about."""
-    place = tmp_path / "rooms"
-    (place / "deep").mkdir(parents=True)
-    wavs = sorted((tiny_corpus / "corpora" / "tiny").glob("*.wav"))
-    for name, wav in zip(
-        ("b.wav", "a $1.WAV", "deep/Öl.wav", "deep/z.wav"), wavs, strict=False
-    ):
-        shutil.copy(wav, place / name)
-    (place / "deep" / "broken.wav").write_text("no audio")
-    for name in ("notes.txt", "more.txt", ".hidden.wav", "README"):
-        (place / name).write_text("text")
-    return place
-
-
-# As they are walked
-IN_ROOMS = ["a $1.WAV", "b.wav", "deep/broken.wav", "deep/z.wav", "deep/Öl.wav"]
-
-
-@pytest.fixture
-def mser(folder, capsys):
-    """Runs a subcommand with the tiny recogniser; exit code, output, errors."""
-
-    def run(name, *arguments, own=True):
-        given = ["--recognizer", str(folder)] if own else []
-        try:
-            code = main([name, *map(str, arguments), *given])
-        except SystemExit as ended:
-            code = ended.code
-        return code, *capsys.readouterr()
-
-    return run
-
-
-def lines(text, schema="recognize"):
-    """JSON lines, each checked against the schema that ships."""
-    read = [json.loads(line) for line in text.splitlines()]
-    wanted = json.loads((SCHEMAS / f"{schema}.json").read_text("utf-8"))
-    for record in read:
-        jsonschema.validate(record, wanted)
-    return read
 
 
 def test_schemas_are_schemas():
@@ -317,40 +266,6 @@ def test_what_cannot_be_is_refused_in_a_line(
     code, out, errors = mser(*arguments, own=own)
     assert (code, out) == (2, "") and said in errors
     assert "Traceback" not in errors
-
-
-def test_the_best_places_of_a_word_are_ranked(mser, rooms, recognizer):
-    code, out, errors = mser("find", "proud", rooms, "--top", "3")
-    *best, bad = lines(out, "find")
-    assert code == 3 and bad["path"] in errors and "error" in bad
-    words = [*WORDS, "proud"]
-    wanted = []
-    for name in IN_ROOMS:
-        if "broken" not in name:
-            path = f"{rooms}/{name}"
-            _, log_probs = recognizer.recognize_file(path, labels=words)
-            wanted.append((log_probs[0, -1].exp().item(), path))
-    wanted = sorted(wanted, reverse=True)[:3]
-    assert [one["path"] for one in best] == [path for _, path in wanted]
-    for one, (probability, path) in zip(best, wanted, strict=True):
-        assert one["probability"] == pytest.approx(probability, abs=1e-5)
-        assert (one["start"], one["word"]) == (0, "proud")
-        seconds = soundfile.info(path).duration
-        assert one["end"] == pytest.approx(seconds, abs=1e-3)
-    # A word of its own is no further candidate
-    code, out, _ = mser("find", "sad", rooms / "b.wav")
-    _, log_probs = recognizer.recognize_file(rooms / "b.wav")
-    (one,) = lines(out, "find")
-    assert one["probability"] == pytest.approx(
-        log_probs[0, 2].exp().item(), abs=1e-5
-    )
-
-
-def test_people_get_places_and_files(mser, rooms, monkeypatch):
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
-    _, out, _ = mser("find", "sad", rooms / "b.wav")
-    assert len(out.splitlines()) == 1 and out.endswith("b.wav\n")
-    assert out.split()[3] == "s"
 
 
 def test_a_card_is_printed_or_said_to_be_missing(mser, tmp_path):

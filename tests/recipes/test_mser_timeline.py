@@ -1,0 +1,158 @@
+"""mser timeline and mser find: every format, and the best places."""
+
+import io
+import json
+import sys
+
+import jsonschema
+import numpy as np
+import pytest
+import soundfile
+from mser_output import IN_ROOMS, SCHEMAS, WORDS, lines
+
+from speechbrain_mser.command.timeline import FORMATS
+from speechbrain_mser.timeline import make_timeline
+
+RATE = 16000
+TURNS = """\
+SPEAKER call 1 1.0 9.0 <NA> <NA> anna <NA> <NA>
+SPEAKER call 1 12.5 20.0 <NA> <NA> ben <NA> <NA>
+"""
+
+
+@pytest.fixture
+def call(tmp_path, tiny_corpus):
+    """A recording of 33 seconds and its speakers' turns."""
+    wavs = sorted((tiny_corpus / "corpora" / "tiny").glob("*.wav"))
+    signals = [soundfile.read(wav)[0] for wav in wavs]
+    signal = np.concatenate(signals * 3)[: 33 * RATE]
+    soundfile.write(tmp_path / "call.wav", signal, RATE)
+    (tmp_path / "call.rttm").write_text(TURNS)
+    return tmp_path / "call.wav", tmp_path / "call.rttm"
+
+
+@pytest.fixture
+def made(recognizer, call):
+    """What the library makes of it."""
+    wav, rttm = call
+    return make_timeline(recognizer, wav, speakers=rttm, progress=False)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_format_is_the_librarys(mser, call, made, tmp_path, form):
+    wav, rttm = call
+    asked = ("timeline", wav, "--rttm", rttm)
+    code, out, _ = mser(*asked, "--format", form)
+    assert code == 0 and out == made.to_text(form) and len(made.segments) > 1
+    # By a file's name, where no format is named
+    output = tmp_path / f"out.{form}"
+    assert mser(*asked, "-o", output)[:2] == (0, "")
+    assert output.read_text("utf-8") == out
+
+
+def test_json_is_as_its_schema_says_and_what_comes_by_default(mser, call):
+    wav, rttm = call
+    code, out, _ = mser("timeline", wav, "--rttm", rttm)
+    said = json.loads(out)
+    schema = json.loads((SCHEMAS / "timeline.json").read_text("utf-8"))
+    jsonschema.validate(said, schema)
+    assert code == 0 and said["duration"] == pytest.approx(33, abs=0.01)
+    assert {one["speaker"] for one in said["segments"]} == {"anna", "ben"}
+
+
+def test_settings_come_through(mser, call, recognizer, monkeypatch):
+    wav, rttm = call
+    wanted = make_timeline(
+        *(recognizer, wav, ["bored", "proud"], rttm),
+        **{"listen": False, "window": 2.0, "hop": 0.5, "progress": False},
+    )
+    arguments = ("--rttm", rttm, "--labels", "bored,proud", "--no-listen")
+    arguments += ("--window", "2", "--hop", "0.5")
+    assert mser("timeline", wav, *arguments)[1] == wanted.to_text("json")
+    # From standard input, under no name
+    stdin = io.TextIOWrapper(io.BytesIO(wav.read_bytes()))
+    monkeypatch.setattr(sys, "stdin", stdin)
+    said = json.loads(mser("timeline", "-", *arguments)[1])
+    assert said["segments"] == wanted.to_dict()["segments"]
+
+
+def test_people_get_a_table_and_a_picture(mser, call, tmp_path, monkeypatch):
+    wav, rttm = call
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    plot = tmp_path / "call.png"
+    code, out, _ = mser("timeline", wav, "--rttm", rttm, "--plot", plot)
+    first = out.splitlines()[0].split()
+    assert code == 0 and first[0] == "1.0" and first[3] == "anna"
+    assert first[4] in WORDS and plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_cannot_be_is_refused_before_hours_of_work(mser, call, tmp_path):
+    wav, rttm = call
+    text = tmp_path / "text.wav"
+    text.write_text("no audio")
+    for arguments, said in (
+        ((wav, "--rttm", text), "line 1"),
+        ((wav, "--speakers", "channels"), "channel"),
+        ((wav, "--rttm", rttm, "--plot", "call.gif"), "ends in one of .png"),
+        ((wav, "--rttm", rttm, "-o", tmp_path), "a folder"),
+        ((wav, "--rttm", rttm, "--window", "99"), "window"),
+        ((wav, "--rttm", rttm, "--calibration", "prior"), "calibration"),
+        ((text,), "cannot be decoded"),
+    ):
+        code, out, errors = mser("timeline", *arguments)
+        assert (code, out) == (2, "") and said in errors, errors
+
+
+def test_the_best_places_of_a_word_are_ranked(mser, rooms, recognizer):
+    code, out, errors = mser("find", "proud", rooms, "--top", "3")
+    *best, bad = lines(out, "find")
+    assert code == 3 and bad["path"] in errors and "error" in bad
+    words = [*WORDS, "proud"]
+    wanted = []
+    for name in IN_ROOMS:
+        if "broken" not in name:
+            path = f"{rooms}/{name}"
+            _, log_probs = recognizer.recognize_file(path, labels=words)
+            wanted.append((log_probs[0, -1].exp().item(), path))
+    wanted = sorted(wanted, reverse=True)[:3]
+    assert [one["path"] for one in best] == [path for _, path in wanted]
+    for one, (probability, path) in zip(best, wanted, strict=True):
+        assert one["probability"] == pytest.approx(probability, abs=1e-5)
+        assert (one["start"], one["word"]) == (0, "proud")
+        seconds = soundfile.info(path).duration
+        assert one["end"] == pytest.approx(seconds, abs=1e-3)
+    # A word of its own is no further candidate
+    code, out, _ = mser("find", "sad", rooms / "b.wav")
+    _, log_probs = recognizer.recognize_file(rooms / "b.wav")
+    (one,) = lines(out, "find")
+    assert one["probability"] == pytest.approx(
+        log_probs[0, 2].exp().item(), abs=1e-5
+    )
+
+
+def test_people_get_places_and_files(mser, rooms, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    _, out, _ = mser("find", "sad", rooms / "b.wav")
+    assert len(out.splitlines()) == 1 and out.endswith("b.wav\n")
+    assert out.split()[3] == "s"
+
+
+def test_long_recordings_are_looked_through(mser, rooms, monkeypatch, call):
+    """In the segments of their timeline; those of a file's own places."""
+    wav, rttm = call
+    from speechbrain_mser import timeline
+
+    def with_turns(*given, **named):
+        return make_timeline(*given, speakers=rttm, **named)
+
+    # Tones are no speech to silero-vad
+    monkeypatch.setattr(timeline, "make_timeline", with_turns)
+    code, out, _ = mser("find", "proud", wav, rooms / "b.wav", "--top", "99")
+    places = lines(out, "find")
+    assert code == 0 and len(places) > 2
+    said = [one["probability"] for one in places]
+    assert said == sorted(said, reverse=True)
+    (whole,) = [one for one in places if one["path"].endswith("b.wav")]
+    assert whole["start"] == 0
+    spans = {(o["start"], o["end"]) for o in places if o is not whole}
+    assert min(spans)[0] == 1.0 and max(end for _, end in spans) == 32.5
