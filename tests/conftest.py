@@ -40,7 +40,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = ROOT / "recipes" / "M5SER"
-sys.path[:0] = [str(RECIPES), str(RECIPES / "experiments")]
+sys.path[:0] = [
+    str(RECIPES),
+    str(RECIPES / "experiments"),
+    str(ROOT / "tests"),
+]
 
 EMOTIONS = ("neutral", "happy", "sad", "angry")
 RATE = 16000

@@ -1,7 +1,9 @@
 """Audio of any length, a block at a time: the samples that `load_audio` gives.
 
 Nothing is held but a block, so that ten hours take no more memory than ten
-minutes, and there is no limit of an hour.
+minutes, and there is no limit of an hour. Samples are `load_audio`'s to the
+last bits of a float32, unless channels cancel in a part of a recording alone:
+whether they do is asked of each block.
 """
 
 import io

@@ -231,6 +231,7 @@ class SpeechRule:
                 "most 10 seconds"
             )
         self.threshold = threshold
+        self.below = max(threshold - BELOW, 0.01)
         self.pause, self.shortest, self.margin = (
             round(seconds * SAMPLE_RATE)
             for seconds in (pause, SHORTEST, MARGIN)
@@ -249,15 +250,9 @@ class SpeechRule:
                 self.silence = None
                 if self.begin is None:
                     self.begin = start
-            elif self.begin is not None:
-                if probability < max(self.threshold - BELOW, 0.01):
-                    self.silence = (
-                        start if self.silence is None else self.silence
-                    )
-                if (
-                    self.silence is not None
-                    and self.now - self.silence >= self.pause
-                ):
+            elif self.begin is not None and probability < self.below:
+                self.silence = start if self.silence is None else self.silence
+                if start - self.silence >= self.pause:
                     spans += self._span(self.silence + self.margin, True)
         if self.begin is not None:
             end = self.now
