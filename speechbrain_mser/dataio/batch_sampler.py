@@ -36,6 +36,10 @@ class LengthBatchSampler(Sampler):
         Utterances in a batch, per process; the shortest may have fewer.
     balance : float
         From 0 to 1: an emotion of n utterances has a share as n^(1 - balance).
+    alike : bool
+        Whether the utterances of a batch are alike in length. Where each is
+        one frame, its mean over time, nothing is padded, and batches in any
+        order say more about all.
     seed : int
         Not negative.
     rank, world_size : int, optional
@@ -60,12 +64,14 @@ class LengthBatchSampler(Sampler):
         emotions,
         batch_size,
         balance=0.0,
+        alike=True,
         seed=0,
         rank=None,
         world_size=None,
     ):
         self.durations = np.asarray(durations, dtype=float)
         _check(self.durations, emotions, batch_size, balance)
+        self.alike = alike
         self.seed, self.epoch = seed, 0
         running = distributed.world_size()
         if rank is None:
@@ -104,7 +110,7 @@ class LengthBatchSampler(Sampler):
             part.append(places * self.n_parts // n)
         drawn, part = np.concatenate(drawn), np.concatenate(part)
         noise = random.uniform(-JITTER, JITTER, len(drawn))
-        lengths = self.durations[drawn] * (1 + noise)
+        lengths = self.durations[drawn] * (1 + noise) if self.alike else noise
         # Down in one part and up in the next: neighbours are alike in length.
         lengths[part % 2 == 0] *= -1
         drawn = drawn[np.lexsort((lengths, part))]

@@ -51,6 +51,7 @@ WITHOUT = {
     "speech_level": None,
     "microphone_shift": 0.0,
     "start_at_words": False,
+    "alike_in_length": True,
     "token_mixture": False,
     "emotion_means": False,
     "word_weight": 0.0,
