@@ -19,7 +19,8 @@ THRESHOLD, BELOW = 0.5, 0.15
 # In seconds: a pause that parts regions, the shortest region, and what is
 # added at both ends of one.
 PAUSE, SHORTEST, MARGIN = 0.5, 0.25, 0.1
-# Its convolutions' strides.
+# Its spectrum's, in samples, and its convolutions' strides.
+_WINDOW, _HOP = 256, 128
 _STRIDES = (1, 2, 2, 1)
 
 
@@ -46,7 +47,7 @@ class SpeechNetwork:
     The package's own module runs frame by frame, and sets torch's threads to
     one for the whole process when it is imported; this computes the same from
     the same weights, all frames of a block together but for the recurrence,
-    in a quarter of the time.
+    in a sixth of the time.
 
     Example
     -------
@@ -78,43 +79,59 @@ class SpeechNetwork:
         heard = torch.cat([self.context, samples])
         self.context = samples[-CONTEXT:].clone()
         frames = heard.unfold(0, CONTEXT + FRAME, FRAME)
-        frames = F.pad(frames, (0, CONTEXT), "reflect")[:, None]
-        wave = F.conv1d(
-            frames, weights["stft.forward_basis_buffer"], stride=128
-        )
-        real, imaginary = wave.chunk(2, dim=1)
+        frames = F.pad(frames[:, None], (0, CONTEXT), "reflect")[:, 0]
+        # [n, 4, 258]: four windows in a frame, real and imaginary parts
+        wave = frames.unfold(1, _WINDOW, _HOP) @ weights.basis
+        real, imaginary = wave.chunk(2, dim=-1)
         states = (real.square() + imaginary.square()).sqrt()
-        for number, stride in enumerate(_STRIDES):
-            name = f"encoder.{number}.reparam_conv"
-            states = F.conv1d(
-                states,
-                weights[f"{name}.weight"],
-                weights[f"{name}.bias"],
-                stride=stride,
-                padding=1,
-            ).relu()
-        states = self._recur(states[:, :, 0]).relu()
-        scores = states @ weights["decoder.decoder.2.weight"][0, :, 0]
-        return (scores + weights["decoder.decoder.2.bias"]).sigmoid().numpy()
+        for kernel, bias, stride in weights.convolutions:
+            # [n, time, channels, 3]: as products of matrices, in half the time
+            near = F.pad(states, (0, 0, 1, 1)).unfold(1, 3, stride)
+            states = (near.flatten(2) @ kernel + bias).relu()
+        states = self._recur(states[:, 0]).relu()
+        return (states @ weights.output + weights.output_bias).sigmoid().numpy()
 
     def _recur(self, states):
         """The LSTM's outputs, ``[n, 128]``."""
-        weights = self.weights
-        bias = weights["decoder.rnn.bias_ih"] + weights["decoder.rnn.bias_hh"]
-        gates = F.linear(states, weights["decoder.rnn.weight_ih"], bias)
-        outputs = []
-        for one in gates:
-            one = one + weights["decoder.rnn.weight_hh"] @ self.hidden
-            into, keep, new, out = one.chunk(4)
+        weights, outputs = self.weights, []
+        for gates in F.linear(states, weights.into_gates, weights.gates_bias):
+            gates = gates + weights.gates @ self.hidden
+            into, keep, new, out = gates.chunk(4)
             self.cell = keep.sigmoid() * self.cell + into.sigmoid() * new.tanh()
             self.hidden = out.sigmoid() * self.cell.tanh()
             outputs.append(self.hidden)
         return torch.stack(outputs)
 
 
+class _Weights:
+    """The network's, from its package's state dict, as they are used."""
+
+    def __init__(self, state):
+        state = {name: value.detach() for name, value in state.items()}
+        self.basis = state["_model.stft.forward_basis_buffer"][:, 0].T
+        layers = [f"_model.encoder.{n}.reparam_conv" for n in range(4)]
+        self.convolutions = [
+            # [out, in, 3] to [in * 3, out]
+            (
+                state[f"{name}.weight"].flatten(1).T,
+                state[f"{name}.bias"],
+                stride,
+            )
+            for name, stride in zip(layers, _STRIDES, strict=True)
+        ]
+        recurrent = "_model.decoder.rnn"
+        self.into_gates = state[f"{recurrent}.weight_ih"]
+        self.gates = state[f"{recurrent}.weight_hh"]
+        self.gates_bias = (
+            state[f"{recurrent}.bias_ih"] + state[f"{recurrent}.bias_hh"]
+        )
+        self.output = state["_model.decoder.decoder.2.weight"][0, :, 0]
+        self.output_bias = state["_model.decoder.decoder.2.bias"]
+
+
 @cache
 def _load_weights():
-    """Those of the installed package, for 16 kHz, by name."""
+    """Those of the installed package, for 16 kHz."""
     package = find_spec("silero_vad")  # found and not imported, see above
     if package is None:
         raise InputError(
@@ -124,21 +141,12 @@ def _load_weights():
         )
     path = Path(package.origin).parent / "data" / "silero_vad.jit"
     try:
-        state = torch.jit.load(path, map_location="cpu").state_dict()
-        weights = {
-            name.removeprefix("_model."): value.detach()
-            for name, value in state.items()
-            if name.startswith("_model.")
-        }
-        fits = weights["decoder.rnn.weight_ih"].shape == (512, 128)
-    except (RuntimeError, ValueError, KeyError):
-        fits = False
-    if not fits:
+        return _Weights(torch.jit.load(path, map_location="cpu").state_dict())
+    except (RuntimeError, ValueError, KeyError, IndexError) as error:
         raise InputError(
-            f"{path} is not the network of silero-vad 6: install silero-vad "
-            "6.2.3, or a later 6"
-        )
-    return weights
+            f"{path} is not the network of silero-vad 6 ({error}): install "
+            "silero-vad 6.2.3, or a later 6"
+        ) from None
 
 
 class SpeechFinder:

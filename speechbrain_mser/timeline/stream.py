@@ -26,8 +26,8 @@ from speechbrain_mser.timeline.windows import Cutter, End, Smoother
 logger = get_logger(__name__)
 
 # Samples that are taken together, whatever the blocks in which they come:
-# 0.26 s.
-STEP = 8 * FRAME
+# half a second.
+STEP = 16 * FRAME
 # Windows that the recogniser takes at once.
 BATCH = 16
 # Seconds of speech that a speaker is listened to before the first word on
@@ -85,8 +85,8 @@ class EmotionStream:
     listened to before is where every speaker begins.
 
     *Latency.* A segment is sure when the emotion has changed or the speech
-    has ended: window + hop + 0.3 s after its end in the first case, pause +
-    0.3 s in the second, and ``delay`` at most, during which windows wait for
+    has ended: window + hop after its end in the first case, a pause in the
+    second, half a second in both, and ``delay`` at most, during which windows wait for
     others to be recognised with; all that after a speaker's first ``listen``
     seconds. After a minute of one emotion a segment ends by itself. For the
     least latency: ``delay=0, listen=False``.

@@ -113,6 +113,38 @@ def _joined(spans):
     return joined
 
 
+def check_end(turns, seconds):
+    """Refuse turns beyond the end of a recording.
+
+    Arguments
+    ---------
+    turns : dict
+        As from `read_turns`.
+    seconds : float
+        How long the recording is; half a second more is let pass.
+
+    Raises
+    ------
+    InputError
+        A turn ends later.
+
+    Example
+    -------
+    >>> check_end({"anna": [(0, 32000)]}, seconds=1.0)
+    Traceback (most recent call last):
+    ...
+    InputError: a turn of anna from 0.00 to 2.00 s, and the recording ends ...
+    """
+    for speaker, spans in turns.items():
+        for start, end in spans:
+            if end > (seconds + BEYOND) * SAMPLE_RATE:
+                raise InputError(
+                    f"a turn of {speaker} from {start / SAMPLE_RATE:.2f} to "
+                    f"{end / SAMPLE_RATE:.2f} s, and the recording ends at "
+                    f"{seconds:.2f} s: is the RTTM file another recording's?"
+                )
+
+
 class TurnFinder:
     """One speaker's turns as regions of speech, in step with the audio.
 
@@ -155,16 +187,11 @@ class TurnFinder:
     def close(self, length=None):
         """What is left at the end; turns beyond it are refused."""
         length = self.now if length is None else length
-        spans = []
-        for start, end in self.turns:
-            if end > length + BEYOND * SAMPLE_RATE:
-                raise InputError(
-                    f"a turn of {self.speaker} from {start / SAMPLE_RATE:.2f} "
-                    f"to {end / SAMPLE_RATE:.2f} s, and the recording ends at "
-                    f"{length / SAMPLE_RATE:.2f} s: is the RTTM file another "
-                    "recording's?"
-                )
-            if start < length:
-                spans.append(Span(start, min(end, length), True))
+        check_end({self.speaker: self.turns}, length / SAMPLE_RATE)
+        spans = [
+            Span(start, min(end, length), True)
+            for start, end in self.turns
+            if start < length
+        ]
         self.turns = []
         return spans

@@ -9,6 +9,12 @@ from speechbrain_mser import SAMPLE_RATE
 from speechbrain_mser.dataio.audio_blocks import read_blocks
 from speechbrain_mser.timeline.segments import Timeline
 from speechbrain_mser.timeline.stream import CHANNELS, EmotionStream
+from speechbrain_mser.timeline.turns import check_end, read_turns
+
+_BAR = (
+    "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s "
+    "[{elapsed}<{remaining}]"
+)
 
 
 def make_timeline(
@@ -64,15 +70,15 @@ def make_timeline(
     blocks = read_blocks(source, sample_rate, mono=speakers != CHANNELS)
     name = os.fspath(source) if isinstance(source, os.PathLike) else source
     name = name if isinstance(name, str) else "audio"
+    seconds = _seconds(name)
+    if seconds and speakers not in (None, CHANNELS):
+        # Before ten hours have passed
+        check_end(read_turns(speakers), seconds)
     segments = []
     with tqdm(
-        total=_seconds(name),
+        total=seconds,
         desc="timeline",
-        unit="s",
-        bar_format="{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s "
-        "[{elapsed}<{remaining}]"
-        if _seconds(name)
-        else None,
+        bar_format=_BAR if seconds else "{desc}: {n:.0f} s [{elapsed}]",
         disable=not progress,
     ) as bar:
         for block in blocks:
@@ -84,7 +90,7 @@ def make_timeline(
 
 
 def _seconds(path):
-    """How long a file says that it is, if it does, for the bar alone."""
+    """How long a file says that it is, if it does."""
     try:
         return soundfile.info(path).duration
     except (OSError, RuntimeError):

@@ -278,10 +278,17 @@ def test_three_channels_are_no_call(recognizer, call):
         segments_of(recognizer, three, speakers="channels")
 
 
-def test_turns_of_another_recording_are_refused(recognizer, call, rttm):
+def test_turns_of_another_recording_are_refused(
+    recognizer, call, rttm, tmp_path, monkeypatch
+):
     path = rttm(("anna", 0, 1), ("bert", 50, 60))
     with pytest.raises(InputError, match=r"a turn of bert from 50\.00"):
         segments_of(recognizer, call, speakers=path)
+    # Of a file that says how long it is, before it is listened to
+    soundfile.write(tmp_path / "call.wav", call, RATE)
+    monkeypatch.delattr(EmotionStream, "push")
+    with pytest.raises(InputError, match=r"a turn of bert from 50\.00"):
+        segments_of(recognizer, tmp_path / "call.wav", speakers=path)
 
 
 def test_a_block_that_is_refused_is_as_if_it_had_not_come(recognizer, call):
