@@ -38,6 +38,9 @@ def open_flags(tiny_flags, tmp_path):
         "encoder_layers": "[0, 2]",
         "feature_folder": tmp_path / "features",
         "batch_size": 8,
+        # Of both kinds
+        "number_of_epochs": 4,
+        "epochs_before_llm": 3,
     }
 
 
@@ -72,7 +75,8 @@ def rows_of(path):
 def test_without_validation_all_is_trained_on_and_the_last_epoch_kept(train):
     folder = train("one")
     log = (folder / "train_log.txt").read_text().splitlines()
-    assert len(log) == 6
+    assert len(log) == 4
+    assert ["train ce" in line for line in log] == [False] * 3 + [True]
     assert not any("valid" in line for line in log)
     (kept,) = (folder / "save").glob("CKPT*")
     last = load_file(kept / "connector.ckpt")
@@ -261,3 +265,81 @@ def test_a_part_to_believe_that_is_none_is_refused_before_anything_is_read(
     }
     assert run_script("pseudo_label", PSEUDO, flags=flags) == 2
     assert "keep is 2; expected above 0" in capsys.readouterr().err
+
+
+def read_all(recognizer, reading):
+    """The tiny corpus, and each utterance's features, by ID."""
+    table = read_manifest(
+        reading["manifest_folder"] / "tiny.csv", reading["data_root"] / "tiny"
+    )
+    features = {
+        row.ID: recognizer.mods.encoder(
+            recognizer.load_audio(row.wav)[None], torch.ones(1)
+        )[0]
+        for row in table.itertuples()
+    }
+    return table, features
+
+
+def test_a_set_is_heard_speaker_by_speaker(
+    train, run_script, reading, tmp_path
+):
+    folder = train("one")
+    recognizer = EmotionRecognizer.from_hparams(folder / "recognizer")
+    connector = recognizer.mods.connector
+    table, features = read_all(recognizer, reading)
+    common = connector.standardizer
+    # One training corpus: what it has of its own is what all have.
+    standard = {
+        name: (one[0, :, 0] - common.mean) / common.std
+        for name, one in features.items()
+    }
+    means = connector.emotion_means
+    for word in LABELS:
+        rows = table.ID[(table.emotion == word)]
+        every = torch.stack([standard[name] for name in rows])
+        torch.testing.assert_close(
+            means[word], every.mean(0), atol=1e-4, rtol=1e-4
+        )
+    evaluation = tmp_path / "evaluation"
+    flags = {
+        **reading,
+        "recognizer": folder / "recognizer",
+        "output_folder": evaluation,
+        "adaptation": "set",
+        "kappa_speaker": 2,
+        "sets": "[{name: all, corpus: tiny, labels: paper4}]",
+        "resamples": 0,
+    }
+    assert run_script("evaluate", EVALUATE, flags=flags) == 0
+    # The same, one utterance and one word after the other
+    every = torch.stack(list(standard.values()))
+    mean, std = every.mean(0), every.std(0, correction=0)
+    own = {name: (one - mean) / std for name, one in standard.items()}
+    shifts = {speaker: torch.zeros_like(mean) for speaker in table.speaker}
+
+    def raw(row):
+        moved = own[row.ID] - shifts[row.speaker]
+        return (moved * common.std + common.mean)[None, :, None]
+
+    for _ in range(5):
+        left = {speaker: [] for speaker in shifts}
+        for row in table.itertuples():
+            p = recognizer.guess_features(raw(row), torch.ones(1), LABELS)[0]
+            said = sum(
+                p.exp()[k] * means[word] for k, word in enumerate(LABELS)
+            )
+            left[row.speaker].append(own[row.ID] - said)
+        shifts = {
+            speaker: sum(every) / (len(every) + 2)
+            for speaker, every in left.items()
+        }
+    found = {
+        row["ID"]: row for row in rows_of(evaluation / "all/predictions.csv")
+    }
+    for row in table.itertuples():
+        _, expected = recognizer.recognize_features(
+            raw(row), torch.ones(1), LABELS
+        )
+        for label, p in zip(LABELS, expected[0].exp().tolist(), strict=True):
+            assert float(found[row.ID][label]) == pytest.approx(p, abs=1e-3)

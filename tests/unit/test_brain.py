@@ -332,3 +332,34 @@ def test_of_equally_good_epochs_the_later_is_kept_and_exported(
     best = brain.checkpointer.find_checkpoint(max_key="UA")
     assert best.meta["epoch"] == 2
     assert exported == [1, 2]
+
+
+def test_nearness_to_the_right_word_is_a_term(folders):
+    batches = [[[0, 1, 2, 3, 4]]]
+    brain = train(folders, 0, batches, {"word_weight": 0.5})
+    plain = train(folders, 0, batches, {})
+    modules, table = build_modules(folders), read_words(folders)
+    tokens, _ = connect(modules, table, range(5))
+    llm = modules["llm"]
+    words = torch.stack([llm.word_embeddings([word])[0] for word in WORDS])
+    # Log-odds by the definition: distances, token by token
+    far = torch.cdist(tokens, words.expand(5, -1, -1)).square()
+    scale = 0.25 * llm.hidden_size * llm.embedding_rms**2
+    nearness = (-far / scale).mean(1).log_softmax(-1)
+    expected = -nearness[range(5), [0, 1, 2, 3, 0]].mean().item()
+    logged, without = brain.logged[0]["train"], plain.logged[0]["train"]
+    assert logged["word"] == pytest.approx(expected, rel=1e-4)
+    assert "word" not in without
+    total = without["loss"] + 0.5 * expected
+    assert logged["loss"] == pytest.approx(total, rel=1e-5)
+
+
+def test_the_first_epochs_do_without_the_llm(folders):
+    settings = {"epochs": 2, "epochs_before_llm": 1, "word_weight": 1.0}
+    brain = train(folders, 0, [[[0, 4, 1]]], settings)
+    first, second = (logged["train"] for logged in brain.logged)
+    assert set(first) == {"contrastive", "word", "loss"}
+    assert set(second) == {"contrastive", "word", "ce", "loss"}
+    # Nothing moves here: what both have is the same.
+    assert first["word"] == pytest.approx(second["word"])
+    assert first["loss"] == pytest.approx(first["contrastive"] + first["word"])

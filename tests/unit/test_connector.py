@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.files.fingerprints import weights_digest
 from speechbrain_mser.lobes import build_connector
 from speechbrain_mser.lobes.layer_mix import mix_layers
 from speechbrain_mser.lobes.linear import LinearConnector
@@ -428,6 +429,49 @@ def test_a_checkpoint_is_a_safetensors_file_and_nothing_else(tmp_path):
     np.testing.assert_array_equal(
         queries.reshape(header["queries"]["shape"]), connector.queries.detach()
     )
+
+
+def test_emotions_means_go_with_it(tmp_path):
+    path = tmp_path / "connector.safetensors"
+    saved = trained()
+    saved.emotion_means = {"sad": torch.randn(2, 12), "a.b": torch.ones(2, 12)}
+    for half in (False, True):
+        saved.save(path, half=half)
+        loaded = make(n_input_layers=2)
+        loaded.load(path)
+        assert set(loaded.emotion_means) == {"sad", "a.b"}
+        for word, mean in saved.emotion_means.items():
+            expected = mean.half().float() if half else mean
+            assert torch.equal(loaded.emotion_means[word], expected)
+    # They decide nothing that the connector itself says.
+    assert weights_digest(loaded) == weights_digest(half_of(saved))
+
+
+def half_of(connector):
+    """The same with parameters as float16 has them."""
+    other = make(n_input_layers=2)
+    other.load_state_dict(connector.state_dict())
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.copy_(parameter.half())
+    return other
+
+
+@pytest.mark.parametrize(
+    ("mean", "found"),
+    [
+        (torch.zeros(2, 13), r"\[2, 13\], expected \[2, 12\]"),
+        (torch.zeros(2, 12, dtype=torch.long), "int64"),
+        (torch.full((2, 12), float("nan")), "holds NaN"),
+    ],
+)
+def test_what_is_no_emotions_mean_is_refused(mean, found, tmp_path):
+    path = tmp_path / "connector.safetensors"
+    connector = trained()
+    connector.emotion_means = {"sad": mean}
+    connector.save(path)
+    with pytest.raises(InputError, match=found):
+        make(n_input_layers=2).load(path)
 
 
 @both_types
