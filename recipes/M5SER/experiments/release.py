@@ -62,7 +62,14 @@ from speechbrain_mser.settings.project_files import HPARAMS
 
 PACKAGES = ("torch", "transformers", "speechbrain", "numpy")
 # Of the recipe, in the card.
-TOLD = ("number_of_epochs", "batch_size", "lr", "ce_weight", "reduction")
+TOLD = (
+    "number_of_epochs",
+    "epochs_before_llm",
+    "batch_size",
+    "lr",
+    "ce_weight",
+    "reduction",
+)
 # Utterances that show what halving does, at most.
 COMPARED = 200
 # What batches of another size may change.
