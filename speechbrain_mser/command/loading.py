@@ -1,12 +1,18 @@
 """The recogniser that a command line names, and what it has heard."""
 
 import argparse
+import logging
 
 from speechbrain_mser.emotions import LABEL_SETS, candidate_labels
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.files.fingerprints import new_digest, settings_digest
 
 RELEASED = "open"
+# Warn that the LLM is frozen; each has set its own level when imported.
+_LOUD = (
+    "speechbrain.integrations.huggingface.huggingface",
+    "speechbrain.lobes.models.huggingface_transformers.huggingface",
+)
 
 
 def add_arguments(parser):
@@ -134,6 +140,7 @@ def load_recognizer(recognizer, heard=None, device=None, overrides=None):
     """
     from speechbrain_mser.inference import EmotionRecognizer, HeardSpeech
 
+    _quieten()
     known = HeardSpeech.load(heard) if heard else None  # seconds before it
     loaded = EmotionRecognizer.from_hparams(
         recognizer,
@@ -143,6 +150,15 @@ def load_recognizer(recognizer, heard=None, device=None, overrides=None):
     if known is not None:
         loaded.adapt(known)
     return loaded
+
+
+def _quieten():
+    """Of loading, say nothing: it is the same each time, and soon done."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    for name in _LOUD:
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def load_named(options):

@@ -117,7 +117,7 @@ def run(options, data):
             data.flush()
             bad += "error" in record
     if bad:
-        print(f"{bad} recordings could not be used", file=sys.stderr)
+        print(f"of these, {bad} could not be used", file=sys.stderr)
     return SOME_BAD if bad else DONE
 
 

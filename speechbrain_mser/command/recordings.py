@@ -113,8 +113,8 @@ def _under(source):
         yield os.path.join(source, path), reason
     if skipped or not audio:
         kinds = ", ".join(f"{n} {kind}" for kind, n in skipped.most_common())
-        passed = f"; passed over: {kinds}" if skipped else ""
-        _say(f"{source}: {audio} recordings{passed}")
+        passed = f", passed over {kinds}" if skipped else ""
+        _say(f"{source}: took {audio}{passed}")
 
 
 def _say(text):

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -62,7 +63,7 @@ def test_a_folder_is_walked_and_a_bad_file_is_a_line(mser, rooms, recognizer):
     assert [n for n, r in enumerate(records) if "error" in r] == [2]
     assert "cannot be decoded" in records[2]["error"]
     assert str(rooms) not in records[2]["error"]
-    for said in ("5 recordings", "2 .txt", "1 without extension", "1 hidden"):
+    for said in ("took 5", "2 .txt", "1 without extension", "1 hidden"):
         assert said in errors
     # What the library says, file by file
     for record in records[:2]:
@@ -330,6 +331,12 @@ def test_in_a_pipe_nothing_but_data_and_no_traceback(folder, rooms):
         process.stdin = None
         assert process.wait() == 141
     assert "Traceback" not in errors and "BrokenPipe" not in errors
+
+
+def test_the_page_shows_lines_as_their_schema_says():
+    page = (PROJECT / "docs" / "using.md").read_text("utf-8")
+    (shown,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    assert len(lines(shown)) == 2
 
 
 def test_half_rows_are_none():
