@@ -1,5 +1,6 @@
 """What an installation promises: versions, and the files that travel."""
 
+import importlib
 import importlib.util
 import re
 import runpy
@@ -69,6 +70,25 @@ def test_hyperparameters_manifests_and_recipe_travel(
         "exclusions",
         "splits",
     }
+
+
+def test_the_command_and_what_it_promises_travel(settings, tmp_path):
+    (line,) = settings["entry_points"]["console_scripts"]
+    name, _, function = line.partition(" = ")
+    module, _, function = function.partition(":")
+    assert name == "mser"
+    assert callable(getattr(importlib.import_module(module), function))
+    given = {key: settings[key] for key in ("packages", "package_data")}
+    distribution = setuptools.Distribution(given)
+    command = distribution.get_command_obj("build_py")
+    command.build_lib, command.compile = str(tmp_path), False
+    command.ensure_finalized()
+    command.run()
+    built = tmp_path / "speechbrain_mser" / "command"
+    here = ROOT / "speechbrain_mser" / "command"
+    names = {path.name for path in (here / "schema").iterdir()}
+    assert "recognize.json" in names
+    assert {path.name for path in (built / "schema").iterdir()} == names
 
 
 def test_an_editable_install_copies_nothing(settings, tmp_path):
