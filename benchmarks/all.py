@@ -32,6 +32,7 @@ SCRIPTS = {
     "connect": True,
     "batches": False,
     "synthesis": True,
+    "timeline": True,
 }
 
 

@@ -66,8 +66,9 @@ def test_a_command_is_one_that_there_is(
     assert given <= known
 
 
-def test_the_examples_of_the_page_are_those_that_tests_run():
-    page = (ROOT / "docs" / "extend.md").read_text("utf-8")
+def test_the_examples_of_the_pages_are_those_that_tests_run():
+    pages = [ROOT / "docs" / name for name in ("extend.md", "timeline.md")]
+    page = "\n".join(path.read_text("utf-8") for path in pages)
     shown = re.findall(
         r"<!-- (docs/examples/\S+) -->\n```\w+\n(.*?)```", page, re.DOTALL
     )

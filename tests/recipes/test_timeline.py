@@ -1,6 +1,10 @@
 """A recording's timeline is its stream's, whoever holds it and in what blocks."""
 
 import io
+import runpy
+import sys
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -13,6 +17,7 @@ from speechbrain_mser.errors import InputError
 from speechbrain_mser.inference import EmotionRecognizer
 from speechbrain_mser.timeline import EmotionStream, make_timeline
 
+EXAMPLE = Path(__file__).parents[2] / "docs/examples/microphone.py"
 RATE = 16000
 # So that a few seconds have many windows
 FINE = {"window": 1.0, "hop": 0.25}
@@ -303,3 +308,32 @@ def test_a_block_that_is_refused_is_as_if_it_had_not_come(recognizer, call):
     assert stream.close() == []
     with pytest.raises(InputError, match="closed"):
         stream.push(call)
+
+
+def test_the_microphones_example_says_what_it_hears(
+    recognizer, call, monkeypatch, capsys
+):
+    """All but the microphone itself, which no test has."""
+    blocks = np.array_split(call[:, None], 20)
+
+    class Microphone:
+        def __init__(self, rate, channels):
+            assert (rate, channels) == (RATE, 1)
+
+        __enter__ = lambda self: self  # noqa: E731
+        __exit__ = lambda self, *_: False  # noqa: E731
+
+        def read(self, _):
+            if not blocks:
+                raise KeyboardInterrupt
+            return blocks.pop(0), False
+
+    device = ModuleType("sounddevice")
+    device.InputStream = Microphone
+    monkeypatch.setitem(sys.modules, "sounddevice", device)
+    monkeypatch.setattr(
+        EmotionRecognizer, "from_hparams", lambda source: recognizer
+    )
+    runpy.run_path(str(EXAMPLE))["main"](["angry", "sad"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[2] in ("angry", "sad") for line in lines] == [True] * 2

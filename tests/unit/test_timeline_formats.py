@@ -154,7 +154,7 @@ def test_pyannote_has_emotions_by_segment(call):
         for span, track, label in annotation.itertracks(yield_label=True)
     ]
     assert found[0] == (0.5, 2.25, "anna", "angry")
-    assert annotation.label_duration("very sad") == pytest.approx(2.75)
+    assert annotation.label_duration("very sad") == 2.0  # of either
     assert isinstance(annotation, core.Annotation)
 
 
