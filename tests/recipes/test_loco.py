@@ -152,7 +152,7 @@ def test_a_fold_is_trained_on_the_others_and_run_once(
     overrides = json.dumps({**json.loads(overrides), **features})
     flags = {"data": data, "folder": folder, "overrides": overrides}
     few = ["--seeds", "1", "--corpora", "urdu", "--without", "simple"]
-    few += ["listen:1", "listen:3", "listen:30", "set"]
+    few += ["listen:1", "listen:3", "listen:30", "listen:30:speaker", "set"]
     assert run_script("loco", *few, flags=flags) == 0
     ran = [
         (name, dict(zip(arguments[1::2], arguments[2::2], strict=True)))
