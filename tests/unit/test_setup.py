@@ -79,6 +79,7 @@ def test_the_command_and_what_it_promises_travel(settings, tmp_path):
     assert name == "mser"
     assert callable(getattr(importlib.import_module(module), function))
     given = {key: settings[key] for key in ("packages", "package_data")}
+    given["script_name"] = "setup.py"
     distribution = setuptools.Distribution(given)
     command = distribution.get_command_obj("build_py")
     command.build_lib, command.compile = str(tmp_path), False
