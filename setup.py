@@ -98,6 +98,8 @@ setup(
         "containers": ["av>=14.0"],
         # Where speech is; the first that asks for torch alone
         "timeline": ["silero-vad>=6.2.3"],
+        # The page; the first that admits the hub's library in its version 1.5
+        "page": ["gradio>=6.20", "silero-vad>=6.2.3"],
         # RESD, which comes as parquet files
         "parquet": ["av>=14.0", "pyarrow>=16.0"],
         # CMU-MOSEI, whose labels come as HDF5
@@ -112,12 +114,14 @@ setup(
         "docs": ["mkdocs-material>=9.6", "mkdocstrings-python>=1.16"],
         "dev": [
             "av>=14.0",
+            "gradio>=6.20",
             "h5py>=3.11",
             "hypothesis>=6.100",
             "jsonschema>=4.18",
             "opensmile>=2.5",
             "peft>=0.18",
             "pyarrow>=16.0",
+            "playwright>=1.50",
             "psutil>=6.0",
             "pytorch-metric-learning>=2.0",
             "pytest>=8.0",

@@ -3,6 +3,8 @@
 What is uploaded or recorded is recognised and forgotten.
 """
 
+import argparse
+
 from speechbrain_mser.command import DONE, loading
 from speechbrain_mser.errors import InputError
 
@@ -15,8 +17,16 @@ def add_arguments(parser):
     parser : argparse.ArgumentParser
         Gets them.
     """
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=7860)
+    # By default as the library says: it is not imported for this
+    for name, kind, what in (
+        ("--host", str, "127.0.0.1; 0.0.0.0 is for all who reach it"),
+        ("--port", int, "7860"),
+        ("--max-mb", float, "megabytes that may be uploaded: 100"),
+        ("--max-minutes", float, "of audio at a time: 60"),
+    ):
+        parser.add_argument(
+            name, type=kind, default=argparse.SUPPRESS, help=what
+        )
     loading.add_arguments(parser)
 
 
@@ -43,10 +53,17 @@ def run(options, data):
     try:
         from speechbrain_mser.page import serve
     except ModuleNotFoundError as error:
-        if error.name not in ("gradio", "speechbrain_mser.page"):
+        if error.name != "gradio":
             raise
         raise InputError(
             "the page needs Gradio: pip install 'speechbrain-mser[page]'"
         ) from None
-    serve(loading.load_named(options), host=options.host, port=options.port)
+    serve(
+        loading.load_named(options),
+        **{
+            name: value
+            for name, value in vars(options).items()
+            if name in ("host", "port", "max_mb", "max_minutes")
+        },
+    )
     return DONE
