@@ -121,7 +121,7 @@ setup(
             "opensmile>=2.5",
             "peft>=0.18",
             "pyarrow>=16.0",
-            "playwright>=1.50",
+            "playwright>=1.65",
             "psutil>=6.0",
             "pytorch-metric-learning>=2.0",
             "pytest>=8.0",

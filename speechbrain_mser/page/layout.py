@@ -20,6 +20,8 @@ MAX_MB = 100.0
 # Seconds. How often what was uploaded is looked through, and how old it gets:
 # who looks at a timeline may want to hear it.
 SWEPT, KEPT = 60, 1800
+# Of audio: Gradio's others send it to a site of theirs
+BUTTONS = ["download"]
 # Who waits while this many wait is asked to come again.
 QUEUE = 20
 INTRODUCTION = """\
@@ -64,6 +66,7 @@ def build_page(recognizer, max_minutes=MAX_MINUTES):
             type="filepath",
             label="Speech",
             elem_id="speech",
+            buttons=BUTTONS,
         )
         words = gr.Textbox(
             label="Candidate words",
@@ -74,7 +77,10 @@ def build_page(recognizer, max_minutes=MAX_MINUTES):
         button = gr.Button("Recognise", variant="primary")
         label = gr.Label(label="Emotion", elem_id="emotion")
         timeline = gr.HTML(
-            css_template=CSS, js_on_load=SCRIPT, elem_id="timeline"
+            css_template=CSS,
+            js_on_load=SCRIPT,
+            apply_default_css=False,
+            elem_id="timeline",
         )
         heard = gr.Audio(
             label="A part of it",
@@ -82,6 +88,7 @@ def build_page(recognizer, max_minutes=MAX_MINUTES):
             autoplay=True,
             visible=False,
             elem_id="part",
+            buttons=BUTTONS,
         )
 
         def recognize(path, text, progress=gr.Progress()):  # noqa: B008
@@ -228,6 +235,4 @@ def _as_message():
     try:
         yield
     except InputError as error:
-        raise gr.Error(
-            html.escape(str(error)), title="Not recognised"
-        ) from None
+        raise gr.Error(html.escape(str(error))) from None

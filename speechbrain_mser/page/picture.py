@@ -9,8 +9,9 @@ from speechbrain_mser.evaluation.drawing import styles
 CSS = """
 .mser-row { position: relative; height: 4rem; margin: 0.2rem 0;
   border-bottom: 1px solid currentColor; }
-.mser-row button { position: absolute; bottom: 0; min-width: 2px;
-  border: 0; border-right: 1px solid white; padding: 0; cursor: pointer; }
+.mser-row button { position: absolute; bottom: 0; min-width: 2px; margin: 0;
+  border: 0; border-right: 1px solid white; border-radius: 0; padding: 0;
+  cursor: pointer; }
 .mser-axis, .mser-words, .mser-files { display: flex; flex-wrap: wrap;
   gap: 0.2rem 1rem; margin: 0.3rem 0; }
 .mser-axis { justify-content: space-between; opacity: 0.7; }
@@ -53,8 +54,9 @@ def timeline_html(timeline):
     -------
     >>> from speechbrain_mser.timeline import Segment, Timeline
     >>> segment = Segment(0.5, 2.0, None, {"angry": 0.8, "sad": 0.2})
-    >>> timeline_html(Timeline([segment], ["angry", "sad"], 3.0)).count("0:02")
-    2
+    >>> timeline = Timeline([segment], ["angry", "sad"], 3.0)
+    >>> "<td>0:00.5 – 0:02.0</td><td>angry</td>" in timeline_html(timeline)
+    True
     """
     colors = {
         word: color for word, (color, _) in styles(timeline.labels).items()
@@ -79,19 +81,19 @@ def timeline_html(timeline):
     )
 
 
-def clock(seconds):
-    """Minutes and seconds.
+def clock(seconds, decimals=0):
+    """Hours, where there are any, minutes and seconds.
 
     Example
     -------
-    >>> clock(62.34), clock(3723)
-    ('1:02', '1:02:03')
+    >>> clock(62.36), clock(59.97, 1), clock(3723)
+    ('1:02', '1:00.0', '1:02:03')
     """
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours}:{minutes:02}:{seconds:02}"
-    return f"{minutes}:{seconds:02}"
+    seconds = round(seconds, decimals)
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(int(minutes), 60)
+    rest = f"{seconds:0{3 + decimals if decimals else 2}.{decimals}f}"
+    return f"{hours}:{minutes:02}:{rest}" if hours else f"{minutes}:{rest}"
 
 
 def _place(segment):
@@ -132,7 +134,7 @@ def _list(timeline):
     told = timeline.speakers != [None]
     rows = []
     for one in timeline.segments:
-        cells = [f"{clock(one.start)} – {clock(one.end)}"]
+        cells = [f"{clock(one.start, 1)} – {clock(one.end, 1)}"]
         cells += [one.speaker or ""] if told else []
         cells += [one.emotion, f"{one.probability:.2f}"]
         cells = "".join(f"<td>{escape(cell)}</td>" for cell in cells)

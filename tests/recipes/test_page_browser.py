@@ -110,6 +110,9 @@ def test_a_long_recording_has_parts_to_hear(tab, files, how, tmp_path):
     download.value.save_as(tmp_path / "call.csv")
     text = (tmp_path / "call.csv").read_text("utf-8")
     assert text.count("\n") == 1 + parts.count()
+    # It does not lead elsewhere
+    assert tab.get_by_label("Download").count() >= 2
+    assert tab.get_by_label("Share").count() == 0
     # Nothing is wider than the screen
     assert tab.evaluate(
         "document.documentElement.scrollWidth <= window.innerWidth"
@@ -120,7 +123,9 @@ def test_what_is_recorded_is_recognised(tab):
     tab.get_by_label("Record audio").click()
     tab.get_by_role("button", name="Record", exact=True).click()
     tab.wait_for_timeout(2000)
-    tab.get_by_role("button", name="Stop").click()
+    with tab.expect_response(lambda one: "/upload" in one.url) as sent:
+        tab.get_by_role("button", name="Stop").click()
+    sent.value.finished()
     tab.wait_for_timeout(500)
     tab.get_by_role("button", name="Recognise").click()
     tab.locator("#emotion").get_by_text("%").first.wait_for()
