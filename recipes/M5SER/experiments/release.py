@@ -117,8 +117,9 @@ def score_left_out(recognizers, flags):
     Returns
     -------
     dict
-        Corpus to its utterances and ``[n, n_labels]``, log-probabilities of
-        all words of training.
+        Corpus to its utterances, ``[n, n_labels]``, log-probabilities of all
+        words of training, and ``[n, n_words]``, those of the words that occur
+        in it when no others are asked for.
     """
     scored = {}
     for corpus, source in recognizers.items():
@@ -126,22 +127,33 @@ def score_left_out(recognizers, flags):
         table = select_utterances(
             read_corpora(corpus, settings), labels=recognizer.labels()
         ).sort_values("ID")
-        scored[corpus] = reader.compute(
-            recognizer.score_features, table, f"{corpus}, left out"
-        )
+        words = occurring(recognizer.labels(), table)
+
+        def both(features, lens, score=recognizer.score_features, words=words):
+            answers = score(features, lens), score(features, lens, words)
+            return torch.cat(answers, dim=1)
+
+        table, found = reader.compute(both, table, f"{corpus}, left out")
+        n_labels = len(recognizer.labels())
+        scored[corpus] = table, found[:, :n_labels], found[:, n_labels:]
     return scored
+
+
+def occurring(labels, table):
+    """The words that occur in a corpus, in their order."""
+    return [word for word in labels if word in set(table.emotion)]
 
 
 def join(scored):
     """All utterances' log-probabilities and emotions."""
-    log_probs = torch.cat([p for _, p in scored.values()])
-    return log_probs, [e for table, _ in scored.values() for e in table.emotion]
+    log_probs = torch.cat([p for _, p, _ in scored.values()])
+    tables = [table for table, *_ in scored.values()]
+    return log_probs, [emotion for t in tables for emotion in t.emotion]
 
 
-def measure(table, log_probs, labels):
+def measure(table, among, labels):
     """Metrics on a corpus that was left out, among the words that occur in it."""
-    words = [word for word in labels if word in set(table.emotion)]
-    among = log_probs[:, [labels.index(w) for w in words]]
+    words = occurring(labels, table)
     references = table.emotion.tolist()
     said = [words[k] for k in among.argmax(-1).tolist()]
     speakers = speakers_to_draw(table)
@@ -165,7 +177,7 @@ def measure_calibration(scored, labels):
     training, and applied to the fourth.
     """
     measured = {}
-    for corpus, (table, log_probs) in scored.items():
+    for corpus, (table, log_probs, _) in scored.items():
         others = {name: s for name, s in scored.items() if name != corpus}
         compared = compare_calibrations(
             fit_calibration(*join(others), labels),
@@ -312,12 +324,12 @@ def release(source, scored, flags, training, folder, target):
     target : pathlib.Path
         An empty folder, or none yet.
     """
-    table = pd.concat([table for table, _ in scored.values()])
+    table = pd.concat([table for table, *_ in scored.values()])
     recognizer, reader, _ = load(source, flags)
     labels = recognizer.labels()
     left_out = {
-        name: measure(table, log_probs, labels)
-        for name, (table, log_probs) in scored.items()
+        name: measure(table, among, labels)
+        for name, (table, _, among) in scored.items()
     }
     results = read_results(folder, training["seed"], left_out)
     every = table.iloc[:: -(-len(table) // COMPARED)]
@@ -327,7 +339,7 @@ def release(source, scored, flags, training, folder, target):
         labels,
         # All of it: no split of these corpora is new to the calibration.
         split=None,
-        corpora={name: len(table) for name, (table, _) in scored.items()},
+        corpora={name: len(table) for name, (table, *_) in scored.items()},
         **recognizer.describe(),
     )
     fitted.save(target / FILE)
@@ -335,7 +347,7 @@ def release(source, scored, flags, training, folder, target):
         "labels": labels,
         "training": training,
         "corpora": {
-            name: describe_corpus(table) for name, (table, _) in scored.items()
+            name: describe_corpus(table) for name, (table, *_) in scored.items()
         },
         "frozen_models": recognizer.mods.connector.frozen_models,
         "connector": halved,
