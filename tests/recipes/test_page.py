@@ -226,3 +226,8 @@ def test_the_space_is_this_page():
     names = {}
     exec(compile((space / "app.py").read_text(), "app.py", "exec"), names)
     assert callable(names["serve"])
+
+
+def test_the_command_hands_its_limits_on(mser):
+    code, out, said = mser("serve", "--max-minutes", "0")
+    assert (code, out) == (2, "") and "max_minutes is 0" in said
