@@ -148,13 +148,22 @@ def own_of_speakers(own, heard, speakers, recognizer, labels, kappa):
         probabilities,
         kappa,
     )
-    moved = dict(own)
-    for name, speaker in speakers.items():
-        if speaker in shifts:
-            common = own[name]
-            moved[name] = common.anew()
-            moved[name].std.copy_(common.std)
-            moved[name].mean.copy_(
-                common.mean + shifts[speaker].to(common.mean) * common.std
-            )
-    return moved
+    # A speaker is of one corpus, so all utterances have the same one.
+    first = {speaker: own[name] for name, speaker in speakers.items()}
+    of_speaker = {
+        speaker: _shifted(first[speaker], shift)
+        for speaker, shift in shifts.items()
+    }
+    return own | {
+        name: of_speaker[speaker]
+        for name, speaker in speakers.items()
+        if speaker in of_speaker
+    }
+
+
+def _shifted(common, shift):
+    """Statistics whose mean is off by so many of their deviations."""
+    shifted = common.anew()
+    shifted.std.copy_(common.std)
+    shifted.mean.copy_(common.mean + shift.to(common.mean) * common.std)
+    return shifted
