@@ -58,7 +58,8 @@ class EmotionRecognizer(Pretrained):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.source = self.folder = None
-        self._calibration = self.heard = self.adaptation = None
+        self._calibration = None
+        self.forget()
         self.mods.connector.bind(
             {
                 "encoder": self.mods.encoder.describe(),
@@ -422,7 +423,8 @@ class EmotionRecognizer(Pretrained):
 
         From now on utterances are moved to the mean and deviation of the
         training as if all came from there: a few utterances are most of what
-        that needs. Listening again adds to what was heard.
+        that needs. Listening again adds to what was heard, and the training's
+        statistics go on to count for what `adapt` was told, if it was.
 
         Arguments
         ---------
@@ -450,7 +452,9 @@ class EmotionRecognizer(Pretrained):
         >>> heard.save("room.safetensors")  # doctest: +SKIP
         """
         heard = hear(recordings, self._encode, self.listener)
-        self.adapt(heard if self.heard is None else self.heard + heard)
+        if self.heard is not None:
+            heard = self.heard + heard
+        self.adapt(heard, *self.kappas)
         return self.heard
 
     def adapt(
@@ -476,13 +480,14 @@ class EmotionRecognizer(Pretrained):
         adaptation = Adaptation(
             self.mods.connector.standardizer, heard, kappa_mean, kappa_variance
         )
-        self.heard = heard
+        self.heard, self.kappas = heard, (kappa_mean, kappa_variance)
         # Nothing heard is nothing moved, to the last bit.
         self.adaptation = adaptation if heard.utterances else None
 
     def forget(self):
         """Take utterances as they come, as before any `listen`."""
         self.heard = self.adaptation = None
+        self.kappas = KAPPA_MEAN, KAPPA_VARIANCE
 
     @cached_property
     def listener(self):

@@ -27,11 +27,10 @@ class Prompt:
     ---------
     tokenizer : transformers.PreTrainedTokenizerBase
         The LLM's.
-    before : str
-        Before the audio. ``{end}`` in it is the token that ends a word: shots
-        ("joy -> joy{end}") show what an answer looks like.
-    after : str
-        After it: the question.
+    before, after : str
+        Before the audio, and after it: the question. ``{end}`` in them is the
+        token that ends a word: shots ("joy -> joy{end}") show what an answer
+        looks like.
     chat_template : bool
         Whether they are a user's turn in a chat.
 
@@ -70,7 +69,7 @@ class Prompt:
         # Texts, and whether control tokens in them count as such.
         self._obeyed = not chat_template
         head = [(start, True), *self._with_ends(before)]
-        self._tail = [(after, self._obeyed), (ending, True)]
+        self._tail = [*self._with_ends(after), (ending, True)]
         ids = self._ids(head)
         # Who wrote it by hand has it once, too.
         self.before = ids if ids[:1] == bos else [*bos, *ids]

@@ -391,7 +391,10 @@ class EmotionStream:
         if self._first_heard is None:
             return None
         training = self.recognizer.mods.connector.standardizer
-        own = {one.name: shrink(one.heard, training) for one in speakers}
+        own = {
+            one.name: shrink(one.heard, training, *self.recognizer.kappas)
+            for one in speakers
+        }
         rows = [own[one.name].to(self.recognizer.device) for one in speakers]
         return lambda features: move_statistics(features, rows, training)
 

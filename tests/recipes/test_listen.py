@@ -98,6 +98,26 @@ def test_listening_again_adds(recognizer):
     torch.testing.assert_close(piecewise.variance, whole.variance)
 
 
+def test_listening_on_keeps_what_the_training_counts_for(recognizer):
+    *room, wav = signals(4)
+    heard = recognizer.listen(room)
+    recognizer.adapt(heard, kappa_mean=0, kappa_variance=0)
+    expected = recognizer.recognize_batch(wav[None])[1]
+    recognizer.forget()
+    recognizer.adapt(HeardSpeech(), kappa_mean=0, kappa_variance=0)
+    recognizer.listen(room)
+    assert torch.equal(recognizer.recognize_batch(wav[None])[1], expected)
+    assert torch.equal(recognizer.adaptation.own.mean, heard.mean.float())
+    # Adapting anew says it anew, and forgetting forgets that, too.
+    recognizer.adapt(heard)
+    by_default = recognizer.recognize_batch(wav[None])[1]
+    assert not torch.equal(by_default, expected)
+    recognizer.adapt(heard, 0, 0)
+    recognizer.forget()
+    recognizer.listen(room)
+    assert torch.equal(recognizer.recognize_batch(wav[None])[1], by_default)
+
+
 def test_recordings_may_be_files_tensors_or_arrays(recognizer, files, tmp_path):
     signal = recognizer.load_audio(files[0])
     soundfile.write(tmp_path / "stereo.wav", np.zeros((9, 2)), RATE)

@@ -164,11 +164,14 @@ def test_a_turn_is_a_segment_as_the_recogniser_hears_it(recognizer, call, rttm):
     torch.testing.assert_close(stream.heard["bert"].total, heard.total)
 
 
-def test_what_was_listened_to_before_is_where_it_begins(recognizer, call, rttm):
+@pytest.mark.parametrize("kappas", [(), (0.5, 1.0)])
+def test_what_was_listened_to_before_is_where_it_begins(
+    recognizer, call, rttm, kappas
+):
     path = rttm(("anna", 0.5, 1.5))
     window = torch.from_numpy(call[8000:24000])
     room = [0.1 * torch.randn(RATE) for _ in range(3)]
-    recognizer.listen(room)
+    recognizer.adapt(recognizer.listen(room), *kappas)
     plain = segments_of(recognizer, call, speakers=path, listen=False)
     expected = recognizer.recognize_batch(window[None])[1].exp()
     np.testing.assert_allclose(rows_of(plain), expected, atol=1e-5)

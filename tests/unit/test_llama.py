@@ -396,6 +396,21 @@ def test_a_shot_ends_as_an_answer_does(chatting, chat):
     assert (plain.before == shots.before) is not chat
 
 
+@pytest.mark.parametrize("chat", [False, True])
+def test_a_shot_after_the_audio_ends_as_one_before_it(chatting, chat):
+    tokenizer = AutoTokenizer.from_pretrained(chatting)
+    shot, question = "sad: sad{end}", " What?"
+    without = Prompt(tokenizer, "", question, chat)
+    end = without.end_token
+    n = len(without.before)
+    before = Prompt(tokenizer, shot, question, chat).before[n:]
+    after = Prompt(tokenizer, "", f"{shot}{question}", chat).after
+    assert before.count(end) == 1
+    assert after == [*before, *without.after]
+    word = Prompt(tokenizer, "", f"{shot}{question}", chat).word("sad")
+    assert word == without.word("sad")
+
+
 @pytest.mark.parametrize("template", [None, "{{ bos_token }}", "{{ 1 / 0 }}"])
 def test_a_chat_needs_a_template_with_the_users_turn(chatting, template):
     tokenizer = AutoTokenizer.from_pretrained(chatting)
