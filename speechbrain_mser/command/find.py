@@ -2,7 +2,8 @@
 
 Short recordings are taken whole, long ones in the segments of mser timeline.
 Each is ranked by the word's probability among the recogniser's own words and
-this one.
+this one. All are judged alike: by what --heard has heard, and else as they
+come; none is listened to for itself, so that places can be compared.
 """
 
 import heapq
@@ -122,7 +123,10 @@ def _places(recognizer, path, labels):
     if duration(path) > SHORT:
         from speechbrain_mser.timeline import make_timeline
 
-        found = make_timeline(recognizer, path, labels=labels, progress=False)
+        # Unlike mser timeline: a short recording is not listened to either
+        found = make_timeline(
+            recognizer, path, labels, listen=False, progress=False
+        )
         for one in found.segments:
             yield one.start, one.end, dict(one.probabilities)
         return

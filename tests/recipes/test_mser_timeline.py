@@ -137,16 +137,32 @@ def test_people_get_places_and_files(mser, rooms, monkeypatch):
     assert out.split()[3] == "s"
 
 
-def test_long_recordings_are_looked_through(mser, rooms, monkeypatch, call):
-    """In the segments of their timeline; those of a file's own places."""
-    wav, rttm = call
+@pytest.fixture
+def rttm_of_find(tmp_path, monkeypatch):
+    """Turns for mser find, which asks silero-vad: tones are no speech to it."""
     from speechbrain_mser import timeline
 
-    def with_turns(*given, **named):
-        return make_timeline(*given, speakers=rttm, **named)
+    def take(turns):
+        path = tmp_path / "find.rttm"
+        path.write_text(
+            "".join(
+                f"SPEAKER a 1 {start} {seconds} <NA> <NA> b <NA> <NA>\n"
+                for start, seconds in turns
+            )
+        )
 
-    # Tones are no speech to silero-vad
-    monkeypatch.setattr(timeline, "make_timeline", with_turns)
+        def with_turns(*given, **named):
+            return make_timeline(*given, speakers=path, **named)
+
+        monkeypatch.setattr(timeline, "make_timeline", with_turns)
+
+    return take
+
+
+def test_long_recordings_are_looked_through(mser, rooms, call, rttm_of_find):
+    """In the segments of their timeline; those of a file's own places."""
+    wav, _ = call
+    rttm_of_find([(1, 9), (12.5, 20)])
     code, out, _ = mser("find", "proud", wav, rooms / "b.wav", "--top", "99")
     places = lines(out, "find")
     assert code == 0 and len(places) > 2
@@ -156,3 +172,25 @@ def test_long_recordings_are_looked_through(mser, rooms, monkeypatch, call):
     assert whole["start"] == 0
     spans = {(o["start"], o["end"]) for o in places if o is not whole}
     assert min(spans)[0] == 1.0 and max(end for _, end in spans) == 32.5
+
+
+def test_a_place_has_the_number_of_the_same_audio_as_a_file(
+    mser, call, tmp_path, rttm_of_find
+):
+    """In a long recording, which could be listened to, and cut out of it."""
+    wav, _ = call
+    rttm_of_find([(2, 4), (8, 3.5), (20, 4)])  # a window each, or less
+    _, out, _ = mser("find", "happy", wav)
+    places = lines(out, "find")
+    assert len(places) == 3
+    for place in places:
+        cut, rate = soundfile.read(
+            wav,
+            start=round(place["start"] * RATE),
+            stop=round(place["end"] * RATE),
+        )
+        soundfile.write(tmp_path / "cut.wav", cut, rate)
+        (alone,) = lines(mser("find", "happy", tmp_path / "cut.wav")[1], "find")
+        assert place["probability"] == pytest.approx(
+            alone["probability"], abs=2e-6
+        )
