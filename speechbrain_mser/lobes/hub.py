@@ -262,7 +262,20 @@ def load_model(auto_class, folder, what, used=None, **settings):
         )
     if report["error_msgs"]:
         raise InputError(f"{what}: {folder}: {report['error_msgs'][0]}")
+    _own_vectors(model)
     return model, unused
+
+
+def _own_vectors(model):
+    """Copy what may be a view of the weights' file, where that is small.
+
+    A tensor that is asked for in the file's own dtype is a view of the file,
+    all of which then stays in the memory, also what was converted: of a model
+    whose matrices are float16 and whose norms bfloat16, twice its weights.
+    """
+    for parameter in model.parameters():
+        if parameter.ndim < 2:
+            parameter.data = parameter.data.clone()
 
 
 def resolve_dtype(name):

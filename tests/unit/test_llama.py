@@ -2,13 +2,14 @@
 
 import copy
 import importlib.util
+import os
 import shutil
 from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
@@ -51,6 +52,24 @@ def folder(tiny_llama, tmp_path_factory):
 @pytest.fixture(scope="module")
 def llama(folder):
     return EmotionLLaMA(folder, prompt=PROMPT)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="no /proc")
+def test_a_file_of_two_dtypes_does_not_stay_in_memory(folder, tmp_path):
+    # As a GGUF file's values are kept: matrices float16, norms bfloat16
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "model.safetensors"
+    weights = {
+        name: tensor.to(torch.float16 if tensor.ndim == 2 else torch.bfloat16)
+        for name, tensor in load_file(path).items()
+    }
+    save_file(weights, path, {"format": "pt"})
+    llama = EmotionLLaMA(tmp_path, prompt=PROMPT, dtype="bfloat16")
+    with open("/proc/self/maps") as maps:
+        assert str(tmp_path) not in maps.read()
+    loaded = llama.model.state_dict()
+    for name, tensor in weights.items():
+        assert torch.equal(loaded[name], tensor.bfloat16())
 
 
 @pytest.fixture(scope="module")
