@@ -1,6 +1,7 @@
 """Peak memory of a piece of work, in a process of its own."""
 
 import multiprocessing
+import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -26,6 +27,26 @@ def peak_memory(prepare, *arguments):
     int
         Highest resident memory during the work, less that before it.
     """
+    return measure_work(prepare, *arguments)[0]
+
+
+def measure_work(prepare, *arguments):
+    """What a piece of work needs, done once as for `peak_memory`.
+
+    Arguments
+    ---------
+    prepare, *arguments
+        As for `peak_memory`.
+
+    Returns
+    -------
+    beyond : int
+        As from `peak_memory`.
+    peak : int
+        Highest resident memory during the work, all of the process's.
+    seconds : float
+        How long it took.
+    """
     # Not a copy of this process, with all that it holds.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
@@ -37,8 +58,11 @@ def _measure(prepare, *arguments):
     # Imports and preparation had their own peak: let it be forgotten.
     Path("/proc/self/clear_refs").write_text("5")
     before = _status("VmRSS")
+    start = time.perf_counter()
     work()
-    return _status("VmHWM") - before
+    seconds = time.perf_counter() - start
+    peak = _status("VmHWM")
+    return peak - before, peak, seconds
 
 
 def _status(name):
