@@ -31,6 +31,9 @@ def outlive_termination(worker):
         return
     sigterm, parent = {signal.SIGTERM}, os.getppid()
     signal.pthread_sigmask(signal.SIG_BLOCK, sigterm)
+    # A thread that a library started before has not blocked it: where it is
+    # asked, it must not end the process, as torch's own handler would.
+    signal.signal(signal.SIGTERM, lambda *_: None)
 
     def wait():
         while signal.sigwaitinfo(sigterm).si_pid != parent:

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 import torch
@@ -105,12 +106,19 @@ class Terminated(Fatal):
         return items()[index]
 
 
-def test_a_worker_goes_on_after_sigterm():
+def beside_another_thread(worker):
+    """As where a library has started a thread: that one blocks nothing."""
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+    outlive_termination(worker)
+
+
+@pytest.mark.parametrize("start", [outlive_termination, beside_another_thread])
+def test_a_worker_goes_on_after_sigterm(start):
     found = DataLoader(
         Terminated(0),
         num_workers=1,
         collate_fn=collate,
-        worker_init_fn=outlive_termination,
+        worker_init_fn=start,
     )
     assert [batch.id for batch in found] == [["0"], ["1"], ["2"], ["3"]]
 
