@@ -193,7 +193,10 @@ def _serve(descriptor):
         kind = "made"
         while kind == "made" and (shard := pickle.loads(arrived.get())):
             kind, content = attempt(work, shard)
-            connection.send((kind, content))
+            try:
+                connection.send((kind, content))
+            except ConnectionError:  # the driver was stopped: it has said so
+                return
 
 
 def _listen(connection, arrived):
