@@ -9,7 +9,7 @@ from speechbrain_mser.dataio.batching import collate, make_dataset
 from speechbrain_mser.dataio.cached_encoding import REFUSE, encode_batch
 from speechbrain_mser.dataio.loader_workers import (
     named_failures,
-    outlive_termination,
+    worker_context,
 )
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.finite import NO_SCORE
@@ -88,7 +88,7 @@ class FeatureReader:
             batch_size=self.batch_size,
             num_workers=self.num_workers,
             collate_fn=collate,
-            worker_init_fn=outlive_termination,
+            multiprocessing_context=worker_context(self.num_workers),
         )
         with named_failures():
             for batch in tqdm(loader, name):

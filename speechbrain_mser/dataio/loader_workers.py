@@ -1,5 +1,6 @@
 """DataLoader's workers: how they end, and what is said when they fail."""
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -15,25 +16,38 @@ _NO_ROOM = ("shared memory", "Bus error", "unable to write to file")
 _KILLED = "killed by signal: Killed"
 
 
-def outlive_termination(worker):
-    """Let a worker go on when SIGTERM is sent to all processes of a job.
+def worker_context(num_workers):
+    """Workers that go on when SIGTERM is sent to all processes of a job.
 
     Slurm does that. The parent finishes its step with the worker's batches,
-    then ends it: from the parent SIGTERM counts. For ``worker_init_fn``.
+    then ends it: from the parent SIGTERM counts.
 
     Arguments
     ---------
-    worker : int
-        Its number.
+    num_workers : int
+        The loader's.
+
+    Returns
+    -------
+    multiprocessing.context.BaseContext or None
+        For ``DataLoader``'s ``multiprocessing_context``; None without workers,
+        which it asks for then, and where the system starts or asks otherwise.
+
+    Example
+    -------
+    >>> worker_context(0) is None
+    True
     """
-    del worker
-    if not hasattr(signal, "sigwaitinfo"):
-        return
+    forks = multiprocessing.get_start_method() == "fork"
+    if not num_workers or not forks or not hasattr(signal, "sigwaitinfo"):
+        return None
+    return _OutlivingContext()
+
+
+def _outlive_termination():
+    """SIGTERM from the parent ends this process, from others it does not."""
     sigterm, parent = {signal.SIGTERM}, os.getppid()
     signal.pthread_sigmask(signal.SIG_BLOCK, sigterm)
-    # A thread that a library started before has not blocked it: where it is
-    # asked, it must not end the process, as torch's own handler would.
-    signal.signal(signal.SIGTERM, lambda *_: None)
 
     def wait():
         while signal.sigwaitinfo(sigterm).si_pid != parent:
@@ -41,6 +55,24 @@ def outlive_termination(worker):
         os._exit(0)
 
     threading.Thread(target=wait, daemon=True).start()
+
+
+if hasattr(os, "fork"):
+
+    class _OutlivingProcess(multiprocessing.context.ForkProcess):
+        """Blocks SIGTERM before anything that may start a thread.
+
+        Torch's pool of threads is made anew in a worker, if the parent has
+        set its size: one that had not blocked SIGTERM would be asked.
+        """
+
+        def run(self):
+            """Set SIGTERM aside, then work."""
+            _outlive_termination()
+            super().run()
+
+    class _OutlivingContext(multiprocessing.context.ForkContext):
+        Process = _OutlivingProcess
 
 
 def share(values):

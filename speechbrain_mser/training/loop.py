@@ -11,7 +11,7 @@ from speechbrain_mser.dataio.bad_utterances import BadUtterances
 from speechbrain_mser.dataio.batching import collate
 from speechbrain_mser.dataio.loader_workers import (
     named_failures,
-    outlive_termination,
+    worker_context,
 )
 from speechbrain_mser.distributed import union_over_ranks
 from speechbrain_mser.errors import InputError
@@ -233,7 +233,8 @@ class TrainingLoop(Brain):
     def make_dataloader(self, dataset, stage, *args, **kwargs):
         """A loader of `UtteranceBatch`, and the length of the schedule."""
         kwargs.setdefault("collate_fn", collate)
-        kwargs.setdefault("worker_init_fn", outlive_termination)
+        context = worker_context(kwargs.get("num_workers", 0))
+        kwargs.setdefault("multiprocessing_context", context)
         # Without its own generator the loader draws a seed from torch's, and
         # a resumed epoch would go on with other random numbers.
         kwargs.setdefault("generator", torch.Generator())

@@ -108,4 +108,4 @@ def test_workers_do_without_what_windows_and_macos_lack(monkeypatch):
     monkeypatch.delattr(os, "statvfs")
     monkeypatch.delattr(loader_workers.signal, "sigwaitinfo")
     assert "not there" in loader_workers._room()
-    assert loader_workers.outlive_termination(0) is None
+    assert loader_workers.worker_context(2) is None
