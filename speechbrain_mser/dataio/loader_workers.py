@@ -45,9 +45,11 @@ def worker_context(num_workers):
 
 
 def _outlive_termination():
-    """SIGTERM from the parent ends this process, from others it does not."""
+    """The parent's SIGTERM ends this process, that of others does not.
+
+    All its threads have blocked it.
+    """
     sigterm, parent = {signal.SIGTERM}, os.getppid()
-    signal.pthread_sigmask(signal.SIG_BLOCK, sigterm)
 
     def wait():
         while signal.sigwaitinfo(sigterm).si_pid != parent:
@@ -60,14 +62,24 @@ def _outlive_termination():
 if hasattr(os, "fork"):
 
     class _OutlivingProcess(multiprocessing.context.ForkProcess):
-        """Blocks SIGTERM before anything that may start a thread.
+        """Has SIGTERM blocked from its first moment.
 
-        Torch's pool of threads is made anew in a worker, if the parent has
-        set its size: one that had not blocked SIGTERM would be asked.
+        Torch's pool of threads is made anew as soon as a worker is there, if
+        the parent has set its size: one that has not blocked SIGTERM could be
+        asked instead of the one that waits for it.
         """
 
+        def start(self):
+            """Start with SIGTERM blocked, here only until it is there."""
+            sigterm = {signal.SIGTERM}
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, sigterm)
+            try:
+                super().start()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
         def run(self):
-            """Set SIGTERM aside, then work."""
+            """Work, beside a thread that waits for SIGTERM."""
             _outlive_termination()
             super().run()
 
