@@ -30,8 +30,9 @@ def worker_context(num_workers):
     Returns
     -------
     multiprocessing.context.BaseContext or None
-        For ``DataLoader``'s ``multiprocessing_context``; None without workers,
-        which it asks for then, and where the system starts or asks otherwise.
+        For ``DataLoader``'s ``multiprocessing_context``. None without workers,
+        since it takes nothing else then, where processes are not forked, and
+        where a signal's sender is not told: SIGTERM ends workers there.
 
     Example
     -------
