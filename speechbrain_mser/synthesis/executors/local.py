@@ -187,7 +187,8 @@ def _serve(descriptor):
     try:
         work = pickle.loads(arrived.get())
     except Exception:
-        connection.send(("failed", traceback.format_exc()))
+        with contextlib.suppress(ConnectionError):
+            connection.send(("failed", traceback.format_exc()))
         return
     with contextlib.closing(work):
         kind = "made"
