@@ -196,7 +196,7 @@ class Evaluation:
         self.settings, self.published = settings, published
         self.sets, self.absent = read_sets(settings)
         self.folder = Path(settings["output_folder"])
-        self.results, self.fitted = {}, None
+        self.results, self.fitted, self.connector = {}, None, None
         # What the recognisers were trained to say, and on which corpora.
         self.trained, self.corpora = set(), set()
 
@@ -206,6 +206,7 @@ class Evaluation:
         if count == 1:
             recognizers = list(recognizers)
             self.fitted = find_calibration(recognizers[0][0], mode)
+            self.connector = recognizers[0][0].describe()["connector"]
         sets = {
             name: (one.table, one.labels, one.audio)
             for name, one in self.sets.items()
@@ -241,6 +242,8 @@ class Evaluation:
         predictions = said(test_set, log_probs[0])
         if len(each) > 1:
             metrics["each"] = [measure_alone(test_set, table, p) for p in each]
+        if self.connector is not None:
+            metrics["connector"] = self.connector
         metrics["published"] = self.published.get(test_set.protocol, [])
         metrics["untrained"] = [w for w in labels if w not in self.trained]
         folder, references = self.folder / name, table.emotion.tolist()

@@ -60,6 +60,40 @@ UNKNOWN_CORPUS = ("unknown, see the corpus", "")
 UNKNOWN_TRANSLATOR = ("unknown, see its weights", "")
 
 
+def with_terms(corpora):
+    """Descriptions of corpora, with what they may be used for.
+
+    Arguments
+    ---------
+    corpora : dict
+        Name to a dict.
+
+    Returns
+    -------
+    dict
+        The same, with "terms" and "where" those stand; those that are told
+        there already stay.
+
+    Example
+    -------
+    >>> with_terms({"ravdess": {"utterances": 1248}})["ravdess"]["terms"]
+    'CC BY-NC-SA 4.0'
+    """
+    return {
+        name: {
+            **dict(
+                zip(
+                    ("terms", "where"),
+                    CORPORA.get(name, UNKNOWN_CORPUS),
+                    strict=True,
+                )
+            ),
+            **described,
+        }
+        for name, described in corpora.items()
+    }
+
+
 def inherited(corpora, translator):
     """The terms that translations of some corpora inherit.
 

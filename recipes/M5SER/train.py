@@ -11,10 +11,12 @@ torchrun --nproc_per_node=N train.py hparams/stage1.yaml ...
 
 import sys
 from functools import partial
+from pathlib import Path
 
 import pandas as pd
 import speechbrain as sb
 from corpora import read_tables
+from licences import with_terms
 
 from speechbrain_mser.dataio.batching import make_dataset
 from speechbrain_mser.dataio.cached_encoding import log_size, open_store
@@ -31,6 +33,11 @@ from speechbrain_mser.settings.hparams import load_hparams, read_settings
 from speechbrain_mser.training.output_folder import (
     write_environment,
     write_settings,
+)
+from speechbrain_mser.training.record import (
+    TOLD,
+    describe_corpus,
+    package_versions,
 )
 from speechbrain_mser.training.resuming import (
     check_settings,
@@ -66,7 +73,7 @@ def train_on(tables, data, hparams_file, overrides, run_opts):
     """Train in an output folder that no other training uses."""
     hparams = load_hparams(hparams_file, overrides)
     model, training = hparams["model"], hparams["training"]
-    before = []  # the corpora that it has heard already
+    before = {}  # the corpora that it has heard already
     if hparams["pretrained"] is not None:
         before = load_pretrained(
             hparams["pretrained"], model["connector"], model["llm"]
@@ -86,6 +93,7 @@ def train_on(tables, data, hparams_file, overrides, run_opts):
         f"{output_folder}/recognizer",
         model_yaml,
         model,
+        record=describe(tables[0], before, hparams_file, hparams),
     )
     store = open_store(
         model["encoder"],
@@ -132,6 +140,24 @@ def train_on(tables, data, hparams_file, overrides, run_opts):
         },
         valid_loader_kwargs=training["valid_loader"],
     )
+
+
+def describe(table, before, hparams_file, hparams):
+    """What a training is made of, for its recogniser's card."""
+    training = hparams["training"]
+    corpora = {
+        name: describe_corpus(rows) for name, rows in table.groupby("corpus")
+    }
+    return {
+        "labels": list(candidate_labels(hparams["model"]["label_words"])),
+        "training": {
+            "recipe": Path(hparams_file).name,
+            "seed": hparams["seed"],
+            **{name: training[name] for name in TOLD if name in training},
+        },
+        "corpora": with_terms({**before, **corpora}),
+        "versions": package_versions(),
+    }
 
 
 if __name__ == "__main__":

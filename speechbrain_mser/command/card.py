@@ -1,12 +1,13 @@
 """What a recogniser was trained on, what it reaches, what it is not for."""
 
-from pathlib import Path
+import re
 
 from speechbrain_mser.command import DONE
 from speechbrain_mser.command.loading import RELEASED
 from speechbrain_mser.errors import InputError
 
-CARD, FIGURES = "README.md", "card.json"
+# What a stranger's card could move a terminal's cursor with.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def add_arguments(parser):
@@ -20,11 +21,12 @@ def add_arguments(parser):
     parser.add_argument(
         "--recognizer",
         default=RELEASED,
-        metavar="FOLDER",
-        help="a recogniser's folder; by default the released one's",
+        metavar="FOLDER|NAME",
+        help="a recogniser's folder, or its name on the hub; by default the "
+        "released one",
     )
     parser.add_argument(
-        "--json", action="store_true", help=f"its figures ({FIGURES})"
+        "--json", action="store_true", help="its figures (card.json)"
     )
 
 
@@ -48,28 +50,25 @@ def run(options, data):
     InputError
         There is no such folder, or no card in it.
     """
-    from speechbrain_mser.inference.folder import RELEASED_FOLDER
+    from speechbrain_mser.inference.folder import CARD, find_folder
+    from speechbrain_mser.inference.model_card import (
+        card_facts,
+        model_card,
+        without_head,
+    )
+    from speechbrain_mser.training.record import FILE
 
-    released = options.recognizer == RELEASED
-    folder = RELEASED_FOLDER if released else Path(options.recognizer)
-    if not folder.is_dir():
-        raise InputError(f"there is no folder {folder}")
-    path = folder / (FIGURES if options.json else CARD)
-    if not path.is_file():
+    folder = find_folder(options.recognizer)
+    path = folder / (FILE if options.json else CARD)
+    if path.is_file():
+        text = path.read_text(encoding="utf-8")
+    elif options.json or not (folder / FILE).is_file():
         raise InputError(
             f"{folder} has no {path.name}: whoever trained this recogniser "
             "says neither on what, nor what it reaches"
         )
-    text = path.read_text(encoding="utf-8")
-    data.write(text if options.json else _without_front_matter(text))
+    else:
+        text = model_card(options.recognizer, card_facts(folder))
+    text = text if options.json else without_head(text)
+    data.write(_CONTROL.sub("", text))
     return DONE
-
-
-def _without_front_matter(text):
-    """The text without what is for the hub's machines."""
-    lines = text.splitlines(keepends=True)
-    if lines and lines[0].strip() == "---":
-        ends = [n for n, line in enumerate(lines) if line.strip() == "---"]
-        if len(ends) > 1:
-            lines = lines[ends[1] + 1 :]
-    return "".join(lines).lstrip("\n")

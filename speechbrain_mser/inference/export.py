@@ -27,6 +27,7 @@ from speechbrain_mser.inference.settings import (
     settings_text,
 )
 from speechbrain_mser.lobes.hub import resolve_dtype
+from speechbrain_mser.training.record import write_record
 
 
 def plain_settings(model, model_yaml):
@@ -78,7 +79,9 @@ def _from_anywhere(name, value):
     return list(value) if isinstance(value, tuple) else value
 
 
-def export_recognizer(folder, model_yaml, model, connector, llm=None):
+def export_recognizer(
+    folder, model_yaml, model, connector, llm=None, record=None
+):
     """Write the folder that `EmotionRecognizer.from_hparams` loads.
 
     A kill at any moment leaves the recogniser that was there, or the new one.
@@ -98,6 +101,8 @@ def export_recognizer(folder, model_yaml, model, connector, llm=None):
         The trained connector.
     llm : EmotionLLaMA, optional
         Given when adapters were trained with it.
+    record : dict, optional
+        What the training was made of, see `speechbrain_mser.training.record`.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -124,6 +129,15 @@ def export_recognizer(folder, model_yaml, model, connector, llm=None):
             path.unlink(missing_ok=True)
     # It was fitted with the connector before.
     (folder / calibration.FILE).unlink(missing_ok=True)
+    if record is not None:
+        record = {
+            **record,
+            "frozen_models": connector.frozen_models,
+            "connector": {
+                "parameters": sum(p.numel() for p in connector.parameters())
+            },
+        }
+    write_record(folder, record)
 
 
 def export_in_half(source, target, connector, **changed):

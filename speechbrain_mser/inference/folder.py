@@ -12,10 +12,8 @@ from hyperpyyaml import load_hyperpyyaml
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.evaluation import calibration
 from speechbrain_mser.files.fingerprints import file_digest
-from speechbrain_mser.inference.old_folders import (
-    SHAPE,
-    convert_settings,
-)
+from speechbrain_mser.inference.hub_errors import hub_reason
+from speechbrain_mser.inference.old_folders import SHAPE, convert_settings
 from speechbrain_mser.inference.settings import (
     DIGESTS,
     has_tags,
@@ -26,10 +24,17 @@ from speechbrain_mser.lobes import build_connector, build_encoder
 from speechbrain_mser.lobes.hub import is_folder
 from speechbrain_mser.lobes.llama import EmotionLLaMA
 from speechbrain_mser.settings.project_files import PACKAGE
+from speechbrain_mser.training import record
 
 SETTINGS_FILE = "hyperparams.yaml"
 # Files, named as ever.
 PARTS = ("connector", "llama")
+CARD = "README.md"
+# All that a recogniser's folder may hold, here and on the hub.
+FILES = [
+    *(f"{part}.safetensors" for part in PARTS),
+    *(SETTINGS_FILE, calibration.FILE, record.FILE, CARD),
+]
 # Weights of an export that was interrupted as soon as its settings counted.
 NEXT = "next-"
 # The recogniser that is part of this project, and where it lies.
@@ -75,7 +80,7 @@ def find_folder(
     Raises
     ------
     InputError
-        There is no such folder, here or on the hub.
+        There is no such folder, here or on the hub, or no recogniser in it.
     """
     if source == RELEASED:
         return _find_released()
@@ -84,27 +89,37 @@ def find_folder(
         return Path(source)
     if Path(source).is_absolute() or source.startswith("."):
         raise InputError(f"there is no folder {source}")
-    names = [f"{part}.safetensors" for part in PARTS]
-    names += [settings_file, calibration.FILE]
+    names = {*FILES, settings_file}
     try:
-        return Path(
+        folder = Path(
             snapshot_download(
                 source,
                 revision=revision,
                 cache_dir=cache_dir,
                 token=token,
                 local_files_only=local_files_only,
-                allow_patterns=None if everything else names,
+                allow_patterns=None if everything else sorted(names),
             )
         )
     # The hub's own errors are of many kinds, none of them a bug here.
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
             f"{source!r} is neither a folder that training left (with a "
-            f"{settings_file}) nor to be had from the hub; without a network, "
-            f"give the folder that holds it ({reason})"
+            f"{settings_file}) nor to be had from the hub"
+            f"{_at(revision)}: {hub_reason(error)}; without a network, give "
+            "the folder that holds it"
         ) from None
+    if not (folder / settings_file).is_file():
+        raise InputError(
+            f"{source!r} is on the hub{_at(revision)}, but holds no "
+            f"recogniser: it has no {settings_file}. A model that is to be "
+            "listened with or that is to answer is whisper_hub or llama_hub"
+        )
+    return folder
+
+
+def _at(revision):
+    return "" if revision is None else f" at revision {revision!r}"
 
 
 def _find_released():
@@ -157,8 +172,9 @@ def load_pretrained(source, connector, llm):
 
     Returns
     -------
-    list of str
-        The corpora that it was trained on, as far as its settings say.
+    dict
+        The corpora that it was trained on, as far as its settings say: name to
+        what its training's record says of it.
 
     Raises
     ------
@@ -173,7 +189,11 @@ def load_pretrained(source, connector, llm):
     if not has_tags(text, path):
         settings = parse_settings(text, path)
     load_parts(folder, settings, connector, llm)
-    return settings.get("trained_corpora", [])
+    recorded = record.read_record(folder).get("corpora", {})
+    return {
+        name: recorded.get(name, {})
+        for name in settings.get("trained_corpora", [])
+    }
 
 
 def needs_trust(path):

@@ -28,6 +28,7 @@ from speechbrain_mser.inference.folder import (
     read_settings,
 )
 from speechbrain_mser.inference.heard_speech import listener_of
+from speechbrain_mser.inference.publish import publish
 from speechbrain_mser.inference.recordings import hear
 from speechbrain_mser.inference.settings import override_settings
 
@@ -356,6 +357,45 @@ class EmotionRecognizer(Pretrained):
         from speechbrain_mser.timeline.whole import make_timeline
 
         return make_timeline(self, source, labels, **settings)
+
+    def push_to_hub(self, repo_id, **settings):
+        """Publish it: from now on `from_hparams` finds it by its name there.
+
+        What is pushed is its folder, with frozen models by the names that
+        others have them by, and a card: its own README.md, or one that is
+        written of what the training has noted. It is one commit.
+
+        Arguments
+        ---------
+        repo_id : str
+            The name on the hub, ``user/name``; made when missing.
+        **settings : dict
+            ``private`` (bool), whether nobody else sees it; ``token`` (str),
+            by default the one of ``hf auth login``; ``revision`` (str), a
+            branch other than main; ``commit_message`` (str); ``license``
+            (str), an identifier of the hub's, such as "cc-by-nc-4.0";
+            ``evaluation`` (path-like), the folder that evaluate.py wrote,
+            whose figures go into the card.
+
+        Returns
+        -------
+        str
+            The commit's address.
+
+        Raises
+        ------
+        InputError
+            The hub does not take it, a frozen model is a folder of this
+            machine, or the evaluation is another recogniser's.
+
+        Example
+        -------
+        >>> recognizer.push_to_hub(
+        ...     "me/emotions", evaluation="results/evaluate"
+        ... )  # doctest: +SKIP
+        'https://huggingface.co/me/emotions/commit/...'
+        """
+        return publish(self, repo_id, **settings)
 
     def generate_batch(self, wavs, wav_lens=None, max_new_tokens=8):
         """What the LLM says when it is free to say anything.

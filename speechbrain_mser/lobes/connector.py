@@ -307,15 +307,7 @@ class Connector(nn.Module):
             No such file, not a safetensors file, another connector's, or
             values that are not finite.
         """
-        try:
-            with safe_open(path, framework="pt") as file:
-                described = (file.metadata() or {}).get("frozen_models", "{}")
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError) as error:
-            raise InputError(
-                f"{path}: not a connector checkpoint ({error})"
-            ) from None
-        frozen_models = _read_described(path, described)
+        tensors, frozen_models = _read(path)
         means = {
             name.removeprefix(MEANS): tensors.pop(name)
             for name in [*tensors]
@@ -329,6 +321,57 @@ class Connector(nn.Module):
             name: mean.float() for name, mean in means.items()
         }
         self.frozen_models = frozen_models
+
+
+def copy_checkpoint(source, target, names, here):
+    """Copy what `Connector.save` wrote, its frozen models called otherwise.
+
+    Arguments
+    ---------
+    source, target : str or path-like
+        Safetensors files.
+    names : dict
+        Role to what the frozen model is called in the copy.
+    here : dict
+        The frozen models that are called so, as for `Connector.bind`.
+
+    Returns
+    -------
+    dict
+        The frozen models, as the copy describes them.
+
+    Raises
+    ------
+    InputError
+        One was trained with other weights than those that are called so.
+    """
+    tensors, frozen_models = _read(source)
+    for role, trained in frozen_models.items():
+        # Of the same width, or it would not have been bound to them.
+        if trained.get("digest") not in (None, here[role].get("digest")):
+            raise InputError(
+                f"{source}: its {role} is {_described(trained)}, and what is "
+                f"called {names[role]} is {_described(here[role])}: load the "
+                "recogniser with the models that it was trained with"
+            )
+        frozen_models[role] = {**trained, "name": names[role]}
+    described = {"frozen_models": json.dumps(frozen_models)}
+    with atomic_path(target) as partial:
+        save_file(tensors, partial, described)
+    return frozen_models
+
+
+def _read(path):
+    """A file's tensors, and the frozen models that it was trained with."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            described = (file.metadata() or {}).get("frozen_models", "{}")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"{path}: not a connector checkpoint ({error})"
+        ) from None
+    return tensors, _read_described(path, described)
 
 
 def _compare(role, trained, here, on_mismatch):

@@ -19,6 +19,7 @@ from huggingface_hub import constants, snapshot_download, try_to_load_from_cache
 
 # The HTTP library's own, whichever one the hub's client stands on.
 from huggingface_hub.errors import HTTPError
+from huggingface_hub.utils import validate_repo_id
 from speechbrain.utils.logger import get_logger
 from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
@@ -135,6 +136,33 @@ def is_folder(name):
         raise InputError(f"{name}: {error.strerror}") from None
     except (OSError, ValueError):
         return False
+
+
+def is_public(name):
+    """Whether others, on other machines, may mean the same model by a name.
+
+    Arguments
+    ---------
+    name : str
+        A frozen model's.
+
+    Returns
+    -------
+    bool
+        It is an open model's, or can be one on the hub, and no path of here.
+
+    Example
+    -------
+    >>> is_public("openai/whisper-base"), is_public("/models/whisper-base")
+    (True, False)
+    """
+    if name.startswith(PREFIX):
+        return True
+    try:
+        validate_repo_id(name)
+    except ValueError:
+        return False
+    return not Path(name).exists()
 
 
 def _find_gguf(source, what):

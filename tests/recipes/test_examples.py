@@ -68,7 +68,9 @@ def test_a_term_is_added_trained_logged_and_saved(
     assert float(numbers["valid loss"]) == pytest.approx(expected, rel=1e-3)
     # The recogniser has a connector and nothing else.
     exported = {path.name for path in (tmp_path / "recognizer").iterdir()}
-    assert exported == {"connector.safetensors", "hyperparams.yaml"}
+    assert exported == {
+        *("card.json", "connector.safetensors", "hyperparams.yaml"),
+    }
     # And it goes on with what it has saved.
     flags |= {"number_of_epochs": 2}
     assert run_script("train", yaml, flags=flags) == 0

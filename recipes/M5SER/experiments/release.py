@@ -21,12 +21,9 @@ are taken, and their results go into the card.
 """
 
 import argparse
-import json
 import os
-import platform
 import shutil
 import statistics
-from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
@@ -38,7 +35,6 @@ from loco import KINDS, fold_place
 from recognition import load_recognizer
 from release_card import release_card
 
-import speechbrain_mser
 from speechbrain_mser.dataio.batching import select_utterances
 from speechbrain_mser.errors import InputError, exits_on_input_error
 from speechbrain_mser.evaluation.calibration import (
@@ -59,17 +55,13 @@ from speechbrain_mser.inference.folder import RELEASED_FOLDER
 from speechbrain_mser.models.registry import OPEN_MODELS
 from speechbrain_mser.settings.hparams import read_settings
 from speechbrain_mser.settings.project_files import HPARAMS
-
-PACKAGES = ("torch", "transformers", "speechbrain", "numpy")
-# Of the recipe, in the card.
-TOLD = (
-    "number_of_epochs",
-    "epochs_before_llm",
-    "batch_size",
-    "lr",
-    "ce_weight",
-    "reduction",
+from speechbrain_mser.training.record import (
+    TOLD,
+    describe_corpus,
+    package_versions,
+    write_record,
 )
+
 # Utterances that show what halving does, at most.
 COMPARED = 200
 # What batches of another size may change.
@@ -215,17 +207,6 @@ def halve(recognizer, reader, source, target, table):
     }
 
 
-def describe_corpus(table):
-    """What a corpus is made of."""
-    return {
-        "utterances": len(table),
-        "hours": float(table.duration.sum() / 3600),
-        "speakers": int(table.speaker.nunique()),
-        "languages": sorted(set(table.language)),
-        "emotions": table.emotion.value_counts().sort_index().to_dict(),
-    }
-
-
 def describe_training(folds, seed):
     """What the recipe came to, of what a reader of the card asks."""
     return {
@@ -357,13 +338,9 @@ def release(source, scored, flags, training, folder, target):
             "temperature": fitted.temperature,
             "left_out": measure_calibration(scored, labels),
         },
-        "versions": {
-            "speechbrain-mser": speechbrain_mser.__version__,
-            "Python": platform.python_version(),
-            **{name: version(name) for name in PACKAGES},
-        },
+        "versions": package_versions(),
     }
-    write_text(target / "card.json", json.dumps(facts, indent=1) + "\n")
+    write_record(target, facts)
     write_text(target / "README.md", release_card(facts))
 
 

@@ -2,11 +2,16 @@
 
 from statistics import mean
 
-from licences import CORPORA, UNKNOWN_CORPUS
+from licences import with_terms
 
 from speechbrain_mser.evaluation.calibration import MODES
 from speechbrain_mser.files.markdown import markdown_table
-from speechbrain_mser.models.registry import OPEN_MODELS
+from speechbrain_mser.inference.model_card import (
+    NOT_FOR,
+    corpus_tables,
+    frozen_models_table,
+    in_millions,
+)
 
 HEAD = """\
 ---
@@ -47,17 +52,6 @@ LIMITS = """\
 - Its probabilities are those of a language model; calibrated, they are right
   for recordings like those of these corpora."""
 
-NOT_FOR = """\
-- Decisions about people: hiring, marks, insurance, credit, police, borders.
-- Inferring emotions at work or in education. The European Union's AI Act
-  (Regulation 2024/1689, Article 5(1)(f)) prohibits it, but for medical and
-  safety reasons; elsewhere emotion recognition is high-risk (Annex III) and
-  those who are heard must be told (Article 50).
-- Diagnosis, therapy, crisis lines: it is no medical device and was tested as
-  none.
-- Finding lies, or what somebody wants, thinks or is.
-- Listening to people who do not know or do not want it."""
-
 
 def release_card(facts):
     """The card.
@@ -83,9 +77,9 @@ def release_card(facts):
         "## How sure it is",
         *_calibration(facts["calibration"]),
         "## What it was trained on",
-        *_data(facts["corpora"]),
+        *corpus_tables(with_terms(facts["corpora"])),
         "## Between which frozen models",
-        _frozen_models(facts["frozen_models"]),
+        frozen_models_table(facts["frozen_models"]),
         "## How it was made",
         _making(facts),
         "## Limits",
@@ -99,17 +93,13 @@ def release_card(facts):
 def _about(facts):
     connector = facts["connector"]
     return (
-        f"Between a frozen Whisper and a frozen LLaMA, {_count(connector)} "
-        f"trained parameters, {connector['bytes'] / 1e6:.1f} MB in half "
-        "precision. It says one of "
+        "Between a frozen Whisper and a frozen LLaMA, "
+        f"{in_millions(connector['parameters'])} trained parameters, "
+        f"{connector['bytes'] / 1e6:.1f} MB in half precision. It says one of "
         f"{', '.join(facts['labels'])}, or of any other words. Halving moved "
         f"no probability by more than {connector['most']:.1g}, and "
         f"{connector['other_words']} of {connector['compared']} answers."
     )
-
-
-def _count(connector):
-    return f"{connector['parameters'] / 1e6:.2f} million"
 
 
 def _left_out(left_out):
@@ -181,42 +171,6 @@ def _calibration(calibration):
         cells = (f"{m['UA']:.3f}, {m['ECE']:.3f}" for m in modes.values())
         rows.append((corpus, *cells))
     yield markdown_table(rows)
-
-
-def _data(corpora):
-    rows = [("corpus", "language", "terms", "where", "speakers", "n", "hours")]
-    for name, one in corpora.items():
-        terms, where = CORPORA.get(name, UNKNOWN_CORPUS)
-        rows.append(
-            (
-                name,
-                " ".join(one["languages"]),
-                terms,
-                where,
-                f"{one['speakers']}",
-                f"{one['utterances']}",
-                f"{one['hours']:.2f}",
-            )
-        )
-    yield markdown_table(rows, names=4)
-    words = sorted(
-        {word for one in corpora.values() for word in one["emotions"]}
-    )
-    counts = [("utterances", *words)]
-    counts += [
-        (name, *(str(one["emotions"].get(word, 0)) for word in words))
-        for name, one in corpora.items()
-    ]
-    yield markdown_table(counts)
-
-
-def _frozen_models(models):
-    rows = [("", "name", "terms", "digest of the weights")]
-    for role, model in models.items():
-        known = OPEN_MODELS.get(model["name"])
-        terms = known.licence if known else "see the model"
-        rows.append((role, model["name"], terms, model["digest"]))
-    return markdown_table(rows, names=4)
 
 
 def _making(facts):

@@ -1,0 +1,164 @@
+"""What a training was made of: the facts of its recogniser's card.
+
+They lie beside the recogniser as ``card.json``. Nothing is computed from them;
+they are for whoever asks what it has heard, and is written into its card
+(`speechbrain_mser.inference.model_card`).
+"""
+
+import json
+import platform
+from importlib.metadata import version
+from numbers import Real
+from pathlib import Path
+
+import speechbrain_mser
+from speechbrain_mser.errors import InputError
+from speechbrain_mser.files.atomic import write_text
+from speechbrain_mser.files.tables import read_json
+
+FILE = "card.json"
+PACKAGES = ("torch", "transformers", "speechbrain", "numpy")
+# Of a training's settings.
+TOLD = (
+    "number_of_epochs",
+    "epochs_before_llm",
+    "batch_size",
+    "lr",
+    "ce_weight",
+    "reduction",
+)
+# What a card reads of a corpus, and what it may be there.
+_OF_CORPUS = {
+    "utterances": Real,
+    "hours": Real,
+    "speakers": Real,
+    "languages": list,
+    "emotions": dict,
+    "terms": str,
+    "where": str,
+}
+
+
+def describe_corpus(table):
+    """What a corpus is made of.
+
+    Arguments
+    ---------
+    table : pandas.DataFrame
+        Its utterances, as a manifest has them.
+
+    Returns
+    -------
+    dict
+        "utterances", "hours", "speakers", "languages" and "emotions", how
+        many utterances each has. Ready for JSON.
+
+    Example
+    -------
+    >>> import pandas
+    >>> table = pandas.DataFrame(
+    ...     {
+    ...         "duration": [1800.0, 1800.0],
+    ...         "speaker": ["a", "b"],
+    ...         "language": ["deu", "deu"],
+    ...         "emotion": ["sad", "sad"],
+    ...     }
+    ... )
+    >>> described = describe_corpus(table)
+    >>> described["hours"], described["speakers"], described["emotions"]
+    (1.0, 2, {'sad': 2})
+    """
+    return {
+        "utterances": len(table),
+        "hours": float(table.duration.sum() / 3600),
+        "speakers": int(table.speaker.nunique()),
+        "languages": sorted(set(table.language)),
+        "emotions": table.emotion.value_counts().sort_index().to_dict(),
+    }
+
+
+def package_versions():
+    """Versions of what computes: this package, Python and `PACKAGES`.
+
+    Returns
+    -------
+    dict
+        Name to version.
+    """
+    return {
+        "speechbrain-mser": speechbrain_mser.__version__,
+        "Python": platform.python_version(),
+        **{name: version(name) for name in PACKAGES},
+    }
+
+
+def write_record(folder, record):
+    """Write what a training was made of beside its recogniser.
+
+    Arguments
+    ---------
+    folder : str or path-like
+        The recogniser's.
+    record : dict or None
+        Ready for JSON; None removes what another training left there.
+    """
+    path = Path(folder) / FILE
+    if record is None:
+        path.unlink(missing_ok=True)
+    else:
+        write_text(path, json.dumps(record, indent=1) + "\n")
+
+
+def read_record(folder):
+    """What a recogniser's folder says of its training.
+
+    The folder may come from a stranger: what a card reads is of the kind that
+    it expects.
+
+    Arguments
+    ---------
+    folder : str or path-like
+        The recogniser's.
+
+    Returns
+    -------
+    dict
+        Empty where nothing was noted.
+
+    Raises
+    ------
+    InputError
+        There is something else under that name.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> read_record(folder)
+    {}
+    >>> write_record(folder, {"corpora": {"emodb": {"speakers": "ten"}}})
+    >>> read_record(folder)
+    Traceback (most recent call last):
+    ...
+    speechbrain_mser.errors.InputError: ...card.json: speakers of 'emodb' ...
+    """
+    path = Path(folder) / FILE
+    if not path.exists():
+        return {}
+    record = read_json(path)
+    for part in ("training", "corpora", "frozen_models", "versions"):
+        if not isinstance(record.get(part, {}), dict):
+            raise _no_record(path, part)
+    for name, corpus in record.get("corpora", {}).items():
+        if not isinstance(corpus, dict):
+            raise _no_record(path, f"corpus {name!r}")
+        for part, kind in _OF_CORPUS.items():
+            if part in corpus and not isinstance(corpus[part], kind):
+                raise _no_record(path, f"{part} of {name!r}")
+    return record
+
+
+def _no_record(path, part):
+    return InputError(
+        f"{path}: {part} is not what a training notes there; fetch the file "
+        "again, or remove it if it is another program's"
+    )
