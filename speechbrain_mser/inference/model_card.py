@@ -111,7 +111,7 @@ def model_card(name, facts, licence=None, evaluation=None, written=None):
     Example
     -------
     >>> facts = {"labels": ["sad", "angry"], "frozen_models": {}}
-    >>> print(model_card("me/mine", facts, "cc-by-4.0")[:45])
+    >>> print(model_card("me/mine", facts, "cc-by-4.0")[:48].strip())
     ---
     library_name: speechbrain
     license: cc-by-4.0
