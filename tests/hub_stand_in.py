@@ -12,6 +12,7 @@ import re
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
 from urllib.parse import unquote, urlsplit
 
 TOKEN, READER, USER = "hf_writes", "hf_reads", "tester"
@@ -26,7 +27,7 @@ class HubStandIn:
         self.repositories, self.asked = {}, []
         # Listed under these names too, whatever a client makes of it.
         self.listed_too = {}
-        self.url = None
+        self.url, self._commits = None, count()
 
     def commit(self, repo_id, branch, files, deleted=()):
         """Add a commit; its hash."""
@@ -37,7 +38,7 @@ class HubStandIn:
         kept = {n: d for n, d in before.items() if n not in deleted}
         kept |= files
         sha = hashlib.sha1(
-            f"{repo_id} {branch} {len(repository['commits'])}".encode()
+            f"{repo_id} {branch} {next(self._commits)}".encode()
         ).hexdigest()
         repository["commits"][sha] = kept
         repository["branches"][branch] = sha

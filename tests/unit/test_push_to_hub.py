@@ -81,6 +81,52 @@ def trained(models, tmp_path_factory):
     return folder
 
 
+PUBLIC = {"whisper_hub": "openai/tiny", "llama_hub": "meta/tiny"}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def standing_in(models, home):
+    """The stand-in with both frozen models, as long as the tests here run."""
+    with hub_stand_in.serve() as hub, pytest.MonkeyPatch.context() as patch:
+        url = constants.HUGGINGFACE_CO_URL_TEMPLATE
+        url = url.replace(constants.ENDPOINT, hub.url)
+        patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url)
+        patch.setattr(constants, "ENDPOINT", hub.url)
+        patch.setattr(constants, "HF_HUB_OFFLINE", False)
+        patch.setattr(constants, "HF_TOKEN_PATH", str(home / "none"))
+        for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+            patch.delenv(variable, raising=False)
+        patch.chdir(home)
+        for setting, name in PUBLIC.items():
+            files = {
+                path.name: path.read_bytes()
+                for path in Path(models[setting]).iterdir()
+            }
+            hub.add(name, files)
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def kept(trained, standing_in):
+    """Loaded with the names that others have the frozen models by."""
+    return EmotionRecognizer.from_hparams(trained, overrides=PUBLIC)
+
+
+@pytest.fixture
+def hub(standing_in, tmp_path, monkeypatch):
+    """Nothing was pushed yet, and no recogniser of the hub's is kept here."""
+    cache = str(tmp_path / "hub_cache")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", cache)
+    standing_in.repositories.pop(NAME, None)
+    standing_in.listed_too.clear()
+    return standing_in
+
+
 @pytest.fixture
 def folder(trained, tmp_path):
     shutil.copytree(trained, tmp_path / "recognizer")
@@ -88,36 +134,10 @@ def folder(trained, tmp_path):
 
 
 @pytest.fixture
-def hub(models, tmp_path, monkeypatch):
-    """The stand-in with both frozen models; nothing is kept here yet."""
-    monkeypatch.chdir(tmp_path)
-    with hub_stand_in.serve() as standing_in:
-        url = constants.HUGGINGFACE_CO_URL_TEMPLATE
-        url = url.replace(constants.ENDPOINT, standing_in.url)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url)
-        monkeypatch.setattr(constants, "ENDPOINT", standing_in.url)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        cache = str(tmp_path / "hub_cache")
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", cache)
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
-        for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-            monkeypatch.delenv(variable, raising=False)
-        for setting, name in PUBLIC.items():
-            files = {
-                path.name: path.read_bytes()
-                for path in Path(models[setting]).iterdir()
-            }
-            standing_in.add(name, files)
-        yield standing_in
-
-
-PUBLIC = {"whisper_hub": "openai/tiny", "llama_hub": "meta/tiny"}
-
-
-@pytest.fixture
-def loaded(folder, hub):
-    """Loaded with the names that others have the frozen models by."""
-    return EmotionRecognizer.from_hparams(folder, overrides=PUBLIC)
+def loaded(kept, folder, hub):
+    """Loaded, of a folder that a test may change."""
+    kept.folder = folder
+    return kept
 
 
 def held(hub, revision="main"):
@@ -138,7 +158,7 @@ def test_what_was_pushed_answers_the_same(loaded, hub, tmp_path):
     }
     # Nothing of this machine
     for name, data in held(hub).items():
-        assert str(tmp_path).encode() not in data, name
+        assert str(tmp_path.parent).encode() not in data, name
         assert b"pytest" not in data, name
     shutil.rmtree("pretrained_models")
     again = EmotionRecognizer.from_hparams(NAME)
@@ -171,7 +191,8 @@ def test_a_push_replaces_all_that_was_there(loaded, hub, folder):
     assert (before / CALIBRATION).is_file()
 
 
-def test_a_branch_is_a_revision_to_load(loaded, hub, capsys):
+def test_a_branch_is_a_revision_to_load(folder, hub):
+    loaded = EmotionRecognizer.from_hparams(folder, overrides=PUBLIC)
     loaded.push_to_hub(NAME, token=TOKEN)
     with torch.no_grad():
         loaded.mods.connector.output.bias.add_(1.0)
@@ -393,20 +414,24 @@ def test_what_is_no_recogniser_is_refused(hub, name, said, capsys):
 )
 @pytest.mark.parametrize("trusted", [False, True])
 def test_a_listed_file_is_written_nowhere_else(
-    loaded, hub, tmp_path, name, trusted
+    loaded, hub, home, tmp_path, name, trusted
 ):
     loaded.push_to_hub(NAME, token=TOKEN)
     # As a connector, too: one of the files that are asked for
     names = {f"{name}/connector.safetensors": b"x", name: b"x"}
     hub.listed_too[NAME] = names
-    before = {*tmp_path.rglob("*")}
+    places = (tmp_path, home)
+    before = {path for place in places for path in place.rglob("*")}
     try:
-        EmotionRecognizer.from_hparams(NAME, trusted=trusted)
+        EmotionRecognizer.from_hparams(
+            NAME, trusted=trusted, download_only=True
+        )
     except InputError:
         assert trusted  # all that is listed is asked for
-    written = {p for p in {*tmp_path.rglob("*")} - before if p.is_file()}
+    after = {path for place in places for path in place.rglob("*")}
+    written = {path for path in after - before if path.is_file()}
     assert all(p.is_relative_to(constants.HF_HUB_CACHE) for p in written)
-    assert not [*tmp_path.rglob("stolen*")]
+    assert not [path for path in after if path.name.startswith("stolen")]
     assert not Path("/tmp/stolen").exists()
 
 
