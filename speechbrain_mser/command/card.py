@@ -50,6 +50,7 @@ def run(options, data):
     InputError
         There is no such folder, or no card in it.
     """
+    from speechbrain_mser.files.tables import read_text
     from speechbrain_mser.inference.folder import CARD, find_folder
     from speechbrain_mser.inference.model_card import (
         card_facts,
@@ -61,7 +62,7 @@ def run(options, data):
     folder = find_folder(options.recognizer)
     path = folder / (FILE if options.json else CARD)
     if path.is_file():
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     elif options.json or not (folder / FILE).is_file():
         raise InputError(
             f"{folder} has no {path.name}: whoever trained this recogniser "

@@ -184,6 +184,7 @@ def _of_left_out(left_out):
             "intervals": {"UA": figures["interval"]},
         }
         for corpus, figures in left_out.items()
+        if figures["words"] > 0
     }
 
 

@@ -12,7 +12,7 @@ import speechbrain_mser
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.evaluation import calibration
 from speechbrain_mser.files.atomic import write_text
-from speechbrain_mser.files.tables import read_json
+from speechbrain_mser.files.tables import read_json, read_text
 from speechbrain_mser.inference.folder import (
     CARD,
     FILES,
@@ -50,7 +50,7 @@ def publish(
         facts = write_copy(recognizer, made)
         results = read_evaluation(evaluation, recognizer)
         own = recognizer.folder / CARD
-        written = own.read_text("utf-8") if own.is_file() else None
+        written = read_text(own) if own.is_file() else None
         card = model_card(repo_id, facts, license, results, written)
         write_text(Path(made) / CARD, card)
         try:

@@ -27,16 +27,37 @@ TOLD = (
     "ce_weight",
     "reduction",
 )
-# What a card reads of a corpus, and what it may be there.
-_OF_CORPUS = {
-    "utterances": Real,
-    "hours": Real,
-    "speakers": Real,
-    "languages": list,
-    "emotions": dict,
-    "terms": str,
-    "where": str,
+# What a card reads, and what it may be there: a kind, a list of one, two of
+# some, an object of named things or, with EACH, of like things of any names.
+EACH = "*"
+_FORM = {
+    "training": {},
+    "versions": {},
+    "connector": {"parameters": Real},
+    "corpora": {
+        EACH: {
+            "utterances": Real,
+            "hours": Real,
+            "speakers": Real,
+            "languages": [str],
+            "emotions": {EACH: Real},
+            "terms": str,
+            "where": str,
+        }
+    },
+    "frozen_models": {EACH: {"name": str, "digest": str}},
+    "left_out": {
+        EACH: {
+            "utterances": Real,
+            "words": int,
+            "UA": Real,
+            "WA": Real,
+            "interval": (Real, Real),
+        }
+    },
 }
+# Where one of these is, all of it is.
+_WHOLE = {"frozen_models": ["name"], "left_out": [*_FORM["left_out"][EACH]]}
 
 
 def describe_corpus(table):
@@ -139,26 +160,49 @@ def read_record(folder):
     >>> read_record(folder)
     Traceback (most recent call last):
     ...
-    speechbrain_mser.errors.InputError: ...card.json: speakers of 'emodb' ...
+    speechbrain_mser.errors.InputError: ...card.json: speakers of emodb ...
     """
     path = Path(folder) / FILE
     if not path.exists():
         return {}
     record = read_json(path)
-    for part in ("training", "corpora", "frozen_models", "versions"):
-        if not isinstance(record.get(part, {}), dict):
-            raise _no_record(path, part)
-    for name, corpus in record.get("corpora", {}).items():
-        if not isinstance(corpus, dict):
-            raise _no_record(path, f"corpus {name!r}")
-        for part, kind in _OF_CORPUS.items():
-            if part in corpus and not isinstance(corpus[part], kind):
-                raise _no_record(path, f"{part} of {name!r}")
+    wrong = next(_misfits(record, _FORM), None)
+    if wrong is None:
+        wrong = next(_incomplete(record), None)
+    if wrong is not None:
+        raise InputError(
+            f"{path}: {wrong} is not what a training notes there; fetch the "
+            "file again, or remove it if it is another program's"
+        )
     return record
 
 
-def _no_record(path, part):
-    return InputError(
-        f"{path}: {part} is not what a training notes there; fetch the file "
-        "again, or remove it if it is another program's"
-    )
+def _misfits(value, form, name=None):
+    """Names of what is not of its form."""
+    if isinstance(form, dict):
+        if not isinstance(value, dict):
+            yield name
+            return
+        for key, one in value.items():
+            if (expected := form.get(key, form.get(EACH))) is not None:
+                inner = f"{key} of {name}" if name else key
+                yield from _misfits(one, expected, inner)
+        return
+    if isinstance(form, (list, tuple)):
+        fits = (
+            isinstance(value, list)
+            and (isinstance(form, list) or len(value) == len(form))
+            and all(isinstance(item, form[0]) for item in value)
+        )
+    else:
+        fits = isinstance(value, form)
+    if not fits:
+        yield name
+
+
+def _incomplete(record):
+    """Names of what lacks something that a card says of each."""
+    for part, needed in _WHOLE.items():
+        for name, one in record.get(part, {}).items():
+            if not {*needed} <= one.keys():
+                yield f"{name} of {part}"

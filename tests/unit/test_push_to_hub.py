@@ -303,6 +303,28 @@ def test_a_strangers_card_moves_no_cursor(folder, capsys):
     (folder / "README.md").write_text("# Mine\x1b[2J\x9b2J\r\n")
     assert mser(["card", "--recognizer", str(folder)]) == 0
     assert capsys.readouterr().out == "# Mine[2J2J\n"
+    (folder / "README.md").write_bytes(b"# Mine \xff")
+    assert mser(["card", "--recognizer", str(folder)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        ({"frozen_models": {"llm": 5}}, "llm of frozen_models"),
+        ({"frozen_models": {"llm": {}}}, "llm of frozen_models"),
+        ({"connector": [1]}, "connector"),
+        ({"corpora": {"a": {"languages": [[1]]}}}, "languages of a"),
+        ({"corpora": {"a": {"emotions": {"x": {}}}}}, "x of emotions of a"),
+        ({"left_out": {"a": {}}}, "a of left_out"),
+        ({"left_out": {"a": {"interval": [1]}}}, "interval of a"),
+    ],
+)
+def test_a_strangers_record_is_one_or_refused(folder, capsys, record, said):
+    (folder / "card.json").write_text(json.dumps(record))
+    with pytest.raises(SystemExit, match="2"):
+        mser(["card", "--recognizer", str(folder)])
+    errors = capsys.readouterr().err
+    assert f"card.json: {said}" in errors and "Traceback" not in errors
 
 
 # What cannot be pushed
