@@ -4,7 +4,8 @@ import base64
 from html import escape
 from pathlib import Path
 
-from speechbrain_mser.evaluation.drawing import styles
+from speechbrain_mser.evaluation.drawing import emotion_colors
+from speechbrain_mser.timeline.drawing import clock
 
 CSS = """
 .mser-row { position: relative; height: 4rem; margin: 0.2rem 0;
@@ -58,9 +59,7 @@ def timeline_html(timeline):
     >>> "<td>0:00.5 – 0:02.0</td><td>angry</td>" in timeline_html(timeline)
     True
     """
-    colors = {
-        word: color for word, (color, _) in styles(timeline.labels).items()
-    }
+    colors = emotion_colors(timeline.labels)
     rows = [
         "".join(
             _bar(one, timeline.duration, colors[one.emotion])
@@ -79,21 +78,6 @@ def timeline_html(timeline):
             _files(timeline),
         ]
     )
-
-
-def clock(seconds, decimals=0):
-    """Hours, where there are any, minutes and seconds.
-
-    Example
-    -------
-    >>> clock(62.36), clock(59.97, 1), clock(3723)
-    ('1:02', '1:00.0', '1:02:03')
-    """
-    seconds = round(seconds, decimals)
-    minutes, seconds = divmod(seconds, 60)
-    hours, minutes = divmod(int(minutes), 60)
-    rest = f"{seconds:0{3 + decimals if decimals else 2}.{decimals}f}"
-    return f"{hours}:{minutes:02}:{rest}" if hours else f"{minutes}:{rest}"
 
 
 def _place(segment):

@@ -7,10 +7,9 @@ import re
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from speechbrain_mser.errors import InputError
-from speechbrain_mser.timeline import Segment, Timeline, plot_timeline
+from speechbrain_mser.timeline import Segment, Timeline
 from speechbrain_mser.timeline.turns import read_turns
 
 LABELS = ["angry", "very sad"]
@@ -173,21 +172,3 @@ def test_an_unknown_format_writes_nothing(call, format, tmp_path):
     with pytest.raises(InputError, match=r"expected one of json, csv"):
         call.write(tmp_path / "a", format)
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("kind", ["png", "pdf", "svg"])
-def test_it_is_drawn(call, nobody, kind, tmp_path):
-    plot_timeline(call, tmp_path / f"a.{kind}")
-    plot_timeline(call, tmp_path / f"b.{kind}", speaker="anna")
-    plot_timeline(nobody, tmp_path / f"c.{kind}")
-    assert len(list(tmp_path.iterdir())) == 3
-    if kind == "png":
-        two, one = (Image.open(tmp_path / f"{n}.png").size for n in "ab")
-        assert two[0] == one[0] and two[1] > one[1]
-
-
-def test_what_cannot_be_drawn_is_said(call, tmp_path):
-    with pytest.raises(InputError, match=r"ends in one of \.png"):
-        plot_timeline(call, tmp_path / "a.docx")
-    with pytest.raises(InputError, match="'carl' is not in the timeline"):
-        plot_timeline(call, tmp_path / "a.png", speaker="carl")
