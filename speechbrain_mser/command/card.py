@@ -51,7 +51,11 @@ def run(options, data):
         There is no such folder, or no card in it.
     """
     from speechbrain_mser.files.tables import read_text
-    from speechbrain_mser.inference.folder import CARD, find_folder
+    from speechbrain_mser.inference.folder import (
+        CARD,
+        find_beside,
+        find_folder,
+    )
     from speechbrain_mser.inference.model_card import (
         card_facts,
         model_card,
@@ -60,7 +64,7 @@ def run(options, data):
     from speechbrain_mser.training.record import FILE
 
     folder = find_folder(options.recognizer)
-    path = folder / (FILE if options.json else CARD)
+    path = find_beside(folder, FILE if options.json else CARD)
     if path.is_file():
         text = read_text(path)
     elif options.json or not (folder / FILE).is_file():

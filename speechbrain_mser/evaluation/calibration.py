@@ -200,13 +200,13 @@ class Calibration:
             ) from None
 
 
-def load_fitted(folder, source, described):
+def load_fitted(path, source, described):
     """A recogniser's calibration, where it is its own.
 
     Arguments
     ---------
-    folder : pathlib.Path or None
-        The recogniser's.
+    path : pathlib.Path or None
+        Where it would be in the recogniser's folder, if that has one.
     source : str
         What the user calls it.
     described : dict
@@ -222,12 +222,11 @@ def load_fitted(folder, source, described):
     InputError
         There is none, or it was fitted with something else.
     """
-    if folder is None:
+    if path is None:
         raise InputError(
             f"no {FILE}: a recogniser that from_hparams did not load has no "
             "folder"
         )
-    path = folder / FILE
     if not path.is_file():
         raise InputError(
             f"{source} has no {FILE}: calibrate it on validation data first"

@@ -5,18 +5,21 @@
 
 import io
 import os
+import shutil
 from pathlib import Path
 
 from ruamel.yaml import YAML
 
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.evaluation import calibration
-from speechbrain_mser.files.atomic import PARTIAL, write_text
+from speechbrain_mser.files.atomic import PARTIAL, atomic_path, write_text
 from speechbrain_mser.inference.folder import (
+    BESIDE,
     NEXT,
-    PARTS,
     SETTINGS_FILE,
+    WEIGHTS,
     hex_digest,
+    interrupted,
     read_settings,
 )
 from speechbrain_mser.inference.old_folders import SHAPE, describes_ours
@@ -27,7 +30,7 @@ from speechbrain_mser.inference.settings import (
     settings_text,
 )
 from speechbrain_mser.lobes.hub import resolve_dtype
-from speechbrain_mser.training.record import write_record
+from speechbrain_mser.training.record import FILE, write_record
 
 
 def plain_settings(model, model_yaml):
@@ -105,9 +108,8 @@ def export_recognizer(
         What the training was made of, see `speechbrain_mser.training.record`.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     settings = plain_settings(model, model_yaml)
-    _finish_renaming(folder)
+    _make_room(folder)
     parts = {"connector": connector}
     if llm is not None:
         parts["llama"] = llm
@@ -120,24 +122,51 @@ def export_recognizer(
         text = _hyperpyyaml_text(model_yaml, model, connector)
     else:
         text = settings_text(settings)
-    write_text(folder / SETTINGS_FILE, text)
-    for part in PARTS:
-        path = folder / f"{part}.safetensors"
-        if part in parts:
-            os.replace(path.with_name(NEXT + path.name), path)
-        else:
-            path.unlink(missing_ok=True)
-    # It was fitted with the connector before.
-    (folder / calibration.FILE).unlink(missing_ok=True)
     if record is not None:
-        record = {
+        noted = {
             **record,
             "frozen_models": connector.frozen_models,
             "connector": {
                 "parameters": sum(p.numel() for p in connector.parameters())
             },
         }
-    write_record(folder, record)
+        write_record(folder / f"{NEXT}{FILE}", noted)
+    # A calibration was fitted with the connector before; a card is a user's.
+    _take_place(folder, text, [calibration.FILE, FILE])
+
+
+def replace_recognizer(folder, target):
+    """Put a finished folder's recogniser in place of another, or of none.
+
+    As `export_recognizer`, and with all that goes with the weights: a kill at
+    any moment leaves what was there, or the new.
+
+    Arguments
+    ---------
+    folder, target : str or path-like
+        Of recognisers with plain settings; all of `FILES` is replaced.
+    """
+    folder, target = Path(folder), Path(target)
+    _make_room(target)
+    # The connector last: where it is, so is the rest.
+    for name in (*BESIDE, *reversed(WEIGHTS)):
+        if (folder / name).is_file():
+            with atomic_path(target / f"{NEXT}{name}") as partial:
+                shutil.copyfile(folder / name, partial)
+    text = (folder / SETTINGS_FILE).read_text(encoding="utf-8")
+    _take_place(target, text, BESIDE)
+
+
+def _take_place(folder, settings, names):
+    """Have settings count, and rename the files that they go with."""
+    write_text(folder / SETTINGS_FILE, settings)
+    # The connector last, as `interrupted` expects.
+    for name in (*names, *reversed(WEIGHTS)):
+        following = folder / f"{NEXT}{name}"
+        if following.is_file():
+            os.replace(following, folder / name)
+        else:
+            (folder / name).unlink(missing_ok=True)
 
 
 def export_in_half(source, target, connector, **changed):
@@ -164,20 +193,31 @@ def export_in_half(source, target, connector, **changed):
     write_text(target / SETTINGS_FILE, settings_text(settings))
 
 
-def _finish_renaming(folder):
-    """Clear up after an export that was killed."""
+def _make_room(folder):
+    """Make a folder, or clear up in it after an export that was killed."""
+    folder.mkdir(parents=True, exist_ok=True)
     for path in folder.glob(f"{PARTIAL}*"):
         path.unlink(missing_ok=True)
+    for name in (*BESIDE, *reversed(WEIGHTS)):
+        following = folder / f"{NEXT}{name}"
+        if not following.is_file():
+            continue
+        if _counts(folder, following):
+            os.replace(following, folder / name)
+        else:
+            following.unlink()
+
+
+def _counts(folder, following):
+    """Whether a file that is to be renamed goes with the settings there."""
+    if following.suffix != ".safetensors":
+        return interrupted(folder)
     try:
         settings = read_settings(folder / SETTINGS_FILE)
     except InputError:
-        return
-    for part in PARTS:
-        path = folder / f"{part}.safetensors"
-        following = path.with_name(NEXT + path.name)
-        digest = settings[f"{part}_digest"]
-        if digest and following.is_file() and hex_digest(following) == digest:
-            os.replace(following, path)
+        return False
+    part = following.stem.removeprefix(NEXT)
+    return hex_digest(following) == settings[f"{part}_digest"]
 
 
 def _hyperpyyaml_text(model_yaml, model, connector):

@@ -30,12 +30,12 @@ SETTINGS_FILE = "hyperparams.yaml"
 # Files, named as ever.
 PARTS = ("connector", "llama")
 CARD = "README.md"
+WEIGHTS = [f"{part}.safetensors" for part in PARTS]
+# What goes with them, and is nothing without.
+BESIDE = [calibration.FILE, record.FILE, CARD]
 # All that a recogniser's folder may hold, here and on the hub.
-FILES = [
-    *(f"{part}.safetensors" for part in PARTS),
-    *(SETTINGS_FILE, calibration.FILE, record.FILE, CARD),
-]
-# Weights of an export that was interrupted as soon as its settings counted.
+FILES = [*WEIGHTS, SETTINGS_FILE, *BESIDE]
+# Files of an export that was interrupted as soon as its settings counted.
 NEXT = "next-"
 # The recogniser that is part of this project, and where it lies.
 RELEASED = "open"
@@ -189,7 +189,8 @@ def load_pretrained(source, connector, llm):
     if not has_tags(text, path):
         settings = parse_settings(text, path)
     load_parts(folder, settings, connector, llm)
-    recorded = record.read_record(folder).get("corpora", {})
+    path = find_beside(folder, record.FILE)
+    recorded = record.read_record(path).get("corpora", {})
     return {
         name: recorded.get(name, {})
         for name in settings.get("trained_corpora", [])
@@ -258,6 +259,53 @@ def load_trusted(folder, settings_file, overrides, overrides_must_match):
         modules["llm"],
     )
     return hparams
+
+
+def find_beside(folder, name):
+    """Where a file that goes with a recogniser's weights is.
+
+    Arguments
+    ---------
+    folder : str or path-like
+        The recogniser's.
+    name : str
+        One of `BESIDE`.
+
+    Returns
+    -------
+    pathlib.Path
+        Of an export that was interrupted, the new one's: where its connector
+        is still to be renamed and the settings are its, so may be the others.
+        Whether anything is there is another question.
+    """
+    path = Path(folder) / name
+    following = path.with_name(NEXT + name)
+    return following if following.is_file() and interrupted(folder) else path
+
+
+def interrupted(folder):
+    """Whether an export was interrupted when its settings counted already.
+
+    Arguments
+    ---------
+    folder : str or path-like
+        The recogniser's.
+
+    Returns
+    -------
+    bool
+        Its connector is there under the name that it has until then; it is
+        the last to be renamed.
+    """
+    folder = Path(folder)
+    following = folder / f"{NEXT}{WEIGHTS[0]}"
+    if not following.is_file():
+        return False
+    try:
+        digest = read_settings(folder / SETTINGS_FILE)["connector_digest"]
+    except InputError:
+        return False
+    return hex_digest(following) == digest
 
 
 def find_weights(folder, part, digest):

@@ -10,10 +10,14 @@ from yaml import YAMLError
 from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.files.markdown import markdown_table
-from speechbrain_mser.inference.folder import SETTINGS_FILE, read_settings
+from speechbrain_mser.inference.folder import (
+    SETTINGS_FILE,
+    find_beside,
+    read_settings,
+)
 from speechbrain_mser.lobes.hub import is_public
 from speechbrain_mser.models.registry import OPEN_MODELS
-from speechbrain_mser.training.record import read_record
+from speechbrain_mser.training.record import FILE, read_record
 
 TAGS = ["speech-emotion-recognition", "audio-classification", "zero-shot"]
 TASK = "audio-classification"
@@ -75,7 +79,7 @@ def card_facts(folder):
             role: {"name": settings[name]}
             for name, role in (("whisper_hub", "encoder"), ("llama_hub", "llm"))
         },
-        **read_record(folder),
+        **read_record(find_beside(folder, FILE)),
         "labels": list(candidate_labels(settings["label_words"])),
     }
 

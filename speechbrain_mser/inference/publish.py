@@ -17,6 +17,7 @@ from speechbrain_mser.inference.folder import (
     CARD,
     FILES,
     SETTINGS_FILE,
+    find_beside,
     find_weights,
     hex_digest,
     read_settings,
@@ -26,6 +27,7 @@ from speechbrain_mser.inference.model_card import card_facts, model_card
 from speechbrain_mser.inference.settings import settings_text
 from speechbrain_mser.lobes.connector import copy_checkpoint
 from speechbrain_mser.lobes.hub import is_public
+from speechbrain_mser.training import record
 from speechbrain_mser.training.record import read_record, write_record
 
 # The settings that name frozen models, and who a connector knows them as.
@@ -49,7 +51,7 @@ def publish(
     with tempfile.TemporaryDirectory() as made:
         facts = write_copy(recognizer, made)
         results = read_evaluation(evaluation, recognizer)
-        own = recognizer.folder / CARD
+        own = find_beside(recognizer.folder, CARD)
         written = read_text(own) if own.is_file() else None
         card = model_card(repo_id, facts, license, results, written)
         write_text(Path(made) / CARD, card)
@@ -145,12 +147,13 @@ def write_copy(recognizer, target):
         weights = find_weights(source, "llama", settings["llama_digest"])
         shutil.copyfile(weights, path)
         settings["llama_digest"] = hex_digest(path)
-    if (source / calibration.FILE).is_file():
-        shutil.copyfile(source / calibration.FILE, target / calibration.FILE)
-    record = read_record(source)
-    if record:
-        record["frozen_models"] = frozen_models
-        write_record(target, record)
+    fitted = find_beside(source, calibration.FILE)
+    if fitted.is_file():
+        shutil.copyfile(fitted, target / calibration.FILE)
+    noted = read_record(find_beside(source, record.FILE))
+    if noted:
+        noted["frozen_models"] = frozen_models
+        write_record(target / record.FILE, noted)
     # Last, as in a training: what counts is what they say.
     write_text(target / SETTINGS_FILE, settings_text(settings))
     return {**card_facts(source), "frozen_models": frozen_models}

@@ -22,6 +22,7 @@ from speechbrain_mser.inference.folder import (
     RELEASED,
     SETTINGS_FILE,
     build_recognizer,
+    find_beside,
     find_folder,
     load_trusted,
     needs_trust,
@@ -453,8 +454,9 @@ class EmotionRecognizer(Pretrained):
             whose probabilities were others.
         """
         if self._calibration is None:
+            path = self.folder and find_beside(self.folder, calibrations.FILE)
             self._calibration = calibrations.load_fitted(
-                self.folder, self.source, self.describe()
+                path, self.source, self.describe()
             )
         return self._calibration
 

@@ -9,7 +9,6 @@ import json
 import platform
 from importlib.metadata import version
 from numbers import Real
-from pathlib import Path
 
 import speechbrain_mser
 from speechbrain_mser.errors import InputError
@@ -113,24 +112,20 @@ def package_versions():
     }
 
 
-def write_record(folder, record):
+def write_record(path, record):
     """Write what a training was made of beside its recogniser.
 
     Arguments
     ---------
-    folder : str or path-like
-        The recogniser's.
-    record : dict or None
-        Ready for JSON; None removes what another training left there.
+    path : str or path-like
+        `FILE` in the recogniser's folder.
+    record : dict
+        Ready for JSON.
     """
-    path = Path(folder) / FILE
-    if record is None:
-        path.unlink(missing_ok=True)
-    else:
-        write_text(path, json.dumps(record, indent=1) + "\n")
+    write_text(path, json.dumps(record, indent=1) + "\n")
 
 
-def read_record(folder):
+def read_record(path):
     """What a recogniser's folder says of its training.
 
     The folder may come from a stranger: what a card reads is of the kind that
@@ -138,8 +133,8 @@ def read_record(folder):
 
     Arguments
     ---------
-    folder : str or path-like
-        The recogniser's.
+    path : path-like
+        `FILE` in the recogniser's folder, if it is there.
 
     Returns
     -------
@@ -153,16 +148,15 @@ def read_record(folder):
 
     Example
     -------
-    >>> folder = getfixture("tmp_path")
-    >>> read_record(folder)
+    >>> path = getfixture("tmp_path") / FILE
+    >>> read_record(path)
     {}
-    >>> write_record(folder, {"corpora": {"emodb": {"speakers": "ten"}}})
-    >>> read_record(folder)
+    >>> write_record(path, {"corpora": {"emodb": {"speakers": "ten"}}})
+    >>> read_record(path)
     Traceback (most recent call last):
     ...
     speechbrain_mser.errors.InputError: ...card.json: speakers of emodb ...
     """
-    path = Path(folder) / FILE
     if not path.exists():
         return {}
     record = read_json(path)

@@ -238,17 +238,6 @@ def test_four_are_trained_on_three_and_one_on_all():
         assert (settings, seed) == ({}, 3)
 
 
-def test_publishing_replaces_all_of_a_folder(made, tmp_path):
-    target = tmp_path / "models" / "open"
-    release.publish(made, target)
-    (target / "old").touch()
-    release.publish(made, target)
-    assert {p.name for p in target.iterdir()} == {
-        p.name for p in made.iterdir()
-    }
-    assert [p.name for p in target.parent.iterdir()] == ["open"]
-
-
 @pytest.fixture
 def in_its_place(made, tmp_path, monkeypatch):
     shutil.copytree(made, tmp_path / "open")

@@ -16,8 +16,13 @@ from safetensors.torch import load_file, save_file
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.evaluation.calibration import FILE as CALIBRATION
 from speechbrain_mser.inference import EmotionRecognizer
-from speechbrain_mser.inference.export import export_recognizer
+from speechbrain_mser.inference.export import (
+    export_recognizer,
+    replace_recognizer,
+)
 from speechbrain_mser.inference.folder import (
+    BESIDE,
+    find_beside,
     find_weights,
     read_settings,
 )
@@ -242,14 +247,18 @@ def test_the_file_that_is_loaded_is_the_one_that_is_checked(folder, settings):
 
 
 class Kill:
-    """Ends the process at its k-th operation on a file under a folder."""
+    """Ends the process at its k-th change of something under a folder."""
 
     EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.chmod")
+    WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
     def __init__(self, folder, number):
         self.folder, self.left = str(folder), number
 
     def __call__(self, event, arguments):
+        # A kill at a reading is one at the change that comes next.
+        if event == "open" and not arguments[2] & self.WRITING:
+            return
         if event in self.EVENTS and any(
             str(part).startswith(self.folder) for part in arguments
         ):
@@ -260,11 +269,24 @@ class Kill:
 
 def export_killed_at(number, folder, connectors, model):
     """Export in a process that is killed; whether it was."""
+    return killed_at(
+        number,
+        folder,
+        export_recognizer,
+        folder,
+        MODEL_YAML,
+        model,
+        *connectors,
+    )
+
+
+def killed_at(number, folder, function, *arguments):
+    """Call a function in a process that is killed; whether it was."""
     process = os.fork()
     if process == 0:
         sys.addaudithook(Kill(folder, number))
         try:
-            export_recognizer(folder, MODEL_YAML, model, *connectors)
+            function(*arguments)
         except BaseException:
             os._exit(1)
         os._exit(0)
@@ -348,6 +370,43 @@ def test_a_first_export_that_is_killed_leaves_no_half_of_one(
         except InputError:
             outcomes.add("none")
     assert outcomes == {"none", 1.0}
+
+
+@pytest.mark.parametrize("connectors", [(1.0, 2.0), (1.0, 1.0)])
+def test_a_kill_while_one_replaces_another_leaves_all_of_either(
+    connectors, settings, tmp_path
+):
+    model = load(MODEL_YAML, **settings, connector_type="linear")
+    for name, value in zip(("old", "new"), connectors, strict=True):
+        export_recognizer(tmp_path / name, MODEL_YAML, model, Part(value))
+        for beside in BESIDE:
+            (tmp_path / name / beside).write_text(name)
+    expected = {
+        name: [value, *[name] * len(BESIDE)]
+        for name, value in zip(("old", "new"), connectors, strict=True)
+    }
+
+    def held(folder):
+        texts = [find_beside(folder, name).read_text() for name in BESIDE]
+        return [*loaded(folder, ["connector"]), *texts]
+
+    outcomes = []
+    for number in range(1, 100):
+        folder = tmp_path / f"{number}"
+        shutil.copytree(tmp_path / "old", folder)
+        both = tmp_path / "new", folder
+        killed = killed_at(number, folder, replace_recognizer, *both)
+        outcomes.append(held(folder))
+        if not killed:
+            break
+        if number % 4 == 0:  # and the next one ends as if nothing had been
+            replace_recognizer(*both)
+            assert held(folder) == expected["new"]
+            assert names(folder) == names(tmp_path / "new")
+    turn = outcomes.index(expected["new"])
+    assert turn > 0
+    assert outcomes[:turn] == [expected["old"]] * turn
+    assert outcomes[turn:] == [expected["new"]] * (len(outcomes) - turn)
 
 
 # Permissions

@@ -21,7 +21,6 @@ are taken, and their results go into the card.
 """
 
 import argparse
-import os
 import shutil
 import statistics
 from pathlib import Path
@@ -48,13 +47,14 @@ from speechbrain_mser.evaluation.intervals import (
     speakers_to_draw,
 )
 from speechbrain_mser.evaluation.metrics import emotion_metrics
-from speechbrain_mser.files.atomic import PARTIAL, write_text
+from speechbrain_mser.files.atomic import write_text
 from speechbrain_mser.files.tables import read_json
-from speechbrain_mser.inference.export import export_in_half
+from speechbrain_mser.inference.export import export_in_half, replace_recognizer
 from speechbrain_mser.inference.folder import RELEASED_FOLDER
 from speechbrain_mser.models.registry import OPEN_MODELS
 from speechbrain_mser.settings.hparams import read_settings
 from speechbrain_mser.settings.project_files import HPARAMS
+from speechbrain_mser.training.record import FILE as RECORD
 from speechbrain_mser.training.record import (
     TOLD,
     describe_corpus,
@@ -340,19 +340,8 @@ def release(source, scored, flags, training, folder, target):
         },
         "versions": package_versions(),
     }
-    write_record(target, facts)
+    write_record(target / RECORD, facts)
     write_text(target / "README.md", release_card(facts))
-
-
-def publish(folder, target):
-    """Put a finished folder in place of another, or of none."""
-    target = Path(target)
-    partial = target.with_name(f"{PARTIAL}{target.name}")
-    shutil.rmtree(partial, ignore_errors=True)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(folder, partial)
-    shutil.rmtree(target, ignore_errors=True)
-    os.replace(partial, target)
 
 
 @exits_on_input_error
@@ -383,7 +372,7 @@ def main():
         folds.folder,
         released,
     )
-    publish(released, arguments.output)
+    replace_recognizer(released, arguments.output)
     print((released / "README.md").read_text(encoding="utf-8"))
     print(f"released in {arguments.output}")
 
