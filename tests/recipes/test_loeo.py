@@ -102,7 +102,7 @@ def test_a_held_out_emotion_is_not_trained(
     )
     assert settings["label_words"] == ["neutral", "happy", "sad"]
     results = json.loads((folder / "loeo" / "results.json").read_text())
-    found = results["1"]["emodb"]["set"]
+    found = results["runs"]["1"]["emodb"]["set"]
     assert found["words"]["angry"]["n"] == 2
     assert list(found["words"]["angry"]["synonyms"]) == ["furious"]
     assert "AUROC, transductive" in (folder / "loeo/table.md").read_text()

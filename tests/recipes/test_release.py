@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import release
 import torch
-from folds import LABELS, read_overrides
+from folds import LABELS, Folds, read_overrides
 from release_card import release_card
 from trained import train_recognizer
 
@@ -57,7 +57,8 @@ def scored(trained, flags):
 @pytest.fixture(scope="module")
 def made(trained, scored, flags, tmp_path_factory):
     target = tmp_path_factory.mktemp("released") / "open"
-    release.release(trained, scored, flags, TRAINING, target.parent, target)
+    measured = dict.fromkeys(("seeds", "listening", "unseen"))
+    release.release(trained, scored, flags, TRAINING, measured, target)
     return target
 
 
@@ -152,7 +153,25 @@ def test_every_number_of_the_card_is_in_its_json(made, scored):
     assert "never trained on: not measured" in card
 
 
-def test_what_was_measured_beside_it_is_in_the_card(made, tmp_path):
+@pytest.fixture
+def folds(real_corpora, monkeypatch):
+    """Whose trainings leave a file that says what was trained."""
+
+    def run(self, place, script, yaml, flags, note):
+        folder = self.folder / place
+        (folder / "recognizer").mkdir(parents=True, exist_ok=True)
+        path = folder / "recognizer" / "connector.safetensors"
+        path.write_text(json.dumps([place, flags["seed"]]))
+        return folder
+
+    monkeypatch.setattr(Folds, "_run", run)
+    data, folder, overrides = real_corpora
+    made = Folds(data, folder, read_overrides(overrides))
+    release.train(made, 1, 1)
+    return made
+
+
+def test_what_was_measured_beside_it_is_in_the_card(made, folds):
     facts = json.loads((made / "card.json").read_text())
     own = {"emodb": 0.5, "mine": 0.7}
     runs = {
@@ -166,12 +185,11 @@ def test_what_was_measured_beside_it_is_in_the_card(made, tmp_path):
         for seed in (1, 2)
     }
     words = {"fear": {"AUROC": 0.75}}
-    (tmp_path / "loeo").mkdir()
-    (tmp_path / "results.json").write_text(json.dumps(runs))
-    unseen = {"1": {"emodb": {"none": {"words": words}}}}
-    (tmp_path / "loeo/results.json").write_text(json.dumps(unseen))
-    left_out = {corpus: {"UA": ua + 0.01} for corpus, ua in own.items()}
-    facts["results"] = release.read_results(tmp_path, 1, left_out)
+    folds.write_results("", "table", runs)
+    folds.write_results(
+        "loeo", "table", {"1": {"emodb": {"none": {"words": words}}}}
+    )
+    facts["results"] = release.read_results(folds, 1)
     # (0.5 + 0.7 + 0.6 + 0.8) / 4, and what is not there is not said
     assert facts["results"]["listening"] == {
         "inductive": pytest.approx(0.65),
@@ -180,10 +198,33 @@ def test_what_was_measured_beside_it_is_in_the_card(made, tmp_path):
     card = release_card(facts)
     assert ": not measured" not in card
     assert "0.650 |" in card and "0.750 |" in card and "2 seeds" in card
-    # Results of other trainings are not this one's.
-    left_out["mine"]["UA"] = 0.6
-    with pytest.raises(InputError, match="it is of other trainings"):
-        release.read_results(tmp_path, 1, left_out)
+
+
+@pytest.mark.parametrize("place", ["", "loeo"])
+def test_what_was_measured_of_other_trainings_is_refused(
+    folds, real_corpora, place
+):
+    data, folder, overrides = real_corpora
+    words = {"words": {"fear": {"AUROC": 0.75}}, "UA": 0.5}
+    runs = {"1": {"emodb": {"none": words}}}
+    folds.write_results(place, "table", runs)
+    release.read_results(folds, 1)
+    # The same figures with another recipe
+    other = Folds(data, folder, {**read_overrides(overrides), "lr": 0.5})
+    with pytest.raises(InputError, match=r"results\.json is of another recipe"):
+        release.read_results(other, 1)
+    if place == "":  # with another seed
+        with pytest.raises(InputError, match="others than emodb/seed2/train"):
+            release.read_results(folds, 2)
+    # with one that was trained again since, and is another
+    folds.train("urdu/seed1/training", [], {}, 7)
+    with pytest.raises(InputError, match="than the one in urdu/seed1/train"):
+        release.read_results(folds, 1)
+    # and of an earlier version, which did not say of what they are
+    path = folds.folder / place / "results.json"
+    path.write_text(json.dumps(runs))
+    with pytest.raises(InputError, match="run its experiment again"):
+        release.read_results(folds, 1)
 
 
 def test_frozen_models_that_not_everybody_can_have_are_refused():

@@ -23,7 +23,8 @@ from steps import NOTE, Steps, as_flags, begin_with
 
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.files.atomic import write_text
-from speechbrain_mser.files.tables import read_table
+from speechbrain_mser.files.fingerprints import file_digest
+from speechbrain_mser.files.tables import read_json, read_table
 from speechbrain_mser.settings.flags import read_command_line
 from speechbrain_mser.settings.hparams import (
     load_object,
@@ -76,6 +77,8 @@ class Folds:
         self.settings = read_settings(OPEN, placed)
         # As it stands now: a recipe that was changed is trained anew.
         self.recipe = json.loads(json.dumps(self.settings, default=str))
+        # Place to the connector's digest
+        self.trained = {}
         self.store = {
             "features": "write",
             # Another experiment's, so that nothing is encoded twice
@@ -139,6 +142,7 @@ class Folds:
             flags["manifest_folder"] = str(manifests)
             note["manifests"] = _contents(manifests)
         folder = self._run(place, "train.py", OPEN, flags, note)
+        self.trained[place] = self._digest(place)
         return f"{folder}/recognizer"
 
     def evaluate(self, place, recognizer, corpus, labels, adaptation):
@@ -172,6 +176,57 @@ class Folds:
         for other in others:
             shutil.copy(self.folder / "manifests" / f"{other}.csv", folder)
         return folder
+
+    def write_results(self, place, text, runs):
+        """Leave the tables as table.md, all figures as results.json.
+
+        With them, what they are of: the recipe, and all trainings so far.
+        """
+        # A copy: other threads go on training
+        of = {"recipe": self.recipe, "trainings": dict(self.trained)}
+        results = json.dumps({"of": of, "runs": runs}, indent=1)
+        for name, content in (("table.md", text), ("results.json", results)):
+            write_text(self.folder / place / name, content + "\n")
+
+    def read_results(self, place, trainings=()):
+        """Figures that `write_results` has left; None where it has not.
+
+        Arguments
+        ---------
+        place : str
+            As for it.
+        trainings : iterable of str
+            Places of those that they should be of, among others.
+
+        Raises
+        ------
+        InputError
+            They are of another recipe, or of trainings that are not there.
+        """
+        path = self.folder / place / "results.json"
+        if not path.is_file():
+            return None
+        results = read_json(path)
+        # Earlier versions did not note it.
+        of = results.get("of", {"recipe": None})
+        wrong = "another recipe" if of["recipe"] != self.recipe else None
+        if wrong is None:
+            absent = [one for one in trainings if one not in of["trainings"]]
+            wrong = f"others than {absent[0]}" if absent else None
+        for one, digest in of["trainings"].items() if wrong is None else ():
+            if self._digest(one) != digest:
+                wrong = f"another training than the one in {one}"
+        if wrong is not None:
+            raise InputError(
+                f"{path} is of {wrong}: run its experiment again (what was "
+                "trained and tested before is not again), or remove it"
+            )
+        return results["runs"]
+
+    def _digest(self, place):
+        """A trained connector's, "" where there is none."""
+        path = self.folder / place / "recognizer" / "connector.safetensors"
+        return file_digest(path).hex() if path.is_file() else ""
 
     def _run(self, place, script, yaml, flags, note):
         """Run a script into its folder, unless that was done before.
@@ -265,15 +320,6 @@ def columns(results):
     values = [list(by_corpus.values()) for by_corpus in results]
     every = [*zip(*values, strict=True), [*map(statistics.mean, values)]]
     return [mean_and_sd(list(one)) for one in every]
-
-
-def write_results(folder, text, results):
-    """Leave the tables as table.md, all figures as results.json."""
-    for name, content in (
-        ("table.md", text),
-        ("results.json", json.dumps(results, indent=1)),
-    ):
-        write_text(folder / name, content + "\n")
 
 
 def argument_parser(description, corpora=tuple(LABELS)):

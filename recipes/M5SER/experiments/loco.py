@@ -31,7 +31,6 @@ from folds import (
     others_than,
     read_log_probs,
     side_by_side,
-    write_results,
 )
 from steps import Steps
 
@@ -198,7 +197,7 @@ def main():
         first = next(iter(runs.items()))
         text = f"{report(simple, runs, joint)}\n\n{intervals(*first)}"
         if set(arguments.corpora) == set(LABELS):
-            write_results(folds.folder, text, runs)
+            folds.write_results("", text, runs)
         print(f"\nseeds {[*runs]}\n{text}")
 
 

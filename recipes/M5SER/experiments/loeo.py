@@ -28,7 +28,6 @@ from folds import (
     others_than,
     read_log_probs,
     side_by_side,
-    write_results,
 )
 from scipy.special import logsumexp
 
@@ -212,7 +211,7 @@ def main():
         texts = [auroc_table(runs, kind) for kind in KINDS]
         text = "\n\n".join([*texts, recall_table(runs)])
         if set(arguments.corpora) == set(FURTHER):
-            write_results(folds.folder / "loeo", text, runs)
+            folds.write_results("loeo", text, runs)
         print(f"\nseeds {[*runs]}\n{text}")
 
 

@@ -23,7 +23,6 @@ from folds import (
     columns,
     others_than,
     side_by_side,
-    write_results,
 )
 from loco import fold_place
 
@@ -146,7 +145,7 @@ def main():
         runs[seed] = {key: found[own[key]] for key in rows}
         text = report(rows, runs)
         if not arguments.rows and set(arguments.corpora) == set(LABELS):
-            write_results(folds.folder / "ablation", text, runs)
+            folds.write_results("ablation", text, runs)
         print(f"\nseeds {[*runs]}\n{text}")
 
 

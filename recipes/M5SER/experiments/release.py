@@ -48,7 +48,6 @@ from speechbrain_mser.evaluation.intervals import (
 )
 from speechbrain_mser.evaluation.metrics import emotion_metrics
 from speechbrain_mser.files.atomic import write_text
-from speechbrain_mser.files.tables import read_json
 from speechbrain_mser.inference.export import export_in_half, replace_recognizer
 from speechbrain_mser.inference.folder import RELEASED_FOLDER
 from speechbrain_mser.models.registry import OPEN_MODELS
@@ -64,8 +63,6 @@ from speechbrain_mser.training.record import (
 
 # Utterances that show what halving does, at most.
 COMPARED = 200
-# What batches of another size may change.
-SAME_UA = 0.02
 
 
 def train(folds, seed, jobs):
@@ -216,17 +213,15 @@ def describe_training(folds, seed):
     }
 
 
-def read_results(folder, seed, left_out):
+def read_results(folds, seed):
     """What `make loco` and `make loeo` have left beside these trainings.
 
     Arguments
     ---------
-    folder : pathlib.Path
-        Theirs.
+    folds : Folds
+        All five trainings were made by it.
     seed : int
-        Of these trainings.
-    left_out : dict
-        Corpus to what `measure` returns.
+        Theirs.
 
     Returns
     -------
@@ -238,20 +233,12 @@ def read_results(folder, seed, left_out):
     Raises
     ------
     InputError
-        They are of other trainings.
+        They are of another recipe or other trainings.
     """
     measured = {"seeds": None, "listening": None, "unseen": None}
-    path = folder / "results.json"
-    if path.is_file():
-        runs = read_json(path)
-        for corpus, kinds in runs.get(str(seed), {}).items():
-            theirs, own = kinds["none"]["UA"], left_out[corpus]["UA"]
-            if abs(theirs - own) > SAME_UA:
-                raise InputError(
-                    f"{path} has a UA of {theirs:.3f} on {corpus}, here it is "
-                    f"{own:.3f}: it is of other trainings; make loco again, or "
-                    "remove it"
-                )
+    own = [f"{fold_place(corpus, seed)}/training" for corpus in LABELS]
+    runs = folds.read_results("", own)
+    if runs is not None:
         measured["seeds"] = len(runs)
         measured["listening"] = {
             KINDS[kind]: statistics.mean(
@@ -262,9 +249,8 @@ def read_results(folder, seed, left_out):
             for kind in KINDS
             if all(kind in one for run in runs.values() for one in run.values())
         }
-    path = folder / "loeo" / "results.json"
-    if path.is_file():
-        runs = read_json(path)
+    runs = folds.read_results("loeo")
+    if runs is not None:
         first = next(iter(runs.values()))
         measured["unseen"] = {
             f"{word} ({corpus})": statistics.mean(
@@ -287,7 +273,7 @@ def check_models(settings):
             )
 
 
-def release(source, scored, flags, training, folder, target):
+def release(source, scored, flags, training, measured, target):
     """Write all of the released folder.
 
     Arguments
@@ -300,8 +286,8 @@ def release(source, scored, flags, training, folder, target):
         As for it.
     training : dict
         Of the recipe, for the card.
-    folder : pathlib.Path
-        Where `make loco` and `make loeo` leave their results.
+    measured : dict
+        As `read_results` returns it, for the card.
     target : pathlib.Path
         An empty folder, or none yet.
     """
@@ -312,7 +298,6 @@ def release(source, scored, flags, training, folder, target):
         name: measure(table, among, labels)
         for name, (table, _, among) in scored.items()
     }
-    results = read_results(folder, training["seed"], left_out)
     every = table.iloc[:: -(-len(table) // COMPARED)]
     halved = halve(recognizer, reader, source, target, every)
     fitted = fit_calibration(
@@ -333,7 +318,7 @@ def release(source, scored, flags, training, folder, target):
         "frozen_models": recognizer.mods.connector.frozen_models,
         "connector": halved,
         "left_out": left_out,
-        "results": results,
+        "results": measured,
         "calibration": {
             "temperature": fitted.temperature,
             "left_out": measure_calibration(scored, labels),
@@ -362,6 +347,7 @@ def main():
     check_models({n: folds.setting(n) for n in ("whisper_hub", "llama_hub")})
     folds.prepare()
     final, left_out = train(folds, arguments.seed, arguments.jobs)
+    measured = read_results(folds, arguments.seed)
     released = folds.folder / "released"
     shutil.rmtree(released, ignore_errors=True)
     release(
@@ -369,7 +355,7 @@ def main():
         score_left_out(left_out, folds.shared),
         folds.shared,
         describe_training(folds, arguments.seed),
-        folds.folder,
+        measured,
         released,
     )
     replace_recognizer(released, arguments.output)
