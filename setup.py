@@ -52,8 +52,9 @@ setup(
     ),
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
-    license="Apache-2.0",
-    license_files=["LICENSE"],
+    # The code, and the released recogniser's weights
+    license_expression="Apache-2.0 AND LicenseRef-non-commercial-research",
+    license_files=["LICENSE", "speechbrain_mser/models/open/LICENSE"],
     packages=find_packages(include=["speechbrain_mser", "speechbrain_mser.*"]),
     package_data={
         # The released recogniser

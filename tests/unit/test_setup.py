@@ -92,6 +92,17 @@ def test_the_command_and_what_it_promises_travel(settings, tmp_path):
     assert {path.name for path in (built / "schema").iterdir()} == names
 
 
+def test_the_weights_have_a_licence_of_their_own_that_travels(settings):
+    card = (ROOT / "speechbrain_mser/models/open/README.md").read_text()
+    (name,) = re.findall("^license_name: (.+)$", card, re.MULTILINE)
+    expression = settings["license_expression"]
+    assert expression == f"Apache-2.0 AND LicenseRef-{name}"
+    code, weights = (
+        (ROOT / path).read_text() for path in settings["license_files"]
+    )
+    assert "Apache License" in code and f"LicenseRef-{name}" in weights
+
+
 def test_an_editable_install_copies_nothing(settings, tmp_path):
     distribution = setuptools.Distribution({"packages": []})
     command = settings["cmdclass"]["build_py"](distribution)
