@@ -6,7 +6,6 @@ the hub's are; nothing is mocked.
 
 import os
 import signal
-import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -45,6 +44,7 @@ sys.path[:0] = [
     str(RECIPES / "experiments"),
     str(ROOT / "tests"),
 ]
+from ready import run_group  # noqa: E402 (found there)
 
 EMOTIONS = ("neutral", "happy", "sad", "angry")
 RATE = 16000
@@ -226,23 +226,8 @@ def in_processes(tmp_path_factory):
         folder = tmp_path_factory.mktemp("processes")
         torch.save(data, folder / "data.pt")
         (folder / "script.py").write_text(script, encoding="utf-8")
-        world = {**os.environ, "WORLD_SIZE": str(world_size)}
-        processes = [
-            subprocess.Popen(
-                [sys.executable, "-c", PROCESS, str(folder)],
-                env={**world, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for rank in range(world_size)
-        ]
-        try:
-            for process in processes:
-                _, errors = process.communicate(timeout=600)
-                assert process.returncode == 0, errors
-        finally:
-            for process in processes:
-                process.kill()
+        for done in run_group(world_size, ["-c", PROCESS, folder]):
+            assert done.returncode == 0, done.stderr
         return [torch.load(folder / f"{r}.pt") for r in range(world_size)]
 
     return run
@@ -252,35 +237,6 @@ def in_processes(tmp_path_factory):
 def in_two_processes(in_processes):
     """`in_processes` with two of them."""
     return partial(in_processes, 2)
-
-
-@pytest.fixture(scope="session")
-def torchrun():
-    """Trains a stage in two processes that torchrun launches."""
-
-    def run(yaml, flags):
-        argv = [
-            "-m",
-            "torch.distributed.run",
-            "--nproc_per_node=2",
-            "--standalone",  # a free port: several suites may run at once
-            "recipes/M5SER/train.py",
-            yaml,
-        ]
-        two = {"distributed_backend": "gloo", "device": "cpu", "batch_size": 3}
-        for name, value in {**flags, **two}.items():
-            argv += [f"--{name}", str(value)]
-        done = subprocess.run(
-            [sys.executable, *argv],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        assert done.returncode == 0, done.stderr
-
-    return run
 
 
 PROCESS = """

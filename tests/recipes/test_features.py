@@ -8,6 +8,8 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from miniature import RECIPES
+from ready import run_group
 
 from speechbrain_mser.lobes.whisper import WhisperEncoder
 
@@ -178,15 +180,22 @@ def test_what_is_damaged_is_encoded_again(train, storing, to_store, tmp_path):
 
 
 def test_what_two_processes_stored_at_once_one_reads(
-    torchrun, train, tiny_flags, tmp_path
+    train, tiny_flags, tmp_path
 ):
     stored = {"features": "write", "feature_folder": tmp_path / "features"}
     flags = {
         **tiny_flags,
         **stored,
         "output_folder": tmp_path / "out",
+        "distributed_backend": "gloo",
+        "device": "cpu",
+        "batch_size": 3,
     }
-    torchrun("hparams/stage1.yaml", flags)
+    words = [f"--{name}={value}" for name, value in flags.items()]
+    for done in run_group(
+        2, ["train.py", "hparams/stage1.yaml", *words], cwd=RECIPES
+    ):
+        assert done.returncode == 0, done.stderr
     stored_files = list(tmp_path.glob("features/*/utterances/*/*"))
     assert len(stored_files) == N_TRAINED
     again = train(**stored, number_of_epochs=1)

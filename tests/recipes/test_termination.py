@@ -3,12 +3,10 @@
 import os
 import random
 import signal
-import socket
-import subprocess
-import sys
 import time
 
 import pytest
+import ready
 import torch
 from miniature import RECIPES
 from safetensors.torch import load_file
@@ -60,16 +58,13 @@ def assert_same(found, expected):
 def whole(flags, tmp_path_factory):
     """The result of a training that was left alone."""
     folder = tmp_path_factory.mktemp("whole")
-    argv = command(flags, folder)
-    done = subprocess.run(
-        argv, cwd=RECIPES, capture_output=True, text=True, check=False
-    )
+    done = ready.run(command(flags, folder), cwd=RECIPES)
     assert done.returncode == 0, done.stderr
     return result(folder)
 
 
 def command(flags, folder):
-    argv = [sys.executable, "train.py", str(STAGE1)]
+    argv = ["train.py", str(STAGE1)]
     for name, value in {**flags, "output_folder": folder}.items():
         argv += [f"--{name}", str(value)]
     return argv
@@ -175,12 +170,8 @@ def test_sigterm_to_all_processes_of_a_job(
 ):
     # As Slurm does it: to the workers that read batches, too.
     flags = {**flags, "num_workers": 2}
-    process = subprocess.Popen(
-        command(flags, tmp_path),
-        cwd=RECIPES,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
+    process = ready.Ready(
+        command(flags, tmp_path), cwd=RECIPES, start_new_session=True
     )
     try:
         while not (tmp_path / "env.log").exists():
@@ -211,15 +202,8 @@ def test_a_step_that_takes_too_long_is_not_waited_for(flags, tmp_path):
         "import train\n"
         "train.main()\n"
     )
-    _, _, *arguments = command({**flags, "terminate_within": 0.1}, tmp_path)
-    ended = subprocess.run(
-        [sys.executable, "-c", script, *arguments],
-        cwd=RECIPES,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+    _, *arguments = command({**flags, "terminate_within": 0.1}, tmp_path)
+    ended = ready.run(["-c", script, *arguments], cwd=RECIPES)
     assert ended.returncode == 143, ended.stderr
     assert "not done within 0.1 s (terminate_within)" in ended.stderr
 
@@ -337,32 +321,10 @@ def train_in_two(flags, folder, moment, code):
     """Train in two processes; ``moment`` says when which is sent SIGTERM."""
     two = {"distributed_backend": "gloo", "device": "cpu"}
     flags = {**flags, **two, "number_of_epochs": 1, "batch_size": 4}
-    _, _, *arguments = command(flags, folder)
+    _, *arguments = command(flags, folder)
     script = TERMINATED.format(moment=moment)
-    with socket.socket() as found:
-        found.bind(("localhost", 0))
-        port = str(found.getsockname()[1])
-    world = {
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "localhost",
-        "MASTER_PORT": port,
-    }
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", script, *arguments],
-            cwd=RECIPES,
-            env={**os.environ, **world, "RANK": rank, "LOCAL_RANK": rank},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in "01"
-    ]
-    try:
-        said = [each.communicate(timeout=600)[1] for each in processes]
-    finally:
-        for each in processes:
-            each.kill()
-    assert [each.returncode for each in processes] == [code, code], said
+    both = ready.run_group(2, ["-c", script, *arguments], cwd=RECIPES)
+    assert [each.returncode for each in both] == [code, code], both
     return result(folder) if code == 0 else None
 
 

@@ -1,5 +1,6 @@
 """Both stages train, save, resume and leave a recogniser, on tiny models."""
 
+import os
 import re
 import shutil
 import signal
@@ -11,10 +12,12 @@ from types import SimpleNamespace
 
 import pandas
 import pytest
+import ready
 import soundfile
 import torch
 from ruamel.yaml import YAML
 from safetensors.torch import load_file, save_file
+from trained import train_recognizer
 from transformers import LlamaForCausalLM, WhisperModel
 
 from speechbrain_mser.brain import EmotionBrain
@@ -189,27 +192,29 @@ class Interrupt(Exception):
     """Stands for a kill between two steps."""
 
 
+INTERRUPTED = {
+    "number_of_epochs": 3,
+    "batch_size": 4,
+    "lr": 1e-3,
+    "warmup": 0.2,
+    "cooldown": 0.5,
+    "ckpt_interval_steps": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_flags, tmp_path_factory):
+    """Output folder of the training that is interrupted below, and was not."""
+    folder = tmp_path_factory.mktemp("whole")
+    train_recognizer({**tiny_flags, **INTERRUPTED}, folder)
+    return folder
+
+
 @pytest.mark.parametrize("stop_after", [2, 5], ids=["mid-epoch", "epoch-2"])
 def test_resumed_training_equals_uninterrupted(
-    run_script, tiny_flags, tmp_path, monkeypatch, stop_after
+    run_script, tiny_flags, whole, tmp_path, monkeypatch, stop_after
 ):
-    from speechbrain_mser.brain import EmotionBrain
-
-    flags = {
-        **tiny_flags,
-        "number_of_epochs": 3,
-        "batch_size": 4,
-        "lr": 1e-3,
-        "warmup": 0.2,
-        "cooldown": 0.5,
-        "ckpt_interval_steps": 1,
-    }
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert (
-        run_script("train", STAGE1, flags={**flags, "output_folder": whole})
-        == 0
-    )
-
+    flags = {**tiny_flags, **INTERRUPTED, "output_folder": tmp_path}
     done = []
 
     def stop(self, *args):
@@ -227,15 +232,10 @@ def test_resumed_training_equals_uninterrupted(
 
         patch.setattr(EmotionBrain, "on_fit_batch_start", on_fit_batch_start)
         with pytest.raises(Interrupt):
-            run_script(
-                "train", STAGE1, flags={**flags, "output_folder": broken}
-            )
-    assert not (broken / "recognizer").exists() or stop_after > 3
-    assert (
-        run_script("train", STAGE1, flags={**flags, "output_folder": broken})
-        == 0
-    )
-    expected, found = last_checkpoint(whole), last_checkpoint(broken)
+            run_script("train", STAGE1, flags=flags)
+    assert not (tmp_path / "recognizer").exists() or stop_after > 3
+    assert run_script("train", STAGE1, flags=flags) == 0
+    expected, found = last_checkpoint(whole), last_checkpoint(tmp_path)
     assert expected.keys() == found.keys()
     for name, value in expected.items():
         assert torch.equal(value, found[name]), name
@@ -243,33 +243,23 @@ def test_resumed_training_equals_uninterrupted(
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
 def test_a_training_that_was_killed_goes_on_as_if_it_had_not_been(
-    run_script, tiny_flags, tmp_path, sent
+    run_script, tiny_flags, whole, tmp_path, sent
 ):
-    flags = {
-        **tiny_flags,
-        "number_of_epochs": 3,
-        "batch_size": 4,
-        "lr": 1e-3,
-        "ckpt_interval_steps": 1,
-    }
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    argv = [sys.executable, "train.py", STAGE1]
-    for name, value in {**flags, "output_folder": killed}.items():
-        argv += [f"--{name}", str(value)]
-    process = subprocess.Popen(argv, cwd=RECIPES, stderr=subprocess.DEVNULL)
+    flags = {**tiny_flags, **INTERRUPTED, "output_folder": tmp_path}
+    argv = ["train.py", STAGE1]
+    argv += [f"--{name}={value}" for name, value in flags.items()]
+    process = ready.Ready(argv, cwd=RECIPES)
     try:
         # Somewhere in the first epochs, wherever it is by then.
-        while not any(killed.glob("save/CKPT*/CKPT.yaml")):
+        while not any(tmp_path.glob("save/CKPT*/CKPT.yaml")):
             assert process.poll() is None
             time.sleep(0.01)
         process.send_signal(sent)
         assert process.wait(timeout=600) != 0
     finally:
         process.kill()
-    for folder in (whole, killed):
-        output = {"output_folder": folder}
-        assert run_script("train", STAGE1, flags={**flags, **output}) == 0
-    expected, found = last_checkpoint(whole), last_checkpoint(killed)
+    assert run_script("train", STAGE1, flags=flags) == 0
+    expected, found = last_checkpoint(whole), last_checkpoint(tmp_path)
     assert expected.keys() == found.keys()
     for name, value in expected.items():
         assert torch.equal(value, found[name]), name
@@ -349,26 +339,33 @@ def test_training_works_from_the_root_in_bf16(tiny_flags, tmp_path):
     argv = ["recipes/M5SER/train.py", "hparams/stage1.yaml"]
     for name, value in flags.items():
         argv += [f"--{name}", str(value)]
-    run = subprocess.run(
-        [sys.executable, *argv],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    run = ready.run(argv, cwd=ROOT)
     assert run.returncode == 0, run.stderr
     assert (tmp_path / "recognizer" / "connector.safetensors").exists()
 
 
-def test_torchrun_launches_stage2_unchanged(
-    torchrun, tiny_flags, trained, tmp_path
-):
+def test_torchrun_launches_stage2_unchanged(tiny_flags, trained, tmp_path):
     flags = {
         **tiny_flags,
         "pretrained": trained / "recognizer",
         "output_folder": tmp_path,
+        "distributed_backend": "gloo",
+        "device": "cpu",
+        "batch_size": 3,
     }
-    torchrun("hparams/stage2.yaml", flags)
+    argv = ["recipes/M5SER/train.py", "hparams/stage2.yaml"]
+    argv += [f"--{name}={value}" for name, value in flags.items()]
+    # A free port: several suites may run at once
+    launcher = "-m torch.distributed.run --nproc_per_node=2 --standalone"
+    done = subprocess.run(
+        [sys.executable, *launcher.split(), *argv],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
     assert (tmp_path / "recognizer" / "connector.safetensors").exists()
 
 

@@ -8,7 +8,7 @@ from speechbrain_mser.settings.project_files import HPARAMS
 
 def train_recognizer(tiny_flags, output):
     """Run train.py in this process; return the recogniser's folder."""
-    flags = {**tiny_flags, "output_folder": output, "lr": 1e-2}
+    flags = {"lr": 1e-2, **tiny_flags, "output_folder": output}
     argv = ["train", str(HPARAMS / "stage1.yaml")]
     for name, value in flags.items():
         argv += [f"--{name}", str(value)]
