@@ -102,7 +102,7 @@ def prepare_espeak(
     shards = {name: _read_shard(root, name, plans[name]) for name in plans}
     pending = [name for name in plans if shards[name] is None]
     if pending:
-        _check_installed()
+        check_installed()
         options = ["--utterances", str(utterances), "--seed", str(seed)]
         count = sum(len(plans[name]) for name in pending)
         with (
@@ -234,7 +234,8 @@ def _write_rows(path, rows):
     return path
 
 
-def _check_installed():
+def check_installed():
+    """Refuse to begin without eSpeak NG."""
     if importlib.util.find_spec("espeakng_loader") is None:
         raise InputError(
             "the demo corpus is spoken by eSpeak NG, which is not installed: "
