@@ -16,7 +16,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install models demo demo-m5ser ablation real loco loeo real-ablation train-open bench bench-gpu test test-oldest wheel docs lint format clean
+.PHONY: help install models demo tour demo-m5ser ablation real loco loeo real-ablation train-open bench bench-gpu test test-oldest wheel docs lint format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | \
@@ -38,6 +38,9 @@ models: install ## Real frozen models (420 MB on disk), for what is not a toy
 
 demo: install ## Both stages and zero-shot evaluation on a spoken toy corpus
 	$(BIN)/python recipes/M5SER/experiments/demo.py
+
+tour: install ## All that a recogniser gives, of a spoken call, in results/tour
+	$(BIN)/python recipes/M5SER/experiments/tour.py
 
 demo-m5ser: install ## The demo's English translated into five languages, and stage 2 on it
 	$(BIN)/python recipes/M5SER/experiments/demo_m5ser.py

@@ -5,15 +5,21 @@ the same links lead to the same texts.
 """
 
 import re
+import sys
 from pathlib import Path
 
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+
+from notebook_page import notebook_page  # noqa: E402
+
 # Page of the site: where its text lies
 ELSEWHERE = {
     "index.md": "README.md",
     "manifests.md": "manifests/README.md",
+    "tour.md": "docs/tour.ipynb",
     "seamless_expressive.md": "recipes/M5SER/seamless_expressive/README.md",
 }
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)(#[^)]*)?\)")
@@ -23,6 +29,10 @@ def on_files(files, config):
     """Add the pages that lie elsewhere."""
     for page, path in ELSEWHERE.items():
         text = (ROOT / path).read_text(encoding="utf-8")
+        if path.endswith(".ipynb"):
+            text, pictures = notebook_page(text, Path(page).stem)
+            for name, png in pictures.items():
+                files.append(File.generated(config, name, content=png))
         files.append(File.generated(config, page, content=text))
     return files
 

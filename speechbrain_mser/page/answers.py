@@ -85,7 +85,7 @@ class Answers:
         self.max_minutes = max_minutes
         self._mine = threading.Lock()
 
-    def __call__(self, path, words="", progress=None):
+    def __call__(self, path, words="", speakers=None, progress=None):
         """Recognise an utterance, or make a recording's timeline.
 
         Arguments
@@ -94,6 +94,9 @@ class Answers:
             The audio, of any kind.
         words : str
             As for `read_words`.
+        speakers : str, optional
+            "channels": each of two channels is a speaker, and however short
+            it is, it gets a timeline.
         progress : callable, optional
             Is told how far a timeline is, from 0 to 1.
 
@@ -120,9 +123,11 @@ class Answers:
                     f"{path}: {seconds / 60:.1f} minutes of audio; "
                     f"{self.max_minutes:g} at most are taken here"
                 )
-            if seconds <= UTTERANCE:
+            if seconds <= UTTERANCE and speakers is None:
                 return self._recognize(path, labels), None
-            timeline = self._timeline(path, labels, seconds, progress)
+            blocks = read_blocks(path, mono=speakers is None)
+            blocks = self._in_turns(blocks, seconds, progress, speakers)
+            timeline = self._timeline(path, labels, blocks, speakers)
             return _mean(timeline, path), timeline
 
     def cut(self, path, start, end):
@@ -155,17 +160,14 @@ class Answers:
             labels = self.recognizer.labels(labels)
         return dict(zip(labels, log_probs[0].exp().tolist(), strict=True))
 
-    def _timeline(self, path, labels, seconds, progress):
+    def _timeline(self, path, labels, blocks, speakers):
         with self._mine:
             timeline = make_timeline(
-                self.recognizer,
-                self._in_turns(read_blocks(path), seconds, progress),
-                labels,
-                progress=False,
+                self.recognizer, blocks, labels, speakers, progress=False
             )
         return replace(timeline, source=os.path.basename(path))
 
-    def _in_turns(self, blocks, seconds, progress):
+    def _in_turns(self, blocks, seconds, progress, speakers):
         """The same blocks; others are let through before each."""
         done = 0
         while True:
@@ -176,6 +178,11 @@ class Answers:
                 self._mine.acquire()
             if block is None:
                 return
+            if speakers is not None and block.shape[1] != 2:
+                raise InputError(
+                    f"{block.shape[1]} channel(s), where each of two shall "
+                    "be a speaker: choose one speaker, or another recording"
+                )
             yield block
             done += len(block) / SAMPLE_RATE
             if progress is not None:

@@ -14,6 +14,7 @@ from speechbrain_mser import SAMPLE_RATE
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.page.answers import MAX_CHARACTERS, MAX_MINUTES, Answers
 from speechbrain_mser.page.picture import CSS, SCRIPT, timeline_html
+from speechbrain_mser.timeline.stream import CHANNELS
 
 HOST, PORT = "127.0.0.1", 7860
 MAX_MB = 100.0
@@ -22,6 +23,8 @@ MAX_MB = 100.0
 SWEPT, KEPT = 60, 1800
 # Of audio: Gradio's others send it to a site of theirs
 BUTTONS = ["download"]
+# Who speaks, as the page sends it
+ONE, BOTH = "one", CHANNELS
 # Who waits while this many wait is asked to come again.
 QUEUE = 20
 INTRODUCTION = """\
@@ -74,6 +77,16 @@ def build_page(recognizer, max_minutes=MAX_MINUTES):
             placeholder=", ".join(recognizer.labels()),
             max_length=MAX_CHARACTERS,
         )
+        speakers = gr.Radio(
+            [
+                ("one, or they are not told apart", ONE),
+                ("a channel each", BOTH),
+            ],
+            value=ONE,
+            label="Speakers",
+            info="of a stereo recording, such as a call, each channel can be "
+            "a speaker",
+        )
         button = gr.Button("Recognise", variant="primary")
         label = gr.Label(label="Emotion", elem_id="emotion")
         timeline = gr.HTML(
@@ -91,11 +104,13 @@ def build_page(recognizer, max_minutes=MAX_MINUTES):
             buttons=BUTTONS,
         )
 
-        def recognize(path, text, progress=gr.Progress()):  # noqa: B008
+        def recognize(path, text, who, progress=gr.Progress()):  # noqa: B008
             if path is None:
                 raise gr.Error("Upload or record speech first.")
             with _as_message():
-                probabilities, made = answers(path, text or "", progress)
+                probabilities, made = answers(
+                    path, text or "", BOTH if who == BOTH else None, progress
+                )
             shown = "" if made is None else timeline_html(made)
             return probabilities, shown, gr.Audio(value=None, visible=False)
 
@@ -114,7 +129,7 @@ def build_page(recognizer, max_minutes=MAX_MINUTES):
         private = {"api_visibility": "private"}
         button.click(
             recognize,
-            [audio, words],
+            [audio, words, speakers],
             shown,
             concurrency_limit=2,
             show_progress_on=label,

@@ -8,11 +8,11 @@ from speechbrain_mser.evaluation.drawing import emotion_colors
 from speechbrain_mser.timeline.drawing import clock
 
 CSS = """
-.mser-row { position: relative; height: 4rem; margin: 0.2rem 0;
-  border-bottom: 1px solid currentColor; }
+.mser-name { margin-top: 0.5rem; font-size: 0.9em; overflow-wrap: anywhere; }
+.mser-row { position: relative; isolation: isolate; height: 4rem;
+  background: white; border-bottom: 1px solid #888; }
 .mser-row button { position: absolute; bottom: 0; min-width: 2px; margin: 0;
-  border: 0; border-right: 1px solid white; border-radius: 0; padding: 0;
-  cursor: pointer; }
+  border: 0; border-radius: 0; padding: 0; cursor: pointer; }
 .mser-axis, .mser-words, .mser-files { display: flex; flex-wrap: wrap;
   gap: 0.2rem 1rem; margin: 0.3rem 0; }
 .mser-axis { justify-content: space-between; opacity: 0.7; }
@@ -60,18 +60,10 @@ def timeline_html(timeline):
     True
     """
     colors = emotion_colors(timeline.labels)
-    rows = [
-        "".join(
-            _bar(one, timeline.duration, colors[one.emotion])
-            for one in timeline.segments
-            if one.speaker == speaker
-        )
-        for speaker in timeline.speakers
-    ]
     found = {one.emotion for one in timeline.segments}
     return "\n".join(
         [
-            *(f'<div class="mser-row">{row}</div>' for row in rows),
+            *(_row(timeline, name, colors) for name in timeline.speakers),
             _axis(timeline.duration),
             _words([word for word in timeline.labels if word in found], colors),
             _list(timeline),
@@ -84,6 +76,18 @@ def _place(segment):
     return f'data-start="{segment.start:.3f}" data-end="{segment.end:.3f}"'
 
 
+def _row(timeline, speaker, colors):
+    bars = "".join(
+        _bar(one, timeline.duration, colors[one.emotion])
+        for one in timeline.segments
+        if one.speaker == speaker
+    )
+    row = f'<div class="mser-row">{bars}</div>'
+    if speaker is None:
+        return row
+    return f'<div class="mser-name">{escape(speaker)}</div>{row}'
+
+
 def _bar(segment, duration, color):
     what = escape(
         f"{clock(segment.start)} {segment.emotion} {segment.probability:.2f}"
@@ -92,10 +96,13 @@ def _bar(segment, duration, color):
         100 * seconds / duration
         for seconds in (segment.start, segment.end - segment.start)
     )
+    # The shorter lies above the longer beside it
+    above = round(1000 / (1 + segment.end - segment.start))
     return (
         f'<button {_place(segment)} title="{what}" aria-label="{what}" '
         f'style="left:{left:.3f}%;width:{width:.3f}%;'
-        f'height:{100 * segment.probability:.0f}%;background:{color}">'
+        f"height:{100 * segment.probability:.0f}%;background:{color};"
+        f'z-index:{above}">'
         "</button>"
     )
 

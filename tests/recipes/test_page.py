@@ -197,6 +197,29 @@ def test_two_at_once_have_their_own_answers(answers, call, utterance):
     assert [found[0], short] == list(alone)
 
 
+def test_speakers_are_the_channels_where_that_is_chosen(
+    client, answers, recognizer, tmp_path, utterance
+):
+    path = str(tmp_path / "call.wav")
+    both = np.stack([babble(4, 1), pause(4)], 1)
+    soundfile.write(path, np.concatenate([both, both[:, ::-1]]), RATE)
+    _, shown, _ = client.predict(
+        handle_file(path), "", "channels", api_name="/recognize"
+    )
+    wanted = make_timeline(
+        recognizer, path, speakers="channels", progress=False
+    )
+    assert wanted.speakers == ["channel 1", "channel 2"]
+    assert shown.count('class="mser-row"') == 2
+    names = re.findall(r'class="mser-name">([^<]*)<', shown)
+    assert names == wanted.speakers
+    assert answers(path, "", "channels")[1].segments == wanted.segments
+    # By default it is one, and an utterance
+    assert answers(path)[1] is None
+    with pytest.raises(InputError, match=r"1 channel\(s\).*choose one"):
+        answers(utterance, "", "channels")
+
+
 def test_a_part_is_what_lies_there(answers, call):
     whole, _ = soundfile.read(call, dtype="float32")
     found = answers.cut(call, 1.0, 2.5)

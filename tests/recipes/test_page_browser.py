@@ -28,8 +28,9 @@ def files(tmp_path_factory):
     """A folder with an utterance, a recording of two parts, and no audio."""
     folder = tmp_path_factory.mktemp("files")
     soundfile.write(folder / "short.wav", babble(3, 1), RATE)
-    parts = [babble(9, 1), pause(2), babble(8, 4), pause(1)]
-    soundfile.write(folder / "call.wav", np.concatenate(parts), RATE)
+    one = np.concatenate([babble(9, 1), pause(11)])
+    two = np.concatenate([pause(11), babble(8, 4), pause(1)])
+    soundfile.write(folder / "call.wav", np.stack([one, two], 1), RATE)
     (folder / "broken.wav").write_text("no audio")
     return folder
 
@@ -99,10 +100,13 @@ def test_an_upload_is_recognised(tab, files):
 
 @pytest.mark.parametrize("how", ["desk", "phone"])
 def test_a_long_recording_has_parts_to_hear(tab, files, how, tmp_path):
+    tab.get_by_label("a channel each").check()
     upload(tab, files / "call.wav")
     parts = tab.locator("#timeline button")
     parts.first.wait_for()
     assert parts.count() > 1
+    names = tab.locator("#timeline .mser-name").all_inner_texts()
+    assert names == ["channel 1", "channel 2"]
     parts.first.click()
     tab.locator("#part").get_by_label("Play", exact=False).first.wait_for()
     with tab.expect_download() as download:

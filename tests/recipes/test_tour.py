@@ -66,3 +66,28 @@ def test_what_it_shows_is_of_no_machine():
         for output in cell.outputs:
             assert output.output_type != "error"
             assert output.get("name") != "stderr"
+
+
+def test_all_that_a_recogniser_gives(
+    run_script, folder, tmp_path, capsys, monkeypatch
+):
+    """Of the demo's; without the released one, which takes a while."""
+    import tour
+
+    monkeypatch.setattr(tour, "lacking_of_released", lambda: "no models")
+    flags = ("--folder", tmp_path / "tour", "--demo", folder)
+    assert run_script("tour", *flags) == 0
+    said = capsys.readouterr().out
+    assert "without the released recogniser: no models" in said
+    for command in ("models", "listen", "recognize", "find", "card"):
+        assert f"$ mser {command}" in said
+    assert "the page (mser serve) says of the call: " in said
+    made = tmp_path / "tour" / "demo"
+    for name in ("call.png", "call.rttm", "call.textgrid", "call.audformat"):
+        assert str(made / name) in said
+    # A turn of each segment, and an answer for each turn
+    rows = json.loads((made / "call.json").read_text("utf-8"))["segments"]
+    assert len([*(made / "turns").iterdir()]) == len(rows) > 2
+    assert said.count('"schema": "recognize/1"') == len(rows)
+    flags = ("--folder", tmp_path / "none", "--demo", tmp_path / "none")
+    assert run_script("tour", *flags) == 2

@@ -102,9 +102,8 @@ def recognize_one(folder, data):
     return row.wav
 
 
-def recognize_released(wav):
-    """The same file and the released recogniser, if nothing is to be fetched."""
-    from speechbrain_mser.inference import EmotionRecognizer
+def lacking_of_released():
+    """Why the released recogniser cannot be loaded as things are; or ""."""
     from speechbrain_mser.inference.folder import (
         RELEASED,
         SETTINGS_FILE,
@@ -117,17 +116,25 @@ def recognize_released(wav):
     try:
         settings = read_settings(find_folder(RELEASED) / SETTINGS_FILE)
     except InputError as error:
-        print(f"\nwithout the released recogniser: {error}")
-        return
+        return str(error)
     hubs = [settings[name] for name in ("whisper_hub", "llama_hub")]
     lacking = [
         n for n in hubs if n in OPEN_MODELS and not is_made(open_folder(n))
     ]
-    if lacking:
-        print(
-            f"\nwithout the released recogniser: {', '.join(lacking)} not "
-            "fetched yet; make models gets what it needs"
-        )
+    if not lacking:
+        return ""
+    return (
+        f"{', '.join(lacking)} not fetched yet; make models gets what it needs"
+    )
+
+
+def recognize_released(wav):
+    """The same file and the released recogniser, if nothing is to be fetched."""
+    from speechbrain_mser.inference import EmotionRecognizer
+    from speechbrain_mser.inference.folder import RELEASED
+
+    if why := lacking_of_released():
+        print(f"\nwithout the released recogniser: {why}")
         return
     print("\nthe released recogniser, which was trained on people's voices:")
     show_answer(EmotionRecognizer.from_hparams(RELEASED), wav)
