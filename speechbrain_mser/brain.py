@@ -33,12 +33,15 @@ class Predictions(NamedTuple):
         ``[batch, n_queries, LLM width]``, what the LLM reads.
     pooled : torch.Tensor
         ``[batch, hidden]``, the utterances' embeddings.
+    meaning : torch.Tensor, optional
+        ``[batch, 3]``, of a connector that hears it.
     scores : torch.Tensor, optional
         ``[batch, labels]``, the candidates' log-probabilities; in validation.
     """
 
     tokens: torch.Tensor
     pooled: torch.Tensor
+    meaning: torch.Tensor | None = None
     scores: torch.Tensor | None = None
 
 
@@ -203,6 +206,9 @@ class EmotionBrain(TrainingLoop):
         if weight > 0:
             nearness = llm.nearness(predictions.tokens, self.label_words)
             terms["word"] = Term(F.nll_loss(nearness, labels), weight)
+        if predictions.meaning is not None:
+            odds = llm.meaning_odds(predictions.meaning, self.label_words)
+            terms["meaning"] = Term(F.cross_entropy(odds, labels))
         if stage == Stage.TRAIN:
             epoch = self.hparams.epoch_counter.current
             if epoch <= self.hparams.epochs_before_llm:
@@ -231,7 +237,7 @@ class EmotionBrain(TrainingLoop):
 
     def _score(self, predictions, batch):
         """All candidates' scores; what is not finite is set aside by name."""
-        tokens, pooled, _ = predictions
+        tokens, pooled, meaning, _ = predictions
         scores = self.raw("llm").score(tokens, self.label_words)
         good = finite_rows(torch.cat([scores, pooled.to(scores)], dim=-1))
         batch.set_aside(
@@ -239,7 +245,9 @@ class EmotionBrain(TrainingLoop):
         )
         self.leave_out.of_batch(batch)
         good = torch.tensor(good, device=scores.device)
-        return Predictions(tokens[good], pooled[good], scores[good])
+        if meaning is not None:
+            meaning = meaning[good]
+        return Predictions(tokens[good], pooled[good], meaning, scores[good])
 
     def _predict(self, scores, labels, words):
         """Note the predictions of a batch; its cross entropy comes with them.

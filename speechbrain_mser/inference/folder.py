@@ -439,6 +439,7 @@ def build_recognizer(folder, settings, pretrained_folder):
         output_rms=llm.embedding_rms,
         n_queries=settings["n_queries"],
         standardize=settings["standardize"],
+        hear_meaning=settings["hear_meaning"],
         query_dim=settings["query_dim"],
         # All parameters are in the folder: nothing comes from BERT again.
         bert_source=None,

@@ -47,6 +47,7 @@ connector: !apply:speechbrain_mser.lobes.build_connector
   output_rms: !ref <llm.embedding_rms>
   n_queries: !ref <n_queries>
   standardize: !ref <standardize>
+  hear_meaning: !ref <hear_meaning>
   query_dim: !ref <query_dim>
   bert_source: !ref <bert_hub>
   save_path: !ref <pretrained_folder>
@@ -98,6 +99,7 @@ _LATER = {
     "prompt_before",
     "chat_template",
     "token_mixture",
+    "hear_meaning",
 }
 # In a trained Q-Former's place of BERT stands its shape.
 SHAPE = {

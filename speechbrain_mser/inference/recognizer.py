@@ -32,6 +32,7 @@ from speechbrain_mser.inference.heard_speech import listener_of
 from speechbrain_mser.inference.publish import publish
 from speechbrain_mser.inference.recordings import hear
 from speechbrain_mser.inference.settings import override_settings
+from speechbrain_mser.lobes.connector import Connected
 
 
 class EmotionRecognizer(Pretrained):
@@ -277,8 +278,12 @@ class EmotionRecognizer(Pretrained):
             finite: it has no most probable emotion.
         """
         words = self.labels(labels)
-        tokens, _ = self._connect(features, lens, adaptation)
-        return self.mods.llm.score(tokens, words).log_softmax(-1)
+        heard = self._connect(features, lens, adaptation)
+        trained = self.trained_words()
+        scores = self.mods.llm.score(
+            heard.tokens, words, heard.meaning, trained
+        )
+        return scores.log_softmax(-1)
 
     @torch.no_grad()
     def guess_features(self, features, lens, labels=None):
@@ -299,8 +304,11 @@ class EmotionRecognizer(Pretrained):
         """
         if not self.mods.llm.token_mixture:
             return self.score_features(features, lens, labels)
-        tokens, _ = self._connect(features, lens)
-        return self.mods.llm.nearness(tokens, self.labels(labels))
+        heard, words = self._connect(features, lens), self.labels(labels)
+        trained = self.trained_words()
+        return self.mods.llm.nearness(
+            heard.tokens, words, heard.meaning, trained
+        )
 
     def recognize_file(self, path, labels=None, calibration="none"):
         """The most probable emotion of a recording.
@@ -572,17 +580,19 @@ class EmotionRecognizer(Pretrained):
 
     @torch.no_grad()
     def _connect(self, features, lens, adaptation=None):
-        """The connector's tokens and embeddings of a batch's features."""
+        """What the connector makes of a batch's features: `Connected`."""
         features = features.to(self.device)
         adaptation = adaptation or self.adaptation
         if adaptation is not None:
             features = adaptation(features)
         with self.inference_ctx:
-            return self.mods.connector(features, lens.to(self.device))
+            return Connected(
+                *self.mods.connector(features, lens.to(self.device))
+            )
 
     def _listen(self, wavs, wav_lens):
         """Those of a batch's signals, checked."""
-        tokens, embeddings = self._connect(*self._encode(wavs, wav_lens))
+        tokens, embeddings, _ = self._connect(*self._encode(wavs, wav_lens))
         check_rows(finite_rows(tokens), NO_SCORE)
         check_rows(finite_rows(embeddings), NO_SCORE)
         return tokens, embeddings

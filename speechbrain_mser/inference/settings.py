@@ -160,6 +160,7 @@ SETTINGS = {
     "prompt_before": _text(20_000, default=""),
     "chat_template": _yes_or_no(default=False),
     "token_mixture": _yes_or_no(default=False),
+    "hear_meaning": _yes_or_no(default=False),
     "label_words": Setting("a list of words, or a set's name", _are_labels),
     "emotion_words": Setting(
         "a mapping of labels to the words that are said for them",

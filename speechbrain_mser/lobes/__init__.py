@@ -91,6 +91,7 @@ def build_connector(
     layer_join="mix",
     standardize=True,
     output_rms=None,
+    hear_meaning=False,
     **qformer,
 ):
     """The connector that a YAML's ``connector_type`` names.
@@ -113,6 +114,8 @@ def build_connector(
         Whether features are standardised with the training data's statistics.
     output_rms : float, optional
         Root mean square that the tokens for the LLM start with.
+    hear_meaning : bool
+        Whether it hears pleasure, arousal and dominance, too, as `Connector`.
     **qformer : dict
         Arguments that only `EmotionQFormer` has; a linear connector needs
         none of them.
@@ -135,6 +138,7 @@ def build_connector(
         "layer_join": layer_join,
         "standardize": standardize,
         "output_rms": output_rms,
+        "hear_meaning": hear_meaning,
     }
     if connector_type == "linear":
         return LinearConnector(**shared)

@@ -6,6 +6,7 @@ that is trained, hence all that a checkpoint holds.
 """
 
 import json
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -25,6 +26,7 @@ from speechbrain_mser.files.atomic import atomic_path
 from speechbrain_mser.finite import refuse_not_finite
 from speechbrain_mser.lobes.layer_mix import mix_layers
 from speechbrain_mser.lobes.standardize import FeatureStandardizer
+from speechbrain_mser.lobes.word_meanings import AXES
 
 logger = get_logger(__name__)
 
@@ -34,6 +36,24 @@ MEANS = "emotion_means."
 LAYER_JOINS = ("mix", "concat")
 # What becomes of other frozen models than a checkpoint was trained with.
 ON_MISMATCH = ("strict", "warn")
+
+
+class Connected(NamedTuple):
+    """What a connector makes of a batch.
+
+    Arguments
+    ---------
+    tokens : torch.Tensor
+        ``[batch, tokens, LLM width]``, what the LLM reads.
+    pooled : torch.Tensor
+        ``[batch, hidden]``, the utterances' embeddings.
+    meaning : torch.Tensor, optional
+        ``[batch, 3]``, pleasure, arousal and dominance; of one that hears it.
+    """
+
+    tokens: torch.Tensor
+    pooled: torch.Tensor
+    meaning: torch.Tensor | None = None
 
 
 @register_checkpoint_hooks
@@ -63,6 +83,9 @@ class Connector(nn.Module):
         Root mean square that the tokens for the LLM start with; the LLM's
         own embeddings have one (`EmotionLLaMA.embedding_rms`), and tokens of
         another scale are hard for it to read. None leaves them as they are.
+    hear_meaning : bool
+        Whether pleasure, arousal and dominance are read from the tokens'
+        mean, too, before they are projected.
     """
 
     def __init__(
@@ -74,6 +97,7 @@ class Connector(nn.Module):
         layer_join="mix",
         standardize=True,
         output_rms=None,
+        hear_meaning=False,
     ):
         super().__init__()
         if layer_join not in LAYER_JOINS:
@@ -109,6 +133,12 @@ class Connector(nn.Module):
             if output_rms is not None
             else None
         )
+        self.meaning = None
+        if hear_meaning:
+            # From zero: what it says of nothing is in the middle.
+            self.meaning = nn.Linear(self.embedding_dim, len(AXES))
+            nn.init.zeros_(self.meaning.weight)
+            nn.init.zeros_(self.meaning.bias)
 
     def read_features(self, features, lens):
         """Standardise, join layers, normalise; the input side.
@@ -180,6 +210,21 @@ class Connector(nn.Module):
             return tokens
         rms = tokens.float().square().mean(-1, keepdim=True).sqrt()
         return self.output_scale * tokens / rms.clamp(min=1e-6)
+
+    def read_meaning(self, hidden):
+        """What was heard of pleasure, arousal and dominance.
+
+        Arguments
+        ---------
+        hidden : torch.Tensor
+            ``[batch, tokens, hidden_size]``, as `write_tokens` takes it.
+
+        Returns
+        -------
+        torch.Tensor or None
+            ``[batch, 3]``, if ``hear_meaning``.
+        """
+        return None if self.meaning is None else self.meaning(hidden.mean(1))
 
     @torch.no_grad()
     def start_at(self, embedding, spread=0.5):

@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from speechbrain_mser.lobes.connector import Connector
+from speechbrain_mser.lobes.connector import Connected, Connector
 
 
 class LinearConnector(Connector):
@@ -28,12 +28,14 @@ class LinearConnector(Connector):
         Whether features are standardised with the training data's statistics.
     output_rms : float, optional
         Root mean square that the tokens for the LLM start with.
+    hear_meaning : bool
+        As for `Connector`.
 
     Example
     -------
     >>> connector = LinearConnector(input_dim=16, output_dim=24, n_queries=4)
-    >>> tokens, pooled = connector(torch.randn(2, 50, 16), torch.tensor([1.0, 0.5]))
-    >>> tokens.shape, pooled.shape
+    >>> heard = connector(torch.randn(2, 50, 16), torch.tensor([1.0, 0.5]))
+    >>> heard.tokens.shape, heard.pooled.shape
     (torch.Size([2, 4, 24]), torch.Size([2, 24]))
     """
 
@@ -46,6 +48,7 @@ class LinearConnector(Connector):
         layer_join="mix",
         standardize=True,
         output_rms=None,
+        hear_meaning=False,
     ):
         super().__init__(
             input_dim=input_dim,
@@ -54,6 +57,7 @@ class LinearConnector(Connector):
             layer_join=layer_join,
             standardize=standardize,
             output_rms=output_rms,
+            hear_meaning=hear_meaning,
         )
         self.n_queries = n_queries
         self.embedding_dim = output_dim
@@ -70,12 +74,9 @@ class LinearConnector(Connector):
 
         Returns
         -------
-        tokens : torch.Tensor
-            ``[batch, n_queries, output_dim]``, for the LLM.
-        pooled : torch.Tensor
-            ``[batch, output_dim]``, for the contrastive loss: what the
-            projection makes of the utterance. Without its bias, which all
-            utterances share.
+        Connected
+            Pooled is what the projection makes of the utterance, without its
+            bias, which all utterances share: ``[batch, output_dim]``.
         """
         features, mask = self.read_features(features, lens)
         # Stretch q of an utterance with n frames runs from floor(q n / Q) to
@@ -89,4 +90,6 @@ class LinearConnector(Connector):
         # [batch, n_queries, frames] @ [batch, frames, dim]
         hidden = member @ features / member.sum(-1, keepdim=True)
         pooled = F.linear(hidden.mean(1), self.output.weight)
-        return self.write_tokens(hidden), pooled
+        return Connected(
+            self.write_tokens(hidden), pooled, self.read_meaning(hidden)
+        )

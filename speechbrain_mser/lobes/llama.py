@@ -36,6 +36,11 @@ from speechbrain_mser.lobes.no_remote_code import DataOnly
 from speechbrain_mser.lobes.prefix import KnownPrefix
 from speechbrain_mser.lobes.prompt import Prompt
 from speechbrain_mser.lobes.weight_files import model_digest
+from speechbrain_mser.lobes.word_meanings import (
+    WordMeanings,
+    give_untrained,
+    meaning_odds,
+)
 
 with warnings.catch_warnings():
     # SpeechBrain's file imports its own parent from a deprecated place.
@@ -251,7 +256,41 @@ class EmotionLLaMA(DataOnly, LLaMA):
             ]
         )
 
-    def nearness(self, audio, label_words):
+    @cached_property
+    def word_meanings(self):
+        """Pleasure, arousal, dominance of words: `WordMeanings`.
+
+        Raises
+        ------
+        InputError
+            Adapters are trained, which would change what words mean.
+        """
+        if self.lora_rank > 0:
+            raise InputError(
+                "word_meanings is for an LLM that stays as it is; lora_rank "
+                f"is {self.lora_rank}, expected 0"
+            )
+        return WordMeanings(self.model, self.tokenizer)
+
+    def meaning_odds(self, meaning, label_words):
+        """Log-odds of candidates for what a connector heard of the meaning.
+
+        Arguments
+        ---------
+        meaning : torch.Tensor
+            ``[batch, 3]``, from a connector.
+        label_words : list of str
+            The candidates.
+
+        Returns
+        -------
+        torch.Tensor
+            ``[batch, candidates]``, float32.
+        """
+        said = [self.emotion_words.get(word, word) for word in label_words]
+        return meaning_odds(meaning, self.word_meanings(said))
+
+    def nearness(self, audio, label_words, meaning=None, trained=()):
         """How near an utterance is to each candidate, before the LLM reads it.
 
         Arguments
@@ -260,6 +299,11 @@ class EmotionLLaMA(DataOnly, LLaMA):
             ``[batch, tokens, hidden_size]``, from a connector.
         label_words : list of str
             The candidates.
+        meaning : torch.Tensor, optional
+            ``[batch, 3]``, from a connector that hears it: by that, and not
+            by the tokens, candidates are near that were never trained.
+        trained : container of str
+            Those that were.
 
         Returns
         -------
@@ -268,10 +312,20 @@ class EmotionLLaMA(DataOnly, LLaMA):
             mean `word_odds`, normalised.
         """
         words = self.word_embeddings(label_words)
-        odds = word_odds(audio, words, self.embedding_rms)
+        odds = self._odds(audio, words, label_words, meaning, trained)
         return odds.mean(1).log_softmax(-1)
 
-    def _read(self, audio, label_words):
+    def _odds(self, audio, words, label_words, meaning, trained):
+        """Log-odds of candidates with these embeddings, for every token."""
+        odds = word_odds(audio, words, self.embedding_rms)
+        untrained = [word not in trained for word in label_words]
+        if meaning is None or not any(untrained):
+            return odds
+        meant = self.meaning_odds(meaning, label_words)
+        untrained = torch.tensor(untrained, device=odds.device)
+        return give_untrained(odds, meant, untrained)
+
+    def _read(self, audio, label_words, meaning=None, trained=()):
         """The audio's tokens as the LLM reads them among some candidates."""
         if not self.token_mixture:
             return audio
@@ -281,7 +335,8 @@ class EmotionLLaMA(DataOnly, LLaMA):
                 "label_words says which"
             )
         words = self.word_embeddings(label_words)
-        return mix_words(audio, words, self.embedding_rms)
+        odds = self._odds(audio, words, label_words, meaning, trained)
+        return mix_words(odds, words)
 
     def forward(self, audio, words, label_words=None):
         """The `loss`; what DDP wraps when adapters are trained."""
@@ -345,7 +400,7 @@ class EmotionLLaMA(DataOnly, LLaMA):
         return total / count
 
     @torch.no_grad()
-    def score(self, audio, label_words):
+    def score(self, audio, label_words, meaning=None, trained=()):
         """Log-probability of every candidate word, in one pass.
 
         In as many as there are words where the LLM would not read a tree as
@@ -366,6 +421,8 @@ class EmotionLLaMA(DataOnly, LLaMA):
         label_words : list of str
             The candidates: of any number of tokens, and prefixes of one
             another if need be.
+        meaning, trained
+            As for `nearness`, where tokens are mixtures.
 
         Returns
         -------
@@ -377,7 +434,7 @@ class EmotionLLaMA(DataOnly, LLaMA):
         labels = candidate_labels(label_words)
         check_emotion_words(self.emotion_words, labels)
         candidates = tuple(tuple(self.word_tokens(word)) for word in labels)
-        prefix = self._prefix(self._read(audio, labels))
+        prefix = self._prefix(self._read(audio, labels, meaning, trained))
         length = prefix.shape[1]
         tree = candidate_tree(candidates, length, prefix.device, prefix.dtype)
         leaves = self._embed(tree.inputs).expand(len(audio), -1, -1)

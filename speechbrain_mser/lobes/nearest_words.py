@@ -42,15 +42,17 @@ def word_odds(tokens, words, embedding_rms):
         return (2 * tokens @ words.T - words.square().sum(-1)) / scale
 
 
-def mix_words(tokens, words, embedding_rms):
+def mix_words(odds, words):
     """Each token as a mixture of words, weighed by how near they are.
 
     As in AlignVLM (arXiv 2502.01341), but of the words that may be said.
 
     Arguments
     ---------
-    tokens, words, embedding_rms
-        As for `word_odds`.
+    odds : torch.Tensor
+        ``[batch, tokens, words]``, log-odds of `word_odds`.
+    words : torch.Tensor
+        ``[words, dim]``, the words' embeddings.
 
     Returns
     -------
@@ -61,9 +63,9 @@ def mix_words(tokens, words, embedding_rms):
     Example
     -------
     >>> words = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    >>> mix_words(torch.tensor([[[0.3, 0.3]]]), words, 0.5**0.5)
+    >>> odds = word_odds(torch.tensor([[[0.3, 0.3]]]), words, 0.5**0.5)
+    >>> mix_words(odds, words)
     tensor([[[0.5000, 0.5000]]])
     """
-    odds = word_odds(tokens, words, embedding_rms)
-    with torch.autocast(tokens.device.type, enabled=False):
+    with torch.autocast(odds.device.type, enabled=False):
         return odds.softmax(-1) @ words.float()

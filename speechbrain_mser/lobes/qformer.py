@@ -11,7 +11,7 @@ from transformers import (
 )
 
 from speechbrain_mser.errors import InputError
-from speechbrain_mser.lobes.connector import Connector
+from speechbrain_mser.lobes.connector import Connected, Connector
 from speechbrain_mser.lobes.hub import find_model, load_model
 
 logger = get_logger(__name__)
@@ -69,6 +69,8 @@ class EmotionQFormer(Connector):
         Whether features are standardised with the training data's statistics.
     output_rms : float, optional
         Root mean square that the tokens for the LLM start with.
+    hear_meaning : bool
+        As for `Connector`.
 
     Attributes
     ----------
@@ -82,8 +84,8 @@ class EmotionQFormer(Connector):
     ...     input_dim=16, output_dim=24, n_queries=4, query_dim=8, n_layers=2,
     ...     hidden_size=32, n_heads=2, intermediate_size=64,
     ... )
-    >>> tokens, pooled = qformer(torch.randn(2, 50, 16), torch.tensor([1.0, 0.5]))
-    >>> tokens.shape, pooled.shape
+    >>> heard = qformer(torch.randn(2, 50, 16), torch.tensor([1.0, 0.5]))
+    >>> heard.tokens.shape, heard.pooled.shape
     (torch.Size([2, 4, 24]), torch.Size([2, 32]))
     """
 
@@ -105,6 +107,7 @@ class EmotionQFormer(Connector):
         layer_join="mix",
         standardize=True,
         output_rms=None,
+        hear_meaning=False,
     ):
         wanted = {
             "n_layers": n_layers,
@@ -127,6 +130,7 @@ class EmotionQFormer(Connector):
             layer_join=layer_join,
             standardize=standardize,
             output_rms=output_rms,
+            hear_meaning=hear_meaning,
         )
         self.n_queries = n_queries
         self.shape = shape
@@ -167,11 +171,8 @@ class EmotionQFormer(Connector):
 
         Returns
         -------
-        tokens : torch.Tensor
-            ``[batch, n_queries, output_dim]``, for the LLM.
-        pooled : torch.Tensor
-            ``[batch, hidden_size]``, the mean over the queries, for the
-            contrastive loss.
+        Connected
+            Pooled is the mean over the queries, ``[batch, hidden_size]``.
         """
         features, mask = self.read_features(features, lens)
         queries = self.lift(self.queries).expand(len(features), -1, -1)
@@ -180,7 +181,11 @@ class EmotionQFormer(Connector):
             encoder_hidden_states=features,
             encoder_attention_mask=mask,
         ).last_hidden_state  # [batch, n_queries, hidden_size]
-        return self.write_tokens(hidden), hidden.mean(1)
+        return Connected(
+            self.write_tokens(hidden),
+            hidden.mean(1),
+            self.read_meaning(hidden),
+        )
 
     def initialised(self):
         """The layers' shape in place of the BERT that it came from."""

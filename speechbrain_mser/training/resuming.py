@@ -53,6 +53,7 @@ WITHOUT = {
     "start_at_words": False,
     "alike_in_length": True,
     "token_mixture": False,
+    "hear_meaning": False,
     "emotion_means": False,
     "word_weight": 0.0,
     "epochs_before_llm": 0,
@@ -85,6 +86,11 @@ def check_settings(settings):
         raise InputError(
             f"microphone_shift is {shift!r}, expected standard deviations: 0 "
             "or more"
+        )
+    if model.get("hear_meaning") and not model.get("token_mixture"):
+        raise InputError(
+            "hear_meaning weighs the candidates in the mixtures that the LLM "
+            "reads: it needs token_mixture: True"
         )
     labels = candidate_labels(model["label_words"])
     check_emotion_words(model["emotion_words"] or {}, labels, whole=True)

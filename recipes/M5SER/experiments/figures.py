@@ -74,7 +74,7 @@ def embeddings(recognizer, table, feature_folder=None):
     )
 
     def pooled(features, lens):
-        _, vectors = recognizer.mods.connector(features, lens)
+        vectors = recognizer.mods.connector(features, lens).pooled
         return torch.nn.functional.normalize(vectors.float(), dim=-1)
 
     table, vectors = reader.compute(pooled, table, "embeddings")
