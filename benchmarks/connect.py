@@ -81,7 +81,7 @@ class Step:
 
     def __call__(self):
         """One step."""
-        tokens, pooled = self.qformer(self.features, self.lens)
+        tokens, pooled, _ = self.qformer(self.features, self.lens)
         (tokens.square().mean() + pooled.square().mean()).backward()
         self.optimizer.step()
         self.optimizer.zero_grad()

@@ -52,7 +52,7 @@ def training_step(connector, llama, batch):
 
     def step():
         connector.zero_grad()
-        tokens, pooled = connector(features, lens)
+        tokens, pooled, _ = connector(features, lens)
         (llama.loss(tokens, words) + pooled.square().mean()).backward()
 
     return step

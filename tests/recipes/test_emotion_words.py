@@ -36,7 +36,7 @@ def test_a_recognizer_answers_with_the_emotions(
     assert set(answers) <= set(LABELS)
     # The numbers are those of the words.
     with torch.no_grad():
-        tokens, _ = recognizer.mods.connector(
+        tokens, *_ = recognizer.mods.connector(
             *recognizer.mods.encoder(wavs, torch.ones(2))
         )
     llama = recognizer.mods.llm

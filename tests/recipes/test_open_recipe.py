@@ -88,7 +88,7 @@ def test_without_validation_all_is_trained_on_and_the_last_epoch_kept(train):
     recognizer = EmotionRecognizer.from_hparams(folder / "recognizer")
     features, lens = recognizer.mods.encoder(torch.randn(1, 16000))
     assert features.shape == (1, 2, 1, width)
-    tokens, _ = recognizer.mods.connector(features, lens)
+    tokens, *_ = recognizer.mods.connector(features, lens)
     assert tokens.shape[1] == 1
     wavs = torch.randn(2, 16000)
     _, log_probs = recognizer.recognize_batch(wavs)
@@ -107,7 +107,7 @@ def test_a_qformer_hears_every_frame(train):
     recognizer = EmotionRecognizer.from_hparams(folder / "recognizer")
     features, lens = recognizer.mods.encoder(torch.randn(1, 16000))
     assert features.shape == (1, 2, 50, width)
-    tokens, _ = recognizer.mods.connector(features, lens)
+    tokens, *_ = recognizer.mods.connector(features, lens)
     assert tokens.shape[1] == 8
 
 

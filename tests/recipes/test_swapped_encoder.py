@@ -92,7 +92,7 @@ def test_a_wavlm_takes_whispers_place_by_one_setting(
     audio = recognizer.load_audio(wav)[None]
     features, _ = brain.raw("encoder")(audio)
     assert torch.equal(features, recognizer.mods.encoder(audio)[0])
-    tokens, _ = brain.raw("connector").eval()(features, torch.ones(1))
+    tokens, *_ = brain.raw("connector").eval()(features, torch.ones(1))
     expected = brain.raw("llm").score(tokens, recognizer.labels())
     torch.testing.assert_close(log_probs, expected.log_softmax(-1))
 

@@ -339,7 +339,7 @@ def test_nearness_to_the_right_word_is_a_term(folders):
     brain = train(folders, 0, batches, {"word_weight": 0.5})
     plain = train(folders, 0, batches, {})
     modules, table = build_modules(folders), read_words(folders)
-    tokens, _ = connect(modules, table, range(5))
+    tokens, *_ = connect(modules, table, range(5))
     llm = modules["llm"]
     words = torch.stack([llm.word_embeddings([word])[0] for word in WORDS])
     # Log-odds by the definition: distances, token by token

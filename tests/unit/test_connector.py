@@ -155,7 +155,7 @@ def test_joined_layers_are_each_standardised_and_side_by_side(connector_type):
     )
     expected = F.layer_norm(torch.cat(list(own.unbind(1)), -1), (36,))
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
-    tokens, _ = connector(features, lens)
+    tokens, *_ = connector(features, lens)
     assert tokens.shape == (2, 4, 20)
 
 
@@ -261,7 +261,7 @@ def test_the_linear_connector_is_adaptive_average_pooling(n_queries):
     connector = make("linear", n_queries=n_queries, standardize=False)
     counts = [20, 13, 7, 4, 1]
     features = torch.randn(5, 20, 12)
-    tokens, pooled = connector(features, torch.tensor(counts) / 20)
+    tokens, pooled, _ = connector(features, torch.tensor(counts) / 20)
     for row, count, token, embedding in zip(
         features, counts, tokens, pooled, strict=True
     ):
@@ -307,13 +307,13 @@ def test_the_mix_is_learned_and_can_choose_one_layer(connector_type):
 def test_tokens_start_with_the_scale_that_is_asked_for(connector_type):
     connector = make(connector_type, output_rms=0.0123)
     features = 100 * torch.randn(3, 9, 12)
-    tokens, pooled = connector(features, torch.ones(3))
+    tokens, pooled, _ = connector(features, torch.ones(3))
     rms = tokens.square().mean(-1).sqrt()
     torch.testing.assert_close(rms, torch.full((3, 4), 0.0123))
     assert isinstance(connector.output_scale, torch.nn.Parameter)
     # the embedding for the contrastive loss is not scaled
     connector.output_scale.data *= 2
-    louder, same = connector(features, torch.ones(3))
+    louder, same, _ = connector(features, torch.ones(3))
     torch.testing.assert_close(louder, 2 * tokens)
     assert torch.equal(same, pooled)
     assert make(connector_type).output_scale is None
@@ -326,7 +326,7 @@ def test_tokens_start_around_an_embedding(connector_type):
     wanted = torch.randn(connector.output_dim)
     connector.start_at(wanted, spread=0.0)
     features, lens = 100 * torch.randn(3, 9, 12), torch.ones(3)
-    tokens, _ = connector(features, lens)
+    tokens, *_ = connector(features, lens)
     expected = 0.1 * wanted / wanted.square().mean().sqrt()
     torch.testing.assert_close(tokens, expected.expand_as(tokens))
     # A spread for which hidden states of variance 1 add as much as it says
@@ -352,7 +352,7 @@ def test_half_precision_features_are_read_as_float32(
     if n_input_layers == 1:
         features = features[:, 0]
     lens = torch.ones(2)
-    tokens, _ = connector(features, lens)
+    tokens, *_ = connector(features, lens)
     assert tokens.dtype == torch.float32
     assert torch.equal(tokens, connector(features.float(), lens)[0])
 

@@ -70,7 +70,7 @@ def test_a_qformers_training_takes_thrice_its_flops(script, models):
     features = torch.randn(3, 20, connector.input_dim)
 
     def step():
-        tokens, _ = connector(features, torch.ones(3))
+        tokens, *_ = connector(features, torch.ones(3))
         tokens.sum().backward()
 
     expected = 3 * script("flops").qformer_flops(connector, 3, 20)

@@ -42,7 +42,7 @@ def test_the_numbers_that_come_out_on_paper():
     # Squared distances 1 and 2, over a quarter of the squared norm 2 * 0.5
     odds = word_odds(torch.tensor([[[1.0, 1.0]]]), words, 0.5**0.5)
     assert odds.diff().item() == pytest.approx(-4)
-    mixed = mix_words(torch.tensor([[[1.0, 1.0]]]), words, 0.5**0.5)
+    mixed = mix_words(odds, words)
     first = 1 / (1 + math.exp(-4))
     expected = torch.tensor([[[first, 2 * (1 - first)]]])
     torch.testing.assert_close(mixed, expected)
@@ -78,7 +78,8 @@ def test_the_llm_reads_the_mixture_and_nothing_else(llama, tiny_llama, audio):
 def test_a_token_on_a_word_is_read_as_that_word(llama):
     words = embedded(llama)
     # Distances are what count, so words that are far apart are themselves.
-    mixed = mix_words(1e3 * words[:, None], 1e3 * words, llama.embedding_rms)
+    odds = word_odds(1e3 * words[:, None], 1e3 * words, llama.embedding_rms)
+    mixed = mix_words(odds, 1e3 * words)
     torch.testing.assert_close(mixed[:, 0], 1e3 * words)
 
 

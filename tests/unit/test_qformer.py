@@ -162,7 +162,7 @@ def test_another_model_than_a_bert_is_refused(tiny_llama, tmp_path):
 @pytest.mark.parametrize(("n_queries", "query_dim"), [(1, 8), (7, 32)])
 def test_queries_and_widths_are_those_asked_for(n_queries, query_dim):
     qformer = make(n_queries=n_queries, query_dim=query_dim)
-    tokens, pooled = qformer(torch.randn(3, 9, 12), torch.ones(3))
+    tokens, pooled, _ = qformer(torch.randn(3, 9, 12), torch.ones(3))
     assert tokens.shape == (3, n_queries, 20)
     assert pooled.shape == (3, 32)
     assert qformer.queries.shape == (1, n_queries, query_dim)
@@ -172,7 +172,7 @@ def test_queries_and_widths_are_those_asked_for(n_queries, query_dim):
 
 def test_pooled_is_the_mean_over_the_queries():
     qformer = make()
-    tokens, pooled = qformer(torch.randn(3, 9, 12), torch.ones(3))
+    tokens, pooled, _ = qformer(torch.randn(3, 9, 12), torch.ones(3))
     # The projection is affine, so the mean can be taken on either side.
     torch.testing.assert_close(tokens.mean(1), qformer.output(pooled))
 
@@ -180,7 +180,7 @@ def test_pooled_is_the_mean_over_the_queries():
 def test_queries_have_no_order_of_their_own():
     qformer = make()
     features, lens = torch.randn(2, 9, 12), torch.ones(2)
-    tokens, pooled = qformer(features, lens)
+    tokens, pooled, _ = qformer(features, lens)
     order = [3, 0, 4, 1, 2]
     qformer.queries.data = qformer.queries.data[:, order]
     permuted, pooled_permuted = qformer(features, lens)
@@ -191,7 +191,7 @@ def test_queries_have_no_order_of_their_own():
 def test_tokens_depend_on_the_speech_in_every_frame():
     qformer = make()
     features = torch.randn(1, 9, 12, requires_grad=True)
-    tokens, _ = qformer(features, torch.ones(1))
+    tokens, *_ = qformer(features, torch.ones(1))
     tokens[0, :, 0].sum().backward()
     assert (features.grad.abs().sum(-1) > 0).all()
 
@@ -228,7 +228,7 @@ def test_dropout_is_active_in_training_only():
 def test_every_parameter_is_trained():
     # DDP waits for a gradient of each.
     qformer = make(n_input_layers=3, output_rms=0.1, dropout=0.0)
-    tokens, _ = qformer(torch.randn(2, 3, 9, 12), torch.ones(2))
+    tokens, *_ = qformer(torch.randn(2, 3, 9, 12), torch.ones(2))
     (tokens * torch.randn_like(tokens)).sum().backward()
     for name, parameter in qformer.named_parameters():
         assert parameter.grad is not None, name

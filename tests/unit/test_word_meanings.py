@@ -1,0 +1,171 @@
+"""What words mean to an LLM, and what never trained words are worth by it."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from speechbrain_mser.errors import InputError
+from speechbrain_mser.lobes import build_connector
+from speechbrain_mser.lobes.llama import EmotionLLaMA
+from speechbrain_mser.lobes.word_meanings import (
+    AXES,
+    BEFORE,
+    WordMeanings,
+    give_untrained,
+    meaning_odds,
+)
+
+WORDS = ["sad", "fear", "happy"]
+MEANING = torch.tensor([[0.3, -0.2, 0.1], [-1.0, 0.5, 0.0], [0.0, 0.0, 2.0]])
+
+
+@pytest.fixture(scope="module")
+def llama(tiny_llama):
+    """One that reads mixtures."""
+    return EmotionLLaMA(tiny_llama, prompt="Emotion?", token_mixture=True)
+
+
+@pytest.fixture
+def audio():
+    """Three utterances of one token."""
+    return torch.randn(3, 1, 48, generator=torch.Generator().manual_seed(0))
+
+
+@torch.no_grad()
+def read(folder, text):
+    """A text's last hidden state in the one layer that is asked."""
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    ids = AutoTokenizer.from_pretrained(folder)(
+        text, add_special_tokens=False, return_tensors="pt"
+    )["input_ids"]
+    ids = F.pad(ids, (1, 0), value=model.config.bos_token_id)
+    found = model(input_ids=ids, output_hidden_states=True).hidden_states
+    assert len(found) == 3  # before, between and after two layers
+    return found[1][0, -1]
+
+
+def test_meanings_are_projections_on_the_way_from_pole_to_pole(
+    llama, tiny_llama
+):
+    poles = {
+        name: [
+            torch.stack([read(tiny_llama, f"{BEFORE} {w}") for w in p.split()])
+            for p in pair
+        ]
+        for name, pair in AXES.items()
+    }
+    centre = torch.stack([torch.stack(p).mean((0, 1)) for p in poles.values()])
+    centre = centre.mean(0)
+    ways = [F.normalize((a - b).mean(0), dim=0) for a, b in poles.values()]
+    halves = [
+        (F.cosine_similarity(a - centre, w[None]).mean()
+         - F.cosine_similarity(b - centre, w[None]).mean()) / 2
+        for (a, b), w in zip(poles.values(), ways, strict=True)
+    ]  # fmt: skip
+    word = read(tiny_llama, f"{BEFORE} happy") - centre
+    expected = [F.cosine_similarity(word, w, dim=0) for w in ways]
+    expected = torch.stack(expected) / torch.stack(halves).mean()
+    (found,) = llama.word_meanings(["happy"])
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_poles_of_all_axes_are_two_apart(llama):
+    apart = []
+    for number, poles in enumerate(AXES.values()):
+        here = [llama.word_meanings(p.split())[:, number].mean() for p in poles]
+        apart.append(here[0] - here[1])
+    assert torch.stack(apart).mean().item() == pytest.approx(2, abs=1e-4)
+
+
+def test_a_word_means_the_same_beside_any_others(llama):
+    alone = WordMeanings(llama.model, llama.tokenizer)(["fear"])
+    assert torch.equal(
+        llama.word_meanings(["sad", "fear", "happy"])[1:2], alone
+    )
+
+
+def test_untrained_words_weigh_what_they_mean_and_the_rest_is_shared(llama):
+    odds = torch.randn(4, 2, 5, generator=torch.Generator().manual_seed(1))
+    meant = torch.randn(4, 5, generator=torch.Generator().manual_seed(2))
+    untrained = torch.tensor([False, True, False, False, True])
+    found = give_untrained(odds, meant, untrained).exp()
+    torch.testing.assert_close(found.sum(-1), torch.ones(4, 2))
+    by_meaning = meant.softmax(-1)[:, None].expand(4, 2, 5)
+    torch.testing.assert_close(
+        found[..., untrained], by_meaning[..., untrained]
+    )
+    # Among the trained, all is as without the others.
+    trained = found[..., ~untrained]
+    torch.testing.assert_close(
+        trained / trained.sum(-1, keepdim=True),
+        odds[..., ~untrained].softmax(-1),
+    )
+
+
+def test_where_none_was_trained_meaning_alone_counts(llama, audio):
+    near = llama.nearness(audio, WORDS, MEANING, trained={"bored"})
+    words = llama.word_meanings(WORDS)
+    far = -torch.cdist(MEANING, words).square()
+    torch.testing.assert_close(near, far.log_softmax(-1))
+
+
+def test_where_all_were_trained_meaning_changes_nothing(llama, audio):
+    asked = llama.score(audio, WORDS)
+    assert torch.equal(llama.score(audio, WORDS, MEANING, WORDS), asked)
+
+
+def test_the_llm_reads_the_weights(llama, tiny_llama, audio):
+    plain = EmotionLLaMA(tiny_llama, prompt="Emotion?")
+    weights = llama.nearness(audio, WORDS, MEANING, ["sad", "happy"]).exp()
+    mixed = weights[:, None] @ llama.word_embeddings(WORDS)
+    torch.testing.assert_close(
+        llama.score(audio, WORDS, MEANING, ["sad", "happy"]),
+        plain.score(mixed, WORDS),
+    )
+
+
+def test_a_label_means_what_is_said_for_it(tiny_llama):
+    other = EmotionLLaMA(tiny_llama, emotion_words={"fear": "happy"})
+    odds = other.meaning_odds(MEANING, ["fear", "sad", "happy"])
+    assert torch.equal(odds[:, 0], odds[:, 2])
+    assert not torch.equal(odds[:, 0], odds[:, 1])
+
+
+def test_adapters_would_change_what_words_mean(tiny_llama):
+    adapted = EmotionLLaMA(tiny_llama, lora_rank=1)
+    with pytest.raises(InputError, match=r"lora_rank is 1, expected 0"):
+        adapted.meaning_odds(MEANING, WORDS)
+
+
+@pytest.mark.parametrize("kind", ["linear", "qformer"])
+def test_a_connector_learns_what_is_meant(kind):
+    torch.manual_seed(0)
+    shape = {"n_layers": 1, "hidden_size": 8, "n_heads": 2}
+    shape |= {"intermediate_size": 8, "query_dim": 4}
+    connector = build_connector(
+        kind, 6, 10, 2, hear_meaning=True, standardize=False,
+        **(shape if kind == "qformer" else {}),
+    ).eval()  # fmt: skip
+    features = torch.randn(3, 1, 6).expand(3, 4, 6)
+    heard = connector(features, torch.ones(3))
+    assert torch.equal(heard.meaning, torch.zeros(3, 3))  # says nothing yet
+    words = torch.eye(3)
+    optimizer = torch.optim.Adam(connector.meaning.parameters(), 0.1)
+    for _ in range(100):
+        meaning = connector(features, torch.ones(3)).meaning
+        loss = F.cross_entropy(meaning_odds(meaning, words), torch.arange(3))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert meaning_odds(meaning, words).argmax(-1).tolist() == [0, 1, 2]
+    # The rest of it is as without.
+    torch.testing.assert_close(
+        connector(features, torch.ones(3)).tokens, heard.tokens
+    )
+
+
+def test_a_connector_that_hears_no_meaning_has_nothing_for_it():
+    connector = build_connector("linear", 6, 10, 1, standardize=False)
+    assert connector(torch.randn(1, 2, 6), torch.ones(1)).meaning is None
+    assert not any("meaning" in name for name in connector.state_dict())
