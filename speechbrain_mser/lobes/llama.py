@@ -300,8 +300,9 @@ class EmotionLLaMA(DataOnly, LLaMA):
         label_words : list of str
             The candidates.
         meaning : torch.Tensor, optional
-            ``[batch, 3]``, from a connector that hears it: by that, and not
-            by the tokens, candidates are near that were never trained.
+            ``[batch, 3]``, from a connector that hears it. It decides what
+            candidates that were never trained are worth; the others are
+            weighed against each other as without them.
         trained : container of str
             Those that were.
 
@@ -311,21 +312,29 @@ class EmotionLLaMA(DataOnly, LLaMA):
             ``[batch, candidates]``, float32, log-probabilities: the tokens'
             mean `word_odds`, normalised.
         """
+        if meaning is not None:
+            return self._with_untrained(
+                self.nearness, audio, label_words, meaning, trained
+            )
         words = self.word_embeddings(label_words)
-        odds = self._odds(audio, words, label_words, meaning, trained)
+        odds = word_odds(audio, words, self.embedding_rms)
         return odds.mean(1).log_softmax(-1)
 
-    def _odds(self, audio, words, label_words, meaning, trained):
-        """Log-odds of candidates with these embeddings, for every token."""
-        odds = word_odds(audio, words, self.embedding_rms)
+    def _with_untrained(self, score, audio, label_words, meaning, trained):
+        """What gives trained words' scores, and the meaning of the others."""
         untrained = [word not in trained for word in label_words]
-        if meaning is None or not any(untrained):
-            return odds
+        known = [word for word in label_words if word in trained]
+        scores = (
+            score(audio, known)
+            if known
+            else torch.zeros(len(audio), 0, device=audio.device)
+        )
+        if not any(untrained):
+            return scores
         meant = self.meaning_odds(meaning, label_words)
-        untrained = torch.tensor(untrained, device=odds.device)
-        return give_untrained(odds, meant, untrained)
+        return give_untrained(scores, meant, untrained)
 
-    def _read(self, audio, label_words, meaning=None, trained=()):
+    def _read(self, audio, label_words):
         """The audio's tokens as the LLM reads them among some candidates."""
         if not self.token_mixture:
             return audio
@@ -335,8 +344,7 @@ class EmotionLLaMA(DataOnly, LLaMA):
                 "label_words says which"
             )
         words = self.word_embeddings(label_words)
-        odds = self._odds(audio, words, label_words, meaning, trained)
-        return mix_words(odds, words)
+        return mix_words(word_odds(audio, words, self.embedding_rms), words)
 
     def forward(self, audio, words, label_words=None):
         """The `loss`; what DDP wraps when adapters are trained."""
@@ -422,19 +430,23 @@ class EmotionLLaMA(DataOnly, LLaMA):
             The candidates: of any number of tokens, and prefixes of one
             another if need be.
         meaning, trained
-            As for `nearness`, where tokens are mixtures.
+            As for `nearness`.
 
         Returns
         -------
         torch.Tensor
             ``[batch, candidates]``, float32: log p(word, end | audio, prompt)
             under the LLM. Not normalised over the candidates; softmax does
-            that.
+            that. Where some have their meaning's, all of them are.
         """
         labels = candidate_labels(label_words)
         check_emotion_words(self.emotion_words, labels)
+        if meaning is not None:
+            return self._with_untrained(
+                self.score, audio, labels, meaning, trained
+            )
         candidates = tuple(tuple(self.word_tokens(word)) for word in labels)
-        prefix = self._prefix(self._read(audio, labels, meaning, trained))
+        prefix = self._prefix(self._read(audio, labels))
         length = prefix.shape[1]
         tree = candidate_tree(candidates, length, prefix.device, prefix.dtype)
         leaves = self._embed(tree.inputs).expand(len(audio), -1, -1)

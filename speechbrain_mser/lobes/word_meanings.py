@@ -64,40 +64,39 @@ def meaning_odds(heard, words):
         return -apart.square().sum(-1) / TEMPERATURE
 
 
-def give_untrained(near, meant, untrained):
-    """The words' weights, where some of them were never trained.
+def give_untrained(scores, meant, untrained):
+    """Log-probabilities of words of which some were never trained.
 
-    What training brought near to a word says little of how near words are
-    that it never had. So their weights are those of their meaning; what it
-    leaves to the others is shared out as if there were only those.
+    What training brought near to a word says little of words that it never
+    had. So theirs are those of their meaning; what it leaves to the others is
+    shared out among them as if they alone were asked for.
 
     Arguments
     ---------
-    near : torch.Tensor
-        ``[batch, tokens, words]``, log-odds of `word_odds`.
+    scores : torch.Tensor
+        ``[batch, trained words]``, log-odds.
     meant : torch.Tensor
-        ``[batch, words]``, log-odds of `meaning_odds`.
-    untrained : torch.Tensor
-        ``[words]``, bool.
+        ``[batch, words]``, log-odds of `meaning_odds`, of all words.
+    untrained : list of bool
+        ``[words]``.
 
     Returns
     -------
     torch.Tensor
-        ``[batch, tokens, words]``, log-weights that add up to 1.
+        ``[batch, words]``, log-probabilities that add up to 1.
 
     Example
     -------
-    >>> near = torch.tensor([[[0.9, 0.1, 0.5]]]).log()
+    >>> scores = torch.tensor([[0.9, 0.1]]).log()
     >>> meant = torch.tensor([[0.25, 0.25, 0.5]]).log()
-    >>> untrained = torch.tensor([False, False, True])
-    >>> give_untrained(near, meant, untrained).exp()
-    tensor([[[0.4500, 0.0500, 0.5000]]])
+    >>> give_untrained(scores, meant, [False, False, True]).exp()
+    tensor([[0.4500, 0.0500, 0.5000]])
     """
-    meant = meant.log_softmax(-1)[:, None]
-    left = meant[..., ~untrained].logsumexp(-1, keepdim=True)
-    weights = meant.expand_as(near).clone()
-    weights[..., ~untrained] = left + near[..., ~untrained].log_softmax(-1)
-    return weights
+    log_probs = meant.log_softmax(-1)
+    trained = ~torch.tensor(untrained, device=meant.device)
+    left = log_probs[:, trained].logsumexp(-1, keepdim=True)
+    log_probs[:, trained] = left + scores.log_softmax(-1)
+    return log_probs
 
 
 class WordMeanings:

@@ -87,11 +87,6 @@ def check_settings(settings):
             f"microphone_shift is {shift!r}, expected standard deviations: 0 "
             "or more"
         )
-    if model.get("hear_meaning") and not model.get("token_mixture"):
-        raise InputError(
-            "hear_meaning weighs the candidates in the mixtures that the LLM "
-            "reads: it needs token_mixture: True"
-        )
     labels = candidate_labels(model["label_words"])
     check_emotion_words(model["emotion_words"] or {}, labels, whole=True)
     folder = Path(settings["output_folder"])

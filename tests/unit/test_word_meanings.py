@@ -86,42 +86,40 @@ def test_a_word_means_the_same_beside_any_others(llama):
 
 
 def test_untrained_words_weigh_what_they_mean_and_the_rest_is_shared(llama):
-    odds = torch.randn(4, 2, 5, generator=torch.Generator().manual_seed(1))
+    scores = torch.randn(4, 3, generator=torch.Generator().manual_seed(1))
     meant = torch.randn(4, 5, generator=torch.Generator().manual_seed(2))
-    untrained = torch.tensor([False, True, False, False, True])
-    found = give_untrained(odds, meant, untrained).exp()
-    torch.testing.assert_close(found.sum(-1), torch.ones(4, 2))
-    by_meaning = meant.softmax(-1)[:, None].expand(4, 2, 5)
-    torch.testing.assert_close(
-        found[..., untrained], by_meaning[..., untrained]
-    )
+    untrained = [False, True, False, False, True]
+    found = give_untrained(scores, meant, untrained).exp()
+    torch.testing.assert_close(found.sum(-1), torch.ones(4))
+    torch.testing.assert_close(found[:, [1, 4]], meant.softmax(-1)[:, [1, 4]])
     # Among the trained, all is as without the others.
-    trained = found[..., ~untrained]
+    trained = found[:, [0, 2, 3]]
     torch.testing.assert_close(
-        trained / trained.sum(-1, keepdim=True),
-        odds[..., ~untrained].softmax(-1),
+        trained / trained.sum(-1, keepdim=True), scores.softmax(-1)
     )
 
 
 def test_where_none_was_trained_meaning_alone_counts(llama, audio):
-    near = llama.nearness(audio, WORDS, MEANING, trained={"bored"})
-    words = llama.word_meanings(WORDS)
-    far = -torch.cdist(MEANING, words).square()
-    torch.testing.assert_close(near, far.log_softmax(-1))
+    far = -torch.cdist(MEANING, llama.word_meanings(WORDS)).square()
+    for found in (
+        llama.nearness(audio, WORDS, MEANING, trained={"bored"}),
+        llama.score(audio, WORDS, MEANING, trained={"bored"}),
+    ):
+        torch.testing.assert_close(found, far.log_softmax(-1))
 
 
 def test_where_all_were_trained_meaning_changes_nothing(llama, audio):
-    asked = llama.score(audio, WORDS)
-    assert torch.equal(llama.score(audio, WORDS, MEANING, WORDS), asked)
+    for ask in (llama.score, llama.nearness):
+        assert torch.equal(ask(audio, WORDS, MEANING, WORDS), ask(audio, WORDS))
 
 
-def test_the_llm_reads_the_weights(llama, tiny_llama, audio):
-    plain = EmotionLLaMA(tiny_llama, prompt="Emotion?")
-    weights = llama.nearness(audio, WORDS, MEANING, ["sad", "happy"]).exp()
-    mixed = weights[:, None] @ llama.word_embeddings(WORDS)
+def test_the_llm_weighs_trained_words_as_if_they_alone_were_asked(llama, audio):
+    known = llama.score(audio, ["sad", "happy"]).softmax(-1)
+    found = llama.score(audio, WORDS, MEANING, ["sad", "happy"]).exp()
+    meant = llama.meaning_odds(MEANING, WORDS).softmax(-1)
+    torch.testing.assert_close(found[:, 1], meant[:, 1])
     torch.testing.assert_close(
-        llama.score(audio, WORDS, MEANING, ["sad", "happy"]),
-        plain.score(mixed, WORDS),
+        found[:, [0, 2]], known * (1 - meant[:, 1:2]), atol=1e-5, rtol=1e-4
     )
 
 
