@@ -123,7 +123,7 @@ def one_step(modules, table, batches, reduction):
     loss = EmotionContrastiveLoss(reduction=reduction)
     for batch in batches:
         numbers = [i for part in batch for i in part]
-        own, pooled = connect(modules, table, numbers)
+        own, pooled, _ = connect(modules, table, numbers)
         emotions = torch.tensor([i % 4 for i in numbers])
         contrastive += loss(pooled, emotions) / len(batches)
         tokens.append(own)
@@ -144,7 +144,7 @@ def one_epoch(modules, table, batches, reduction):
     tokens, words = [], []
     for batch in batches:
         numbers = [i for part in batch for i in part]
-        own, pooled = connect(modules, table, numbers)
+        own, pooled, _ = connect(modules, table, numbers)
         emotions = torch.tensor([i % 4 for i in numbers])
         terms += loss(pooled, emotions).item() * len(numbers)
         count += len(numbers)
