@@ -75,9 +75,7 @@ def train_on(tables, data, hparams_file, overrides, run_opts):
     model, training = hparams["model"], hparams["training"]
     before = {}  # the corpora that it has heard already
     if hparams["pretrained"] is not None:
-        before = load_pretrained(
-            hparams["pretrained"], model["connector"], model["llm"]
-        )
+        before = load_pretrained(hparams["pretrained"], model)
     model_yaml = included_files(hparams_file)["model"]
     # What could not be exported is known before it is trained.
     plain_settings(model, model_yaml)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 from hyperpyyaml import load_hyperpyyaml
+from speechbrain.utils.logger import get_logger
 
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.evaluation import calibration
@@ -21,10 +22,13 @@ from speechbrain_mser.inference.settings import (
     read_text,
 )
 from speechbrain_mser.lobes import build_connector, build_encoder
+from speechbrain_mser.lobes.encoder import layer_numbers
 from speechbrain_mser.lobes.hub import is_folder
 from speechbrain_mser.lobes.llama import EmotionLLaMA
 from speechbrain_mser.settings.project_files import PACKAGE
 from speechbrain_mser.training import record
+
+logger = get_logger(__name__)
 
 SETTINGS_FILE = "hyperparams.yaml"
 # Files, named as ever.
@@ -37,6 +41,14 @@ BESIDE = [calibration.FILE, record.FILE, CARD]
 FILES = [*WEIGHTS, SETTINGS_FILE, *BESIDE]
 # Files of an export that was interrupted as soon as its settings counted.
 NEXT = "next-"
+# Settings that decide what features a connector hears.
+HEARD = (
+    "encoder_layers",
+    "mean_over_time",
+    "trim_silence",
+    "speech_level",
+    "pad_to_30s",
+)
 # The recogniser that is part of this project, and where it lies.
 RELEASED = "open"
 RELEASED_FOLDER = PACKAGE / "models" / RELEASED
@@ -158,17 +170,16 @@ def read_settings(path):
     return parse_settings(text, path)
 
 
-def load_pretrained(source, connector, llm):
+def load_pretrained(source, model):
     """Take the parameters of another training's recogniser.
 
     Arguments
     ---------
     source : str or path-like
         Its folder, or a hub name.
-    connector : Connector
-        Of the same shape.
-    llm : EmotionLLaMA
-        Adapters are read where it has some.
+    model : dict
+        Of model.yaml: "encoder"; "connector", of the same shape; "llm",
+        adapters are read where it has some; and its settings.
 
     Returns
     -------
@@ -179,7 +190,8 @@ def load_pretrained(source, connector, llm):
     Raises
     ------
     InputError
-        There is none, or it is of another shape.
+        There is none, it is of another shape, or its connector was trained
+        on other features and ``frozen_models`` is "strict".
     """
     folder = find_folder(source)
     path = folder / SETTINGS_FILE
@@ -188,13 +200,46 @@ def load_pretrained(source, connector, llm):
     settings = dict.fromkeys(DIGESTS)
     if not has_tags(text, path):
         settings = parse_settings(text, path)
-    load_parts(folder, settings, connector, llm)
+        _check_heard(folder, settings, model)
+    load_parts(folder, settings, model["connector"], model["llm"])
     path = find_beside(folder, record.FILE)
     recorded = record.read_record(path).get("corpora", {})
     return {
         name: recorded.get(name, {})
         for name in settings.get("trained_corpora", [])
     }
+
+
+def _check_heard(folder, settings, model):
+    """Refuse a connector that heard other features of the same width.
+
+    Its statistics and all that it learned are of those.
+    """
+    layers, encoder = settings["encoder_layers"], model["encoder"]
+    found = {name: settings[name] for name in HEARD}
+    expected = {name: model[name] for name in HEARD}
+    # -1 is another name of the last.
+    if layer_numbers(layers, encoder.n_layers) == encoder.layers:
+        del found["encoder_layers"], expected["encoder_layers"]
+    differing = [n for n, value in found.items() if value != expected[n]]
+    if not differing:
+        return
+    told = "; ".join(
+        f"{name} was {found[name]!r}, here it is {expected[name]!r}"
+        for name in differing
+    )
+    if model["frozen_models"] != "warn":
+        raise InputError(
+            f"{folder}: its connector was trained on other features ({told}); "
+            "set them as they were, or train anew (frozen_models: warn goes "
+            "on all the same)"
+        )
+    logger.warning(
+        "%s: its connector was trained on other features (%s); it has to "
+        "learn them anew (frozen_models is warn)",
+        folder,
+        told,
+    )
 
 
 def needs_trust(path):

@@ -132,8 +132,8 @@ class FrozenEncoder(nn.Module):
                 "seconds"
             )
         self.source, self.dtype_name = str(source), resolve_dtype(dtype)
-        self.hidden_size = hidden_size
-        self.layers = _layer_numbers(layers, n_layers)
+        self.hidden_size, self.n_layers = hidden_size, n_layers
+        self.layers = layer_numbers(layers, n_layers)
         self.several = not isinstance(layers, int)
         self.n_output_layers = len(self.layers)
         self.samples_per_frame = samples_per_frame
@@ -326,7 +326,7 @@ class FrozenEncoder(nn.Module):
         return FRAMES_PER_PASS.get(device, FRAMES_PER_PASS_ELSEWHERE)
 
 
-def _layer_numbers(layers, n_layers):
+def layer_numbers(layers, n_layers):
     """Layer numbers from 0 to n_layers, for any way of asking."""
     if layers == "all":
         return list(range(n_layers + 1))

@@ -157,6 +157,37 @@ def test_stage2_refuses_a_connector_of_other_models(
     assert not (tmp_path / "out" / "recognizer").exists()
 
 
+def test_stage2_refuses_a_connector_of_other_features(
+    run_script, trained, tiny_flags, tmp_path, capsys
+):
+    stage1 = tmp_path / "stage1"
+    shutil.copytree(trained / "recognizer", stage1)
+    path = stage1 / "hyperparams.yaml"
+    settings = read_settings(path)
+    layers = settings["encoder_layers"]
+    flags = {
+        **tiny_flags,
+        "output_folder": tmp_path / "out",
+        "pretrained": stage1,
+        "languages": "[eng]",
+        "lr": 0.0,
+    }
+    # Layers of two encoder layers: the same widths and shapes
+    other = [(n + 1) % 3 for n in layers] if layers != -1 else 1
+    path.write_text(
+        settings_text(
+            {**settings, "encoder_layers": other, "speech_level": -20}
+        )
+    )
+    assert run_script("train", STAGE2, flags=flags) == 2
+    told = capsys.readouterr().err
+    assert f"encoder_layers was {other!r}, here it is {layers!r}" in told
+    assert "speech_level was -20" in told
+    assert not (tmp_path / "out" / "recognizer").exists()
+    flags["frozen_models"] = "warn"
+    assert run_script("train", STAGE2, flags=flags) == 0
+
+
 def test_stage2_knows_its_frozen_models_by_their_weights(
     run_script, trained, tiny_flags, tmp_path, capsys
 ):
