@@ -115,14 +115,11 @@ class WordMeanings:
         self._known = {}
         depth = model.config.get_text_config().num_hidden_layers
         self._layers = range(round(FIRST * depth), round(LAST * depth) + 1)
+        words = [
+            w for poles in AXES.values() for pole in poles for w in pole.split()
+        ]
         # [axes, poles, words, layers, hidden]
-        poles = torch.stack(
-            [
-                torch.stack([self._read(word) for word in pole.split()])
-                for poles in AXES.values()
-                for pole in poles
-            ]
-        ).unflatten(0, (len(AXES), 2))
+        poles = self._read(words).unflatten(0, (len(AXES), 2, -1))
         self._centre = poles.mean((0, 1, 2))
         self._axes = F.normalize((poles[:, 0] - poles[:, 1]).mean(1), dim=-1)
         places = self._project(poles)  # [axes, poles, words, layers, axes]
@@ -148,7 +145,9 @@ class WordMeanings:
 
     def _place(self, word):
         if word not in self._known:
-            places = self._project(self._read(word))
+            # Alone: beside others its last bits would be others.
+            (states,) = self._read([word])
+            places = self._project(states)
             self._known[word] = (places / self._half[:, None]).mean(0)
         return self._known[word]
 
@@ -158,23 +157,24 @@ class WordMeanings:
         return torch.einsum("...lh,alh->...la", directions, self._axes)
 
     @torch.no_grad()
-    def _read(self, word):
-        """A word's hidden states, ``[layers, hidden]``.
-
-        Alone: beside others, in a batch, its last bits would be others.
-        """
-        ids = self.tokenizer(f"{BEFORE} {word}", add_special_tokens=False)
-        ids = list(ids["input_ids"])
+    def _read(self, words):
+        """Words' hidden states, ``[words, layers, hidden]``."""
+        texts = [f"{BEFORE} {word}" for word in words]
+        ids = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
         if self.tokenizer.bos_token_id is not None:
-            ids = [self.tokenizer.bos_token_id, *ids]
+            ids = [[self.tokenizer.bos_token_id, *one] for one in ids]
+        longest = max(len(one) for one in ids)
         device = self.model.get_input_embeddings().weight.device
+        # Padding is at the end, where nothing that counts looks.
+        padded = [one + one[-1:] * (longest - len(one)) for one in ids]
         with torch.autocast(device.type, enabled=False):
             states = self.model(
-                input_ids=torch.tensor([ids], device=device),
+                input_ids=torch.tensor(padded, device=device),
                 output_hidden_states=True,
                 logits_to_keep=1,
                 use_cache=False,
             ).hidden_states
-        return (
-            torch.stack([states[n][0, -1] for n in self._layers]).float().cpu()
-        )
+        last = torch.tensor([len(one) - 1 for one in ids], device=device)
+        rows = torch.arange(len(ids), device=device)
+        kept = [states[n][rows, last] for n in self._layers]
+        return torch.stack(kept, dim=1).float().cpu()
