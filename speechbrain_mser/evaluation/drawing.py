@@ -70,7 +70,7 @@ def new_figure(width, height):
         With its own canvas: pyplot would keep it alive and look for a
         display.
     """
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure((width, height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
@@ -95,8 +95,12 @@ def save_figure(figure, stem):
     ...     sorted(path.name for path in Path(folder).iterdir())
     ['empty.pdf', 'empty.png']
     """
+    # Laid out once: each savefig would draw all of it to do so, again.
+    if figure.axes:
+        figure.get_layout_engine().execute(figure)
+    figure.set_layout_engine(None)
     pixels = io.BytesIO()
-    figure.savefig(pixels, format="png", dpi=DPI)
+    figure.savefig(pixels, format="png")
     with atomic_path(f"{stem}.png") as partial:
         # Flat colours: a palette takes half as much and looks the same.
         Image.open(pixels).convert("RGB").quantize(256).save(
