@@ -206,6 +206,7 @@ class Evaluation:
         if count == 1:
             recognizers = list(recognizers)
             self.fitted = find_calibration(recognizers[0][0], mode)
+            self.meant = recognizers[0][0].meant_words
             self.connector = recognizers[0][0].describe()["connector"]
         sets = {
             name: (one.table, one.labels, one.audio)
@@ -234,7 +235,10 @@ class Evaluation:
         labels, log_probs = test_set.labels, raw
         if self.fitted:
             mode = self.settings["calibration"]
-            log_probs = [self.fitted.apply(one, labels, mode) for one in raw]
+            meant = self.meant(labels)
+            log_probs = [
+                self.fitted.apply(one, labels, mode, meant) for one in raw
+            ]
         metrics = measure(test_set, table, log_probs, self.settings)
         if heard := sorted(set(table.corpus) & self.corpora):
             note = f"not zero-shot, trained on {', '.join(heard)}"

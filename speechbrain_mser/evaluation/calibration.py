@@ -109,7 +109,7 @@ class Calibration:
                 "0, and all are finite"
             )
 
-    def apply(self, log_probs, labels, mode):
+    def apply(self, log_probs, labels, mode, meant=()):
         """Calibrate log-probabilities.
 
         Arguments
@@ -120,6 +120,10 @@ class Calibration:
             The candidates, in the order of the columns.
         mode : str
             One of `MODES`.
+        meant : container of str
+            Labels whose probabilities are their meaning's, not the LLM's
+            (`EmotionRecognizer.meant_words`): nothing was fitted to those,
+            they stay, and the others are calibrated among themselves.
 
         Returns
         -------
@@ -132,6 +136,8 @@ class Calibration:
             An unknown mode, or a row that is no distribution.
         """
         check_mode(mode)
+        if any(label in meant for label in labels):
+            return self._apply_beside(log_probs, labels, mode, meant)
         if mode == "temperature":
             log_probs = log_probs / self.temperature
         if mode == "temperature+prior":
@@ -146,6 +152,17 @@ class Calibration:
                 f"{len(calibrated)} are not finite: there is nothing to calibrate"
             )
         return calibrated
+
+    def _apply_beside(self, log_probs, labels, mode, meant):
+        """Calibrate what the others have among themselves."""
+        log_probs = log_probs.log_softmax(-1)
+        rest = [k for k, label in enumerate(labels) if label not in meant]
+        if rest:
+            said = log_probs[:, rest]
+            left = said.logsumexp(-1, keepdim=True)
+            own = self.apply(said, [labels[k] for k in rest], mode)
+            log_probs[:, rest] = left + own
+        return log_probs
 
     def save(self, path):
         """Write it as JSON, atomically.

@@ -258,7 +258,9 @@ class EmotionRecognizer(Pretrained):
         check_rows((~log_probs.isnan().any(-1)).tolist(), NO_SCORE)
         if calibration != "none":
             fitted = self.load_calibration()
-            log_probs = fitted.apply(log_probs, words, calibration)
+            log_probs = fitted.apply(
+                log_probs, words, calibration, self.meant_words(words)
+            )
         return [words[i] for i in log_probs.argmax(-1).tolist()], log_probs
 
     @torch.no_grad()
@@ -446,6 +448,23 @@ class EmotionRecognizer(Pretrained):
         """
         untrained = getattr(self.hparams, "untrained_words", None) or ()
         return {*self.labels()} - {*untrained}
+
+    def meant_words(self, labels=None):
+        """Candidates whose probability is their meaning's, not the LLM's.
+
+        Arguments
+        ---------
+        labels : str or list of str, optional
+            The candidates, as for `recognize_batch`.
+
+        Returns
+        -------
+        set of str
+            Those that were never trained, where the connector hears meaning.
+        """
+        if getattr(self.mods.connector, "meaning", None) is None:
+            return set()
+        return {*self.labels(labels)} - self.trained_words()
 
     def load_calibration(self):
         """What was measured on validation data, beside the connector.

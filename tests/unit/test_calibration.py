@@ -170,6 +170,20 @@ def test_applied_is_the_one_worked_out_by_hand():
         assert torch.allclose(applied, expected, atol=1e-6)
 
 
+def test_what_is_meant_stays_and_the_rest_is_calibrated_alone():
+    log_probs = torch.tensor([[0.4, 0.5, 0.1]]).log()
+    found = Calibration(2.0, 1.0, {})
+    applied = found.apply(
+        log_probs, ["sad", "bored", "angry"], "temperature", {"bored"}
+    )
+    # 4 : 1 among the others becomes 2 : 1, of the half that they have
+    torch.testing.assert_close(
+        applied.exp(), torch.tensor([[1 / 3, 0.5, 1 / 6]])
+    )
+    alone = found.apply(log_probs, ["a", "b", "c"], "temperature", set("abc"))
+    torch.testing.assert_close(alone, log_probs)
+
+
 def test_labels_that_do_not_occur_have_no_prior_and_do_not_matter():
     log_probs, truth = simulate(8, n=500, sharpness=2.0)
     # a candidate that never is the true one takes half of the probability
