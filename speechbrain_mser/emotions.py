@@ -6,6 +6,7 @@ class of its own. The words are those that the LLM is asked to say.
 """
 
 from difflib import get_close_matches
+from unicodedata import category
 
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.spelling import compose
@@ -55,6 +56,11 @@ ALIASES = {
     "fru": "frustrated",
     "enthusiastic": "enthusiasm",
 }
+
+# Of a label, in characters: an LLM reads them all for each candidate.
+LONGEST_LABEL = 100
+# Control characters, halves of surrogates, separators of lines.
+_NO_TEXT = ("Cc", "Cs", "Zl", "Zp")
 
 # The label sets of the paper's evaluations (Table I), by name.
 LABEL_SETS = {
@@ -170,7 +176,8 @@ def candidate_labels(labels):
     """The candidate words of a recognition, from a set's name or a list.
 
     Zero-shot recognition may ask for any word, so words outside the
-    vocabulary are allowed here; empty and repeated ones are not.
+    vocabulary are allowed here; empty and repeated ones are not, nor what is
+    no word: control characters, and more than a hundred characters.
 
     Arguments
     ---------
@@ -185,7 +192,8 @@ def candidate_labels(labels):
     Raises
     ------
     InputError
-        No words, an empty word, a word twice, or an unknown set's name.
+        No words, an empty word, a word twice (in another case, too), what is
+        no word, or an unknown set's name.
 
     Example
     -------
@@ -204,9 +212,20 @@ def candidate_labels(labels):
     if labels is None or len(labels) == 0:
         raise InputError("no labels: give at least one emotion word")
     words = tuple(compose(str(label).strip()) for label in labels)
-    for position, word in enumerate(words):
+    seen = {}
+    for position, word in enumerate(words, start=1):
         if not word:
-            raise InputError(f"label {position + 1} of {len(words)} is empty")
-        if word in words[:position]:
-            raise InputError(f"label {word!r} is given twice")
+            raise InputError(f"label {position} of {len(words)} is empty")
+        if len(word) > LONGEST_LABEL:
+            raise InputError(
+                f"label {position} of {len(words)} has {len(word)} characters; "
+                f"{LONGEST_LABEL} at most are a word or a phrase"
+            )
+        if any(category(one) in _NO_TEXT for one in word):
+            raise InputError(
+                f"label {word!r} has control characters: give words"
+            )
+        if (first := seen.setdefault(word.casefold(), word)) is not word:
+            as_ = "" if first == word else f" (as {first!r} before)"
+            raise InputError(f"label {word!r} is given twice{as_}")
     return words

@@ -4,6 +4,8 @@ import os
 import sys
 from collections import Counter
 
+from speechbrain_mser.errors import InputError
+
 STDIN = "-"
 
 
@@ -42,6 +44,11 @@ def find_recordings(sources):
     problem : str
         Why a folder below could not be looked into; empty for a file.
 
+    Raises
+    ------
+    InputError
+        There is none.
+
     Example
     -------
     >>> folder = getfixture("tmp_path")
@@ -58,6 +65,11 @@ def find_recordings(sources):
                 continue
             seen.add(path)
             yield path, problem
+    if not seen:
+        raise InputError(
+            "there is no recording: "
+            + ", ".join("standard input" if s == STDIN else s for s in sources)
+        )
     if again:
         _say(f"{again} named more than once, taken once")
 

@@ -53,13 +53,23 @@ class JSONLines:
         for number, line in enumerate(lines, start=1):
             try:
                 record = json.loads(line)
-                record["path"]
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, RecursionError):
+                record = None
+            if not _is_result(record):
                 raise InputError(
                     f"line {number} is no result of mser: {line[:60]!r}"
-                ) from None
+                )
             read.append((line + "\n", record))
         return read
+
+
+def _is_result(record):
+    """Whether a record that was read is one that `JSONLines` writes."""
+    return (
+        isinstance(record, dict)
+        and isinstance(record.get("path"), str)
+        and isinstance(record.get("probabilities", {}), dict)
+    )
 
 
 class CSVRows:
@@ -135,7 +145,8 @@ class Table:
         if "error" in record:
             return f"{'?':<12}    -  {path}: {printable(record['error'])}\n"
         word = record["emotion"]
-        return f"{word:<12} {record['probabilities'][word]:4.2f}  {path}\n"
+        value = record["probabilities"][word]
+        return f"{printable(word):<12} {value:4.2f}  {path}\n"
 
 
 def printable(text):

@@ -148,5 +148,5 @@ def _line(segment):
     speaker = f"{printable(segment.speaker):<12} " if segment.speaker else ""
     return (
         f"{segment.start:8.1f} {segment.end:8.1f} s  {speaker}"
-        f"{segment.emotion:<12} {segment.probability:4.2f}\n"
+        f"{printable(segment.emotion):<12} {segment.probability:4.2f}\n"
     )

@@ -32,7 +32,8 @@ def atomic_path(path):
     pathlib.Path
         A file beside it (a rename cannot cross file systems), which is
         removed again when the block raises. Whoever writes it and with what
-        permissions, it gets those that a new file has (the umask's).
+        permissions, it gets those that a new file has (the umask's). A
+        device or a pipe is itself.
 
     Example
     -------
@@ -46,6 +47,11 @@ def atomic_path(path):
     'whole'
     """
     path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        # A device or a pipe (/dev/null, /dev/stdout) takes what comes, and
+        # stays: a rename would put a file in its place
+        yield path
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
@@ -75,7 +81,8 @@ def write_text(path, text):
     path : str or path-like
         The file to make or replace; its folder is made when missing.
     text : str
-        Written as UTF-8, line breaks as they are.
+        Written as UTF-8, line breaks as they are; paths that are none as the
+        bytes that they are.
 
     Raises
     ------
@@ -90,7 +97,7 @@ def write_text(path, text):
     'whole'
     """
     with atomic_path(path) as partial:
-        partial.write_bytes(text.encode())
+        partial.write_bytes(text.encode("utf-8", "surrogateescape"))
 
 
 def _usual_mode(partial, path):

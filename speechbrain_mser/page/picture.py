@@ -20,7 +20,7 @@ CSS = """
   margin-right: 0.3em; }
 .mser-list { max-height: 20rem; overflow: auto; }
 .mser-list table { width: 100%; border-collapse: collapse; }
-.mser-list td { padding: 0.3rem 0.5rem; white-space: nowrap; }
+.mser-list td { padding: 0.3rem 0.5rem 0.3rem 0; }
 .mser-list tr { cursor: pointer; border-bottom: 1px solid #8884; }
 .mser-files a { text-decoration: underline; }
 """

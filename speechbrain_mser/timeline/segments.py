@@ -107,8 +107,13 @@ class Timeline:
         }
 
     def to_json(self):
-        """As JSON text."""
-        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
+        """As JSON text, in UTF-8 even where the source's name is not."""
+        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:
+            text = json.dumps(self.to_dict(), indent=2)
+        return text + "\n"
 
     def to_text(self, format):
         """As text of a format.

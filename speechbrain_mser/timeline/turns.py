@@ -95,12 +95,12 @@ def _parse_line(words):
         raise ValueError(
             f"{words[3]!r} and {words[4]!r} are no start and duration"
         ) from None
-    if not 0 <= start < math.inf or not 0 < duration < math.inf:
-        raise ValueError(f"a turn at {start:g} s of {duration:g} s")
-    first, last = (
-        round(seconds * SAMPLE_RATE) for seconds in (start, start + duration)
-    )
-    return words[1], words[7], first, last
+    end = start + duration
+    if 0 <= start < end < math.inf:
+        first, last = round(start * SAMPLE_RATE), round(end * SAMPLE_RATE)
+        if first < last:
+            return words[1], words[7], first, last
+    raise ValueError(f"a turn at {start:g} s of {duration:g} s")
 
 
 def _joined(spans):

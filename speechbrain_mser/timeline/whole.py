@@ -69,8 +69,9 @@ def make_timeline(
     stream = EmotionStream(recognizer, labels, speakers, listen, **settings)
     blocks = read_blocks(source, sample_rate, mono=speakers != CHANNELS)
     name = os.fspath(source) if isinstance(source, os.PathLike) else source
+    # Of a file alone: another may be called "audio"
+    seconds = _seconds(name) if isinstance(name, str) else None
     name = name if isinstance(name, str) else "audio"
-    seconds = _seconds(name)
     if seconds and speakers not in (None, CHANNELS):
         # Before ten hours have passed
         check_end(read_turns(speakers), seconds)
@@ -93,5 +94,6 @@ def _seconds(path):
     """How long a file says that it is, if it does."""
     try:
         return soundfile.info(path).duration
-    except (OSError, RuntimeError):
+    # A name that is no text, for soundfile
+    except (OSError, RuntimeError, UnicodeError):
         return None

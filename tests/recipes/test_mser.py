@@ -193,7 +193,11 @@ def test_another_output_is_not_gone_on_with(mser, rooms, tmp_path):
         code, _, errors = mser("recognize", wav, "-o", output, *arguments)
         assert code == 2 and said in errors
         assert output.read_bytes() == kept
-    for text in ("precious", '{"path": "a"}\nprecious\n', "[]\n", "7\n"):
+    for text in (
+        *("precious", '{"path": "a"}\nprecious\n', "[]\n", "7\n"),
+        *('{"path": 5}\n', '{"path": "a", "probabilities": [1]}\n'),
+        "[" * 100_000 + "\n",
+    ):
         output.write_text(text)
         code, _, errors = mser("recognize", wav, "-o", output, "--resume")
         assert code == 2 and "no result of mser" in errors
@@ -245,6 +249,10 @@ def test_what_was_heard_serves_again(mser, rooms, tmp_path, recognizer):
         (["recognize", "a.wav", "--output", "."], "a folder"),
         (["recognize", "no.wav", "--adapt"], "none of 1 recordings"),
         (["listen", "a.wav"], "required: -o"),
+        (["listen", "a.wav", "-o", "."], ".: a folder; name a file in it"),
+        (["recognize", "none"], "there is no recording: none"),
+        (["recognize", "none", "-o", "x"], "there is no recording: none"),
+        (["find", "sad", "none"], "there is no recording: none"),
         (["listen", "no.wav", "-o", "x"], "none of 1 recordings"),
         (["timeline", "no.wav"], "no such file"),
         (["timeline", "a.wav", "--rttm", "no"], "no: there is no such file"),
@@ -261,6 +269,7 @@ def test_what_cannot_be_is_refused_in_a_line(
 ):
     monkeypatch.chdir(tmp_path)
     shutil.copy(rooms / "b.wav", "a.wav")
+    (tmp_path / "none").mkdir()
     own = arguments[0] in ("recognize", "find", "listen", "timeline") and (
         "--recognizer" not in arguments
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from speechbrain_mser.files.atomic import atomic_path
+from speechbrain_mser.files.atomic import atomic_path, write_text
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = ROOT / "recipes" / "M5SER"
@@ -142,3 +142,17 @@ def test_permission_denied_is_said_as_such(open_folder):
         message = messages[messages.index(f"{name} 2") - 1]
         assert "permission denied" in message.lower()
         assert named in message
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes have no names")
+def test_a_pipe_is_written_to_and_stays(tmp_path):
+    """As /dev/stdout and /dev/null do: no file is put in their place."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_text(path, "all of it")
+        assert os.read(reader, 99) == b"all of it"
+    finally:
+        os.close(reader)
+    assert path.is_fifo() and [*tmp_path.iterdir()] == [path]

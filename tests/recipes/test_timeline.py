@@ -1,6 +1,7 @@
 """A recording's timeline is its stream's, whoever holds it and in what blocks."""
 
 import io
+import os
 import runpy
 import sys
 from pathlib import Path
@@ -297,6 +298,21 @@ def test_turns_of_another_recording_are_refused(
     monkeypatch.delattr(EmotionStream, "push")
     with pytest.raises(InputError, match=r"a turn of bert from 50\.00"):
         segments_of(recognizer, tmp_path / "call.wav", speakers=path)
+
+
+def test_a_file_is_looked_at_by_its_own_name_alone(
+    recognizer, call, rttm, tmp_path, monkeypatch
+):
+    """No other that is called as an array is, and by a name that is no text."""
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("audio", call[:RATE], RATE, format="WAV")
+    path = rttm(("anna", 2, 3))
+    assert segments_of(recognizer, call, speakers=path)
+    odd = os.fsdecode(b"caf\xe9.wav")
+    with open(odd, "wb") as file:
+        soundfile.write(file, call, RATE, format="WAV")
+    found = recognizer.timeline(odd, speakers=path, progress=False, **FINE)
+    assert found.source == odd and len(found.segments)
 
 
 def test_a_block_that_is_refused_is_as_if_it_had_not_come(recognizer, call):

@@ -100,6 +100,9 @@ def test_label_sets_have_the_papers_sizes(name, size):
 
 def test_candidates_may_be_any_words_in_the_order_given():
     assert candidate_labels([" jealous", "proud"]) == ("jealous", "proud")
+    # A Persian word has a control of its own, emoji are joined by one
+    words = ("خسته‌کننده", "👩‍🚒", "w" * 100)
+    assert candidate_labels(words) == words
 
 
 @pytest.mark.parametrize(
@@ -110,6 +113,11 @@ def test_candidates_may_be_any_words_in_the_order_given():
         (None, "no labels"),
         (["sad", " "], "label 2 of 2 is empty"),
         (["sad", "angry", "sad "], "'sad' is given twice"),
+        (["sad", "SAD"], r"'SAD' is given twice \(as 'sad' before\)"),
+        (["a\nb"], r"'a\\nb' has control characters"),
+        (["sad", "\x1b[31m"], "control characters"),
+        (["\udcff"], "control characters"),
+        (["sad", "w" * 101], "label 2 of 2 has 101 characters; 100 at most"),
     ],
 )
 def test_candidates_that_make_no_choice_fail(labels, reason):

@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+import os
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -155,6 +157,19 @@ def test_pyannote_has_emotions_by_segment(call):
     assert found[0] == (0.5, 2.25, "anna", "angry")
     assert annotation.label_duration("very sad") == 2.0  # of either
     assert isinstance(annotation, core.Annotation)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_name_that_is_no_text_is_written_in_any_format(
+    call, format, tmp_path
+):
+    odd = replace(call, source=os.fsdecode(b"caf\xe9.wav"))
+    odd.write(tmp_path / "a", format)
+    written = (tmp_path / "a").read_bytes()
+    if format == "json":
+        assert json.loads(written.decode())["source"] == odd.source
+    elif format in ("rttm", "audformat"):
+        assert b"caf\xe9" in written
 
 
 @pytest.mark.parametrize("format", FORMATS)

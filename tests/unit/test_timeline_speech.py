@@ -166,6 +166,8 @@ GOOD = "SPEAKER call 1 0.5 1.0 <NA> <NA> anna <NA> <NA>"
         ([GOOD.replace("0.5", "-1")], "a turn at -1 s"),
         ([GOOD.replace("1.0", "inf")], "of inf s"),
         ([GOOD.replace("1.0", "0")], "of 0 s"),
+        ([GOOD.replace("1.0", "1e-9")], "of 1e-09 s"),
+        ([GOOD.replace("0.5", "1e308").replace("1.0", "1e308")], "at 1e.308 s"),
         ([GOOD, GOOD.replace("call", "other")], "turns of 2 recordings"),
     ],
 )
