@@ -225,7 +225,9 @@ def candidate_labels(labels):
             raise InputError(
                 f"label {word!r} has control characters: give words"
             )
-        if (first := seen.setdefault(word.casefold(), word)) is not word:
+        first = seen.get(word.casefold())
+        if first is not None:
             as_ = "" if first == word else f" (as {first!r} before)"
             raise InputError(f"label {word!r} is given twice{as_}")
+        seen[word.casefold()] = word
     return words
