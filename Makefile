@@ -25,11 +25,14 @@ help: ## Show this list
 install: $(INSTALLED) ## Make .venv with everything in it (demo and dev extras)
 
 # torch first and by version: left to the resolver it may be another build.
+# pip would compile on one core, and the packages' own tests as well; what
+# some packages have that is no Python of this version is left out.
 $(INSTALLED): setup.py
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 10), "needs Python 3.10 or newer: make PYTHON=..."'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet torch==$(TORCH)
-	$(BIN)/pip install --quiet torch==$(TORCH) torchaudio==$(TORCHAUDIO) -e '.[demo,dev,docs]'
+	$(BIN)/pip install --quiet --no-compile torch==$(TORCH)
+	$(BIN)/pip install --quiet --no-compile torch==$(TORCH) torchaudio==$(TORCHAUDIO) -e '.[demo,dev,docs]'
+	$(BIN)/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true
 	$(BIN)/python -m speechbrain_mser mend-torchaudio
 	touch $@
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import ready
 import soundfile
 
 from speechbrain_mser.files.csv_files import unguard
@@ -36,16 +37,19 @@ def read_dropped(save_folder):
 
 
 def run(script, data_folder, save_folder, *arguments, **options):
-    """Run ``<script>_prepare.py`` as a user does."""
+    """Run ``<script>_prepare.py`` as a user does.
+
+    With options of `subprocess.run`, in a Python that is started for it.
+    """
+    words = [
+        RECIPES / f"{script}_prepare.py",
+        *("--data_folder", data_folder, "--save_folder", save_folder),
+        *arguments,
+    ]
+    if not options:
+        return ready.run(words)
     return subprocess.run(
-        [
-            *(sys.executable, RECIPES / f"{script}_prepare.py"),
-            *("--data_folder", data_folder, "--save_folder", save_folder),
-            *arguments,
-        ],
-        capture_output=True,
-        text=True,
-        **options,
+        [sys.executable, *words], capture_output=True, text=True, **options
     )
 
 
