@@ -20,6 +20,7 @@ ELSEWHERE = {
     "index.md": "README.md",
     "manifests.md": "manifests/README.md",
     "tour.md": "docs/tour.ipynb",
+    "weights_licence.md": "speechbrain_mser/models/open/LICENSE",
     "seamless_expressive.md": "recipes/M5SER/seamless_expressive/README.md",
 }
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)(#[^)]*)?\)")
@@ -33,6 +34,8 @@ def on_files(files, config):
             text, pictures = notebook_page(text, Path(page).stem)
             for name, png in pictures.items():
                 files.append(File.generated(config, name, content=png))
+        elif not path.endswith(".md"):
+            text = f"# {path}\n\n```text\n{text}\n```\n"
         files.append(File.generated(config, page, content=text))
     return files
 
