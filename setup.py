@@ -108,6 +108,8 @@ setup(
         # openSMILE's licence is for non-commercial use: never required
         "egemaps": ["opensmile>=2.5"],
         "lora": ["peft>=0.18"],
+        # To export; whoever runs what was exported needs onnxruntime alone
+        "onnx": ["onnx>=1.18", "onnxruntime>=1.20", "onnxscript>=0.5.4"],
         # What transformers asks for; needs a GPU, so tried on none
         "quantized": ["bitsandbytes>=0.46.1"],
         # Synthesis on many hosts
@@ -120,6 +122,9 @@ setup(
             "hypothesis>=6.100",
             "ipykernel>=6.29",
             "jsonschema>=4.18",
+            "onnx>=1.18",
+            "onnxruntime>=1.20",
+            "onnxscript>=0.5.4",
             "nbclient>=0.10",
             "nbformat>=5.10",
             "opensmile>=2.5",

@@ -408,6 +408,37 @@ class EmotionRecognizer(Pretrained):
         """
         return publish(self, repo_id, **settings)
 
+    def export_onnx(self, folder):
+        """Write all up to the LLM as ONNX, for those without torch.
+
+        ``encoder.onnx`` makes features of signals, its front end and windows
+        included; ``connector.onnx`` makes of features what the LLM reads. What
+        was listened to is what they standardise with, unless another mean and
+        deviation are given. ``recognizer.json`` says their inputs and outputs,
+        and what the LLM needs. Where the LLM reads mixtures of words, their
+        weights come out too: seldom another answer than the LLM's.
+
+        Arguments
+        ---------
+        folder : str or path-like
+            Where to; an export that is there is replaced, and its encoder
+            kept if it is this one.
+
+        Raises
+        ------
+        InputError
+            The encoder is no Whisper, computes in half precision, or is not
+            on the CPU; the exporter is not installed.
+
+        Example
+        -------
+        >>> recognizer.export_onnx("onnx")  # doctest: +SKIP
+        """
+        # A way out, for users; all else here knows nothing of ONNX.
+        from speechbrain_mser.inference.onnx_export import export_onnx
+
+        export_onnx(self, folder)
+
     def generate_batch(self, wavs, wav_lens=None, max_new_tokens=8):
         """What the LLM says when it is free to say anything.
 

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from speechbrain.dataio.dataio import length_to_mask
 from speechbrain.utils.checkpoints import (
     mark_as_loader,
     mark_as_saver,
@@ -172,7 +171,8 @@ class Connector(nn.Module):
         else:
             features = self._concatenate(features)
         frames = features.shape[1]
-        mask = length_to_mask((lens * frames).round(), max_len=frames).bool()
+        frame = torch.arange(frames, device=lens.device)
+        mask = frame < (lens * frames).round()[:, None]
         return self.input_norm(features), mask
 
     def _mix(self, features):

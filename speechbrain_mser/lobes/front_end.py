@@ -93,7 +93,7 @@ class FrontEnd:
         size = min(FRAME, len(wav))
         frames = (wav[: len(wav) // size * size] / scale).view(-1, size)
         powers = frames.var(1, correction=0)
-        threshold = powers.amax() * self._threshold()
+        threshold = powers.amax() * self.threshold()
         speech = ((powers > 0) & (powers >= threshold)).nonzero()[:, 0]
         if len(speech) == 0:
             return wav
@@ -107,7 +107,7 @@ class FrontEnd:
             wav = wav / level * 10 ** (self.speech_level / 20)
         return wav
 
-    def _threshold(self):
+    def threshold(self):
         """The least power of speech, as a part of the loudest frame's."""
         decibels = self.trim_silence or SPEECH_RANGE
         return math.pow(10, -decibels / 10)

@@ -175,7 +175,7 @@ class EmotionQFormer(Connector):
             Pooled is the mean over the queries, ``[batch, hidden_size]``.
         """
         features, mask = self.read_features(features, lens)
-        queries = self.lift(self.queries).expand(len(features), -1, -1)
+        queries = self.lift(self.queries).expand(features.shape[0], -1, -1)
         hidden = self.model(
             query_embeds=queries,
             encoder_hidden_states=features,

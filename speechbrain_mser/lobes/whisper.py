@@ -145,8 +145,6 @@ class WhisperEncoder(FrozenEncoder):
         # Half precision cannot hold the power of a quiet sound.
         with torch.autocast(pieces[0].device.type, enabled=False):
             mel = self._log_mel(pieces, frames, longest)
-        encoder = self.model.encoder
-        mel = mel.to(encoder.conv1.weight.dtype)
         # What lies beyond an utterance must look as its end does when it is
         # alone: the convolutions' zero padding. (The second one, of stride 2,
         # does not reach beyond.) The official encoder sees silence there.
@@ -154,9 +152,31 @@ class WhisperEncoder(FrozenEncoder):
         if not self.pad_to_30s and min(frames) < longest:
             lengths = torch.tensor(frames, device=mel.device)
             mask = torch.arange(longest, device=mel.device) < lengths[:, None]
+        yield from self.states(mel, mask)
+
+    def states(self, mel, mask):
+        """Yield hidden states, from log-mels.
+
+        Arguments
+        ---------
+        mel : torch.Tensor
+            ``[batch, mels, 2 * frames]``.
+        mask : torch.Tensor or None
+            ``[batch, frames]``, False beyond an utterance; None where all of
+            it counts.
+
+        Yields
+        ------
+        number : int
+            Which one; up to the last of ``layers``.
+        hidden : torch.Tensor
+            ``[batch, frames, dim]``.
+        """
+        encoder = self.model.encoder
+        mel = mel.to(encoder.conv1.weight.dtype)
         hidden = F.gelu(encoder.conv1(_silence(mel, mask)))
         hidden = F.gelu(encoder.conv2(hidden)).transpose(1, 2)
-        hidden = hidden + encoder.embed_positions.weight[:longest]
+        hidden = hidden + encoder.embed_positions.weight[: hidden.shape[1]]
         attention_mask = None if mask is None else mask[:, None, None, :]
         for number in range(max(self.layers) + 1):
             if number > 0:
