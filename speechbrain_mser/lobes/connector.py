@@ -134,8 +134,11 @@ class Connector(nn.Module):
         )
         self.meaning = None
         if hear_meaning:
-            # From zero: what it says of nothing is in the middle.
-            self.meaning = nn.Linear(self.embedding_dim, len(AXES))
+            # From zero: what it says of nothing is in the middle. No random
+            # number is drawn: all else starts as without it.
+            self.meaning = nn.utils.skip_init(
+                nn.Linear, self.embedding_dim, len(AXES)
+            )
             nn.init.zeros_(self.meaning.weight)
             nn.init.zeros_(self.meaning.bias)
 
@@ -224,7 +227,10 @@ class Connector(nn.Module):
         torch.Tensor or None
             ``[batch, 3]``, if ``hear_meaning``.
         """
-        return None if self.meaning is None else self.meaning(hidden.mean(1))
+        if self.meaning is None:
+            return None
+        # What it learns is no reason for anything else to change.
+        return self.meaning(hidden.mean(1).detach())
 
     @torch.no_grad()
     def start_at(self, embedding, spread=0.5):

@@ -167,3 +167,25 @@ def test_a_connector_that_hears_no_meaning_has_nothing_for_it():
     connector = build_connector("linear", 6, 10, 1, standardize=False)
     assert connector(torch.randn(1, 2, 6), torch.ones(1)).meaning is None
     assert not any("meaning" in name for name in connector.state_dict())
+
+
+@pytest.mark.parametrize("kind", ["linear", "qformer"])
+def test_what_is_learned_of_meaning_changes_nothing_else(kind):
+    shape = {"n_layers": 1, "hidden_size": 8, "n_heads": 2}
+    shape |= {"intermediate_size": 8, "query_dim": 4}
+    connectors = []
+    for hear_meaning in (False, True):
+        torch.manual_seed(0)
+        connectors.append(
+            build_connector(
+                kind, 6, 10, 2, standardize=False, hear_meaning=hear_meaning,
+                **(shape if kind == "qformer" else {}),
+            )
+        )  # fmt: skip
+    without, with_it = connectors
+    start = with_it.state_dict()
+    assert all(torch.equal(start[n], v) for n, v in without.named_parameters())
+    heard = with_it(torch.randn(3, 4, 6), torch.ones(3))
+    F.cross_entropy(heard.meaning, torch.arange(3)).backward()
+    moved = {n for n, p in with_it.named_parameters() if p.grad is not None}
+    assert moved == {"meaning.weight", "meaning.bias"}
