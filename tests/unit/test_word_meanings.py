@@ -145,6 +145,10 @@ def test_a_connector_learns_what_is_meant(kind):
         kind, 6, 10, 2, hear_meaning=True, standardize=False,
         **(shape if kind == "qformer" else {}),
     ).eval()  # fmt: skip
+    # So that even an untrained Q-Former tells one from the other
+    for name, weight in connector.named_parameters():
+        if weight.ndim == 2 and not name.startswith("meaning"):
+            torch.nn.init.orthogonal_(weight)
     features = torch.randn(3, 1, 6).expand(3, 4, 6)
     heard = connector(features, torch.ones(3))
     assert torch.equal(heard.meaning, torch.zeros(3, 3))  # says nothing yet
