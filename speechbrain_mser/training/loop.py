@@ -264,8 +264,20 @@ class TrainingLoop(Brain):
 
     def init_optimizers(self):
         """Optimise what is trained: the connector, and adapters if any."""
-        trained = [p for p in self.modules.parameters() if p.requires_grad]
-        self.optimizer = self.opt_class(trained)
+        meaning = getattr(self.raw("connector"), "meaning", None)
+        apart = [] if meaning is None else [*meaning.parameters()]
+        own = {id(parameter) for parameter in apart}
+        trained = [
+            p
+            for p in self.modules.parameters()
+            if p.requires_grad and id(p) not in own
+        ]
+        groups = [{"params": trained}]
+        if apart:
+            # Gradients are clipped together in the first group alone: what is
+            # learned of meaning does not change how far all else goes.
+            groups.append({"params": apart})
+        self.optimizer = self.opt_class(groups)
         self.optimizers_dict = {"opt_class": self.optimizer}
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("optimizer", self.optimizer)
