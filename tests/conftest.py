@@ -4,6 +4,7 @@ The models are real ones of transformers in miniature, saved and loaded as
 the hub's are; nothing is mocked.
 """
 
+import gc
 import os
 import signal
 import sys
@@ -48,6 +49,15 @@ from ready import run_group  # noqa: E402 (found there)
 
 EMOTIONS = ("neutral", "happy", "sad", "angry")
 RATE = 16000
+
+
+def pytest_collection_finish():
+    """What was imported and collected stays: no collection looks at it again.
+
+    It is most of what there is, and some tests collect garbage often.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

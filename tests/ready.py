@@ -7,6 +7,7 @@ and signals. What starting Python anew has to say is not seen here: for that
 there is `subprocess`.
 """
 
+import gc
 import multiprocessing
 import os
 import runpy
@@ -138,6 +139,7 @@ def run_group(size, words, **options):
 
 def _run(words, cwd, environment, output, new_session):
     """Become Python on its way to a script; in the new process."""
+    gc.freeze()  # what the server imported stays: no collection looks at it
     if new_session:
         os.setsid()
     for number, path in enumerate(output, start=1):
