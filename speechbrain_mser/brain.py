@@ -1,5 +1,6 @@
 """The training loop of both stages; the YAML makes the difference."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -103,6 +104,8 @@ class EmotionBrain(TrainingLoop):
         Seconds after SIGTERM in which the step is to be finished and saved.
     feature_store : FeatureStore
         The one that the datasets were made with.
+    untrained_words : list of str
+        Of the label words, those that no training utterance has.
     train_logger, tensorboard_logger : EpochLog, Curves
         Where terms and metrics go.
     log_interval_steps : int
@@ -123,6 +126,7 @@ class EmotionBrain(TrainingLoop):
         "epochs_before_llm": 0,
         "frozen_models": "strict",
         "feature_store": None,
+        "untrained_words": (),
     }
 
     def __init__(
@@ -138,6 +142,8 @@ class EmotionBrain(TrainingLoop):
             modules = {**modules, "contrastive_loss": loss}
         super().__init__(modules, opt_class, hparams, run_opts, checkpointer)
         self.label_words = list(candidate_labels(self.hparams.label_words))
+        never = {*self.hparams.untrained_words}
+        self.untrained = torch.tensor([w in never for w in self.label_words])
         self.alignment = None
 
     # What is computed
@@ -208,6 +214,10 @@ class EmotionBrain(TrainingLoop):
             terms["word"] = Term(F.nll_loss(nearness, labels), weight)
         if predictions.meaning is not None:
             odds = llm.meaning_odds(predictions.meaning, self.label_words)
+            if stage == Stage.TRAIN and self.untrained.any():
+                # Nor is it learned that they are never meant.
+                never = self.untrained.to(odds.device)
+                odds = odds.masked_fill(never, -math.inf)
             terms["meaning"] = Term(F.cross_entropy(odds, labels))
         if stage == Stage.TRAIN:
             epoch = self.hparams.epoch_counter.current
@@ -238,7 +248,17 @@ class EmotionBrain(TrainingLoop):
     def _score(self, predictions, batch):
         """All candidates' scores; what is not finite is set aside by name."""
         tokens, pooled, meaning, _ = predictions
-        scores = self.raw("llm").score(tokens, self.label_words)
+        trained = [
+            word
+            for word, never in zip(
+                self.label_words, self.untrained, strict=True
+            )
+            if not never
+        ]
+        # As the recogniser will.
+        scores = self.raw("llm").score(
+            tokens, self.label_words, meaning, trained
+        )
         good = finite_rows(torch.cat([scores, pooled.to(scores)], dim=-1))
         batch.set_aside(
             {row: NO_SCORE for row, ok in enumerate(good) if not ok}

@@ -10,6 +10,7 @@ it. Only utterances whose split is "valid" are ever read.
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
 from corpora import read_corpora
@@ -77,10 +78,12 @@ def main():
             "the recogniser's, so a hub's has to be downloaded first"
         )
     recognizer, reader = load_recognizer(str(source), settings, run_opts)
-    labels = recognizer.labels()
+    # What is its meaning's is not the LLM's to be mended.
+    meant = recognizer.meant_words()
+    labels = [word for word in recognizer.labels() if word not in meant]
     table = select_utterances(table, labels=labels).sort_values("ID")
     table, log_probs = reader.compute(
-        recognizer.score_features, table, "validation"
+        partial(recognizer.score_features, labels=labels), table, "validation"
     )
     references = table.emotion.tolist()
     fitted = fit_calibration(

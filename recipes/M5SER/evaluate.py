@@ -249,7 +249,10 @@ class Evaluation:
         if self.connector is not None:
             metrics["connector"] = self.connector
         metrics["published"] = self.published.get(test_set.protocol, [])
-        metrics["untrained"] = [w for w in labels if w not in self.trained]
+        trained = {word.casefold() for word in self.trained}
+        metrics["untrained"] = [
+            w for w in labels if w.casefold() not in trained
+        ]
         folder, references = self.folder / name, table.emotion.tolist()
         write_predictions(
             folder / "predictions.csv", table, predictions, log_probs[0], labels

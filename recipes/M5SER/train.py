@@ -73,9 +73,10 @@ def train_on(tables, data, hparams_file, overrides, run_opts):
     """Train in an output folder that no other training uses."""
     hparams = load_hparams(hparams_file, overrides)
     model, training = hparams["model"], hparams["training"]
-    before = {}  # the corpora that it has heard already
+    # The corpora that it has heard already, and the words that it can say
+    before, said = {}, set()
     if hparams["pretrained"] is not None:
-        before = load_pretrained(hparams["pretrained"], model)
+        before, said = load_pretrained(hparams["pretrained"], model)
     model_yaml = included_files(hparams_file)["model"]
     # What could not be exported is known before it is trained.
     plain_settings(model, model_yaml)
@@ -101,7 +102,8 @@ def train_on(tables, data, hparams_file, overrides, run_opts):
     )
     labels = candidate_labels(model["label_words"])
     # Exported too: evaluation marks them.
-    model["untrained_words"] = log_counts(tables[0], labels)
+    absent = log_counts(tables[0], labels)
+    model["untrained_words"] = [word for word in absent if word not in said]
     model["trained_corpora"] = sorted({*before, *tables[0].corpus})
     log_size(store, model["encoder"], pd.concat(tables).duration)
     train_set, valid_set = (

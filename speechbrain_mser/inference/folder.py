@@ -10,6 +10,7 @@ from huggingface_hub import snapshot_download
 from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.logger import get_logger
 
+from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.evaluation import calibration
 from speechbrain_mser.files.fingerprints import file_digest
@@ -183,9 +184,11 @@ def load_pretrained(source, model):
 
     Returns
     -------
-    dict
-        The corpora that it was trained on, as far as its settings say: name to
-        what its training's record says of it.
+    corpora : dict
+        Those that it was trained on, as far as its settings say: name to what
+        its training's record says of it.
+    words : set of str
+        Those that it was trained to say, as far as they do.
 
     Raises
     ------
@@ -201,13 +204,17 @@ def load_pretrained(source, model):
     if not has_tags(text, path):
         settings = parse_settings(text, path)
         _check_heard(folder, settings, model)
-    load_parts(folder, settings, model["connector"], model["llm"])
+    load_parts(folder, settings, model["connector"], model["llm"], go_on=True)
     path = find_beside(folder, record.FILE)
     recorded = record.read_record(path).get("corpora", {})
-    return {
+    corpora = {
         name: recorded.get(name, {})
         for name in settings.get("trained_corpora", [])
     }
+    if "label_words" not in settings:
+        return corpora, set()
+    words = {*candidate_labels(settings["label_words"])}
+    return corpora, words - {*settings["untrained_words"]}
 
 
 def _check_heard(folder, settings, model):
@@ -401,7 +408,7 @@ def hex_digest(path):
         raise InputError(f"{path}: {error.strerror}") from None
 
 
-def load_parts(folder, digests, connector, llm):
+def load_parts(folder, digests, connector, llm, go_on=False):
     """Read a recogniser's parameters into its connector and adapters.
 
     Arguments
@@ -414,6 +421,8 @@ def load_parts(folder, digests, connector, llm):
         Of the same shape.
     llm : EmotionLLaMA
         Adapters are read where it has some.
+    go_on : bool
+        As for `Connector.load`.
 
     Raises
     ------
@@ -421,7 +430,7 @@ def load_parts(folder, digests, connector, llm):
         A file is missing, damaged, or belongs to another model.
     """
     connector.load(
-        find_weights(folder, "connector", digests["connector_digest"])
+        find_weights(folder, "connector", digests["connector_digest"]), go_on
     )
     if llm.lora_rank > 0:
         llm.load(find_weights(folder, "llama", digests["llama_digest"]))

@@ -37,8 +37,8 @@ LIMITS = """\
 - It hears how an emotion sounds in its corpora, acted ones most often. A word
   is what listeners or actors called it, not what a person feels.
 - It always answers with one of the words that it is given; silence, music and
-  neutral talk get one too. Words that it was not trained on it knows from its
-  LLM alone.
+  neutral talk get one too. What words mean that it was not trained on it knows
+  from its LLM alone.
 - Its probabilities are those of a language model: not calibrated unless there
   is a calibration.json, and then on the data that it names."""
 NOT_FOR = """\

@@ -495,7 +495,8 @@ class EmotionRecognizer(Pretrained):
         """
         if getattr(self.mods.connector, "meaning", None) is None:
             return set()
-        return {*self.labels(labels)} - self.trained_words()
+        trained = {word.casefold() for word in self.trained_words()}
+        return {w for w in self.labels(labels) if w.casefold() not in trained}
 
     def load_calibration(self):
         """What was measured on validation data, beside the connector.

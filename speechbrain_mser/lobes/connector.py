@@ -29,6 +29,8 @@ from speechbrain_mser.lobes.word_meanings import AXES
 
 logger = get_logger(__name__)
 
+# In a file, before what reads meaning.
+MEANING = "meaning."
 # In a file, before an emotion: the mean of its features.
 MEANS = "emotion_means."
 # What becomes of several encoder layers.
@@ -344,13 +346,16 @@ class Connector(nn.Module):
         self.load(path)
 
     @mark_as_transfer
-    def load(self, path):
+    def load(self, path, go_on=False):
         """Read what `save` wrote.
 
         Arguments
         ---------
         path : str or path-like
             A safetensors file.
+        go_on : bool
+            Whether training goes on from it: then what it knows of meaning may
+            be left behind, or be learned from the beginning.
 
         Raises
         ------
@@ -359,6 +364,8 @@ class Connector(nn.Module):
             values that are not finite.
         """
         tensors, frozen_models = _read(path)
+        if go_on:
+            self._match_meaning(path, tensors)
         means = {
             name.removeprefix(MEANS): tensors.pop(name)
             for name in [*tensors]
@@ -372,6 +379,26 @@ class Connector(nn.Module):
             name: mean.float() for name, mean in means.items()
         }
         self.frozen_models = frozen_models
+
+    def _match_meaning(self, path, tensors):
+        """Have a file's tensors hold meaning as this connector does."""
+        own = {
+            n: v for n, v in self.state_dict().items() if n.startswith(MEANING)
+        }
+        found = {name for name in tensors if name.startswith(MEANING)}
+        if found == own.keys():
+            return
+        logger.warning(
+            "%s %s (hear_meaning is %s here)",
+            path,
+            "knows meaning, which is left behind"
+            if found
+            else "knows no meaning, which is learned from the beginning",
+            bool(own),
+        )
+        for name in found:
+            del tensors[name]
+        tensors.update(own)
 
 
 def copy_checkpoint(source, target, names, here):

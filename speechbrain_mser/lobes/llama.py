@@ -303,8 +303,8 @@ class EmotionLLaMA(DataOnly, LLaMA):
             ``[batch, 3]``, from a connector that hears it. It decides what
             candidates that were never trained are worth; the others are
             weighed against each other as without them.
-        trained : container of str
-            Those that were.
+        trained : iterable of str
+            Those that were, in capitals or not.
 
         Returns
         -------
@@ -322,8 +322,12 @@ class EmotionLLaMA(DataOnly, LLaMA):
 
     def _with_untrained(self, score, audio, label_words, meaning, trained):
         """What gives trained words' scores, and the meaning of the others."""
-        untrained = [word not in trained for word in label_words]
-        known = [word for word in label_words if word in trained]
+        for word in label_words:
+            self.word_tokens(word)  # says itself what is no word here
+        # A word in capitals is the same word.
+        trained = {word.casefold() for word in trained}
+        untrained = [word.casefold() not in trained for word in label_words]
+        known = [w for w in label_words if w.casefold() in trained]
         scores = (
             score(audio, known)
             if known

@@ -12,6 +12,8 @@ said of any word, of those that no training said, too.
 import torch
 import torch.nn.functional as F
 
+from speechbrain_mser.errors import InputError
+
 AXES = {
     "pleasure": (
         "good happy pleasant wonderful positive love joy nice beautiful "
@@ -33,6 +35,8 @@ AXES = {
 BEFORE = "The speaker feels"
 # The layers that know most of meaning, as parts of the LLM's depth.
 FIRST, LAST = 0.4, 0.667
+# How far apart poles must at least be, as cosines.
+MARGIN = 1e-3
 # The squared distance that divides a word's odds by e; poles are at 1 and -1.
 TEMPERATURE = 1.0
 
@@ -108,6 +112,11 @@ class WordMeanings:
         A frozen causal LM.
     tokenizer : transformers.PreTrainedTokenizerBase
         Its own.
+
+    Raises
+    ------
+    InputError
+        The LLM does not tell the poles of the axes apart.
     """
 
     def __init__(self, model, tokenizer):
@@ -126,6 +135,11 @@ class WordMeanings:
         own = places.diagonal(dim1=0, dim2=-1).mean(1)  # [poles, layers, axes]
         # One unit for all, so that an axis that tells less counts less.
         self._half = (own[0] - own[1]).mean(-1) / 2
+        if not bool((self._half > MARGIN).all()):
+            raise InputError(
+                "the LLM reads words of opposite meaning alike (its tokenizer "
+                "may not know them): hear_meaning is for one that knows English"
+            )
 
     def __call__(self, words):
         """Where words lie.
@@ -153,8 +167,9 @@ class WordMeanings:
 
     def _project(self, states):
         """``[..., layers, hidden]`` to ``[..., layers, axes]``."""
-        directions = F.normalize(states - self._centre, dim=-1)
-        return torch.einsum("...lh,alh->...la", directions, self._axes)
+        with torch.autocast("cpu", enabled=False):
+            directions = F.normalize(states - self._centre, dim=-1)
+            return torch.einsum("...lh,alh->...la", directions, self._axes)
 
     @torch.no_grad()
     def _read(self, words):

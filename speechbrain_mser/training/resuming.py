@@ -87,6 +87,11 @@ def check_settings(settings):
             f"microphone_shift is {shift!r}, expected standard deviations: 0 "
             "or more"
         )
+    if model.get("hear_meaning") and model["lora_rank"] > 0:
+        raise InputError(
+            "hear_meaning is for an LLM that stays as it is; lora_rank is "
+            f"{model['lora_rank']}, expected 0"
+        )
     labels = candidate_labels(model["label_words"])
     check_emotion_words(model["emotion_words"] or {}, labels, whole=True)
     folder = Path(settings["output_folder"])

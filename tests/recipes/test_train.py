@@ -126,6 +126,9 @@ def test_stage2_goes_on_from_stage1(run_script, trained, tiny_flags, tmp_path):
     shutil.copytree(trained / "recognizer", stage1)
     path = stage1 / "hyperparams.yaml"
     other = {**read_settings(path), "trained_corpora": ["other"]}
+    assert other["untrained_words"]
+    # Another one's, which has said all words
+    other["untrained_words"] = []
     path.write_text(settings_text(other))
     flags = {
         **tiny_flags,
@@ -141,6 +144,7 @@ def test_stage2_goes_on_from_stage1(run_script, trained, tiny_flags, tmp_path):
     # What stage 1 has heard is not zero-shot.
     settings = read_settings(tmp_path / "recognizer/hyperparams.yaml")
     assert settings["trained_corpora"] == ["other", "tiny"]
+    assert settings["untrained_words"] == []
 
 
 def test_stage2_refuses_a_connector_of_other_models(

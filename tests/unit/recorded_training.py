@@ -40,13 +40,15 @@ class RecordedBrain(EmotionBrain):
         self.logged.append({"meta": meta, "train": self.train_stats})
 
 
-def build_modules(folders):
+def build_modules(folders, hear_meaning=False):
     """Whisper, connector and LLM in miniature; nothing moves them."""
-    return _build_modules(folders["whisper"], folders["bert"], folders["llama"])
+    return _build_modules(
+        folders["whisper"], folders["bert"], folders["llama"], hear_meaning
+    )
 
 
 @cache
-def _build_modules(whisper, bert, llama):
+def _build_modules(whisper, bert, llama, hear_meaning):
     whisper = WhisperEncoder(whisper)
     llama = EmotionLLaMA(llama)
     torch.manual_seed(7)
@@ -59,6 +61,7 @@ def _build_modules(whisper, bert, llama):
         dropout=0.0,
         standardize=False,
         output_rms=llama.embedding_rms,
+        hear_meaning=hear_meaning,
     )
     return {"encoder": whisper, "connector": connector, "llm": llama}
 
@@ -83,7 +86,7 @@ def train(folders, rank, batches, settings):
         For each batch, each process's utterances.
     settings : dict
         What differs from the hyperparameters below; ``accumulate``,
-        ``reduction`` and ``table``, the utterances.
+        ``hear_meaning``, ``reduction`` and ``table``, the utterances.
 
     Returns
     -------
@@ -114,7 +117,7 @@ def train(folders, rank, batches, settings):
         table = read_words(folders)
     counter = EpochCounter(limit=settings.pop("epochs", 1))
     brain = RecordedBrain(
-        build_modules(folders),
+        build_modules(folders, settings.pop("hear_meaning", False)),
         torch.optim.AdamW,
         {**hparams, **settings, "epoch_counter": counter},
         run_opts,

@@ -363,3 +363,29 @@ def test_the_first_epochs_do_without_the_llm(folders):
     # Nothing moves here: what both have is the same.
     assert first["word"] == pytest.approx(second["word"])
     assert first["loss"] == pytest.approx(first["contrastive"] + first["word"])
+
+
+@pytest.mark.parametrize("untrained", [(), ("bored",)])
+def test_meaning_is_a_term_and_moves_nothing_else(folders, untrained):
+    numbers = [0, 1, 3, 4]  # none of them bored
+    settings = {"hear_meaning": True, "untrained_words": untrained}
+    brain = train(folders, 0, [[numbers]], settings)
+    plain = train(folders, 0, [[numbers]], {})
+    (found,), (without,) = brain.steps, plain.steps
+    own = {"meaning.weight", "meaning.bias"}
+    assert found["gradients"].keys() - own == without["gradients"].keys()
+    for name, gradient in without["gradients"].items():
+        assert torch.equal(found["gradients"][name], gradient), name
+    # Gradients are clipped in the first group.
+    groups = [len(group["params"]) for group in brain.optimizer.param_groups]
+    (before,) = plain.optimizer.param_groups
+    assert groups == [len(before["params"]), 2]
+    # Nothing was heard yet, so a word is as far as it lies from the middle.
+    far = brain.raw("llm").word_meanings(WORDS).square().sum(1)
+    if untrained:
+        far[WORDS.index("bored")] = float("inf")
+    right = (-far).log_softmax(0)[[i % 4 for i in numbers]]
+    logged = brain.logged[0]["train"]
+    assert logged["meaning"] == pytest.approx(-right.mean().item(), rel=1e-4)
+    total = plain.logged[0]["train"]["loss"] + logged["meaning"]
+    assert logged["loss"] == pytest.approx(total, rel=1e-5)

@@ -193,3 +193,52 @@ def test_what_is_learned_of_meaning_changes_nothing_else(kind):
     F.cross_entropy(heard.meaning, torch.arange(3)).backward()
     moved = {n for n, p in with_it.named_parameters() if p.grad is not None}
     assert moved == {"meaning.weight", "meaning.bias"}
+
+
+def test_a_trained_word_is_one_in_capitals_too(llama, audio):
+    asked = ["Sad", "happy", "fear"]
+    found = llama.score(audio, asked, MEANING, ["sad", "Happy"]).exp()
+    known = llama.score(audio, ["Sad", "happy"]).softmax(-1)
+    torch.testing.assert_close(
+        found[:, :2] / found[:, :2].sum(-1, keepdim=True),
+        known, atol=1e-5, rtol=1e-4,
+    )  # fmt: skip
+
+
+def test_half_precision_has_the_same_places(llama):
+    with torch.autocast("cpu", torch.bfloat16):
+        half = WordMeanings(llama.model, llama.tokenizer)(["fear"])
+    assert torch.equal(half, llama.word_meanings(["fear"]))
+
+
+def test_an_llm_that_knows_none_of_the_poles_is_refused(llama):
+    def tokenize(texts, **_):
+        return {"input_ids": [[5, 6] for _ in texts]}
+
+    tokenize.bos_token_id = None
+    with pytest.raises(InputError, match="opposite meaning alike"):
+        WordMeanings(llama.model, tokenize)
+
+
+def test_going_on_from_a_connector_that_hears_no_meaning_and_back(tmp_path):
+    def make(hear_meaning):
+        return build_connector(
+            "linear", 6, 10, 1, standardize=False, hear_meaning=hear_meaning
+        )
+
+    without, with_it = make(False), make(True)
+    torch.nn.init.ones_(with_it.meaning.weight)
+    without.save(tmp_path / "without")
+    with_it.save(tmp_path / "with")
+    for path, other in (("without", make(True)), ("with", make(False))):
+        with pytest.raises(InputError, match="meaning"):
+            other.load(tmp_path / path)
+        other.load(tmp_path / path, go_on=True)
+        saved = without if path == "without" else with_it
+        assert torch.equal(other.output.weight, saved.output.weight)
+    anew = make(True)
+    anew.load(tmp_path / "without", go_on=True)
+    assert not anew.meaning.weight.any()
+    same = make(True)
+    same.load(tmp_path / "with", go_on=True)
+    assert torch.equal(same.meaning.weight, with_it.meaning.weight)
