@@ -126,15 +126,15 @@ def test_stage2_goes_on_from_stage1(run_script, trained, tiny_flags, tmp_path):
     shutil.copytree(trained / "recognizer", stage1)
     path = stage1 / "hyperparams.yaml"
     other = {**read_settings(path), "trained_corpora": ["other"]}
-    assert other["untrained_words"]
-    # Another one's, which has said all words
-    other["untrained_words"] = []
+    # One that has said a word more
+    other["label_words"] = [*other["label_words"], "calm"]
     path.write_text(settings_text(other))
     flags = {
         **tiny_flags,
         "output_folder": tmp_path,
         "pretrained": stage1,
         "languages": "[eng, deu]",
+        "label_words": other["label_words"],
         "lr": 0.0,
     }
     assert run_script("train", STAGE2, flags=flags) == 0
