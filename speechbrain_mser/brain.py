@@ -143,7 +143,7 @@ class EmotionBrain(TrainingLoop):
         super().__init__(modules, opt_class, hparams, run_opts, checkpointer)
         self.label_words = list(candidate_labels(self.hparams.label_words))
         never = {*self.hparams.untrained_words}
-        self.untrained = torch.tensor([w in never for w in self.label_words])
+        self.trained = [w for w in self.label_words if w not in never]
         self.alignment = None
 
     # What is computed
@@ -214,10 +214,11 @@ class EmotionBrain(TrainingLoop):
             terms["word"] = Term(F.nll_loss(nearness, labels), weight)
         if predictions.meaning is not None:
             odds = llm.meaning_odds(predictions.meaning, self.label_words)
-            if stage == Stage.TRAIN and self.untrained.any():
-                # Nor is it learned that they are never meant.
-                never = self.untrained.to(odds.device)
-                odds = odds.masked_fill(never, -math.inf)
+            if stage == Stage.TRAIN:
+                # What is never said is not learned to be never meant.
+                for number, word in enumerate(self.label_words):
+                    if word not in self.trained:
+                        odds[:, number] = -math.inf
             terms["meaning"] = Term(F.cross_entropy(odds, labels))
         if stage == Stage.TRAIN:
             epoch = self.hparams.epoch_counter.current
@@ -248,16 +249,9 @@ class EmotionBrain(TrainingLoop):
     def _score(self, predictions, batch):
         """All candidates' scores; what is not finite is set aside by name."""
         tokens, pooled, meaning, _ = predictions
-        trained = [
-            word
-            for word, never in zip(
-                self.label_words, self.untrained, strict=True
-            )
-            if not never
-        ]
         # As the recogniser will.
         scores = self.raw("llm").score(
-            tokens, self.label_words, meaning, trained
+            tokens, self.label_words, meaning, self.trained
         )
         good = finite_rows(torch.cat([scores, pooled.to(scores)], dim=-1))
         batch.set_aside(

@@ -122,6 +122,30 @@ def canonical(label):
     raise InputError(f"unknown emotion {str(label).strip()!r}{hint}")
 
 
+def without_trained(labels, trained):
+    """Labels that were never trained; one in capitals is the same word.
+
+    Arguments
+    ---------
+    labels : list of str
+        The candidates.
+    trained : iterable of str
+        The words that were.
+
+    Returns
+    -------
+    list of str
+        In the candidates' order.
+
+    Example
+    -------
+    >>> without_trained(["Sad", "bored"], ["sad", "happy"])
+    ['bored']
+    """
+    trained = {word.casefold() for word in trained}
+    return [label for label in labels if label.casefold() not in trained]
+
+
 def check_emotion_words(emotion_words, labels, whole=False):
     """Refuse to say two labels with the same word.
 

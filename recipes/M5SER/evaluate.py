@@ -21,6 +21,7 @@ from protocols import read_sets
 from recognition import load_recognizers, read_adaptation
 from speechbrain.utils.logger import get_logger
 
+from speechbrain_mser.emotions import without_trained
 from speechbrain_mser.errors import InputError, exits_on_input_error
 from speechbrain_mser.evaluation.calibration import (
     check_mode,
@@ -249,10 +250,7 @@ class Evaluation:
         if self.connector is not None:
             metrics["connector"] = self.connector
         metrics["published"] = self.published.get(test_set.protocol, [])
-        trained = {word.casefold() for word in self.trained}
-        metrics["untrained"] = [
-            w for w in labels if w.casefold() not in trained
-        ]
+        metrics["untrained"] = without_trained(labels, self.trained)
         folder, references = self.folder / name, table.emotion.tolist()
         write_predictions(
             folder / "predictions.csv", table, predictions, log_probs[0], labels

@@ -8,7 +8,7 @@ from speechbrain.utils.fetching import FetchConfig
 
 from speechbrain_mser.dataio.audio import load_audio
 from speechbrain_mser.devices import with_device
-from speechbrain_mser.emotions import candidate_labels
+from speechbrain_mser.emotions import candidate_labels, without_trained
 from speechbrain_mser.evaluation import calibration as calibrations
 from speechbrain_mser.files.fingerprints import weights_digest
 from speechbrain_mser.finite import NO_SCORE, NOT_FINITE, finite_rows
@@ -495,8 +495,7 @@ class EmotionRecognizer(Pretrained):
         """
         if getattr(self.mods.connector, "meaning", None) is None:
             return set()
-        trained = {word.casefold() for word in self.trained_words()}
-        return {w for w in self.labels(labels) if w.casefold() not in trained}
+        return {*without_trained(self.labels(labels), self.trained_words())}
 
     def load_calibration(self):
         """What was measured on validation data, beside the connector.

@@ -15,7 +15,11 @@ from speechbrain.utils.checkpoints import (
 from transformers import GenerationConfig
 
 from speechbrain_mser.distributed import sum_over_ranks
-from speechbrain_mser.emotions import candidate_labels, check_emotion_words
+from speechbrain_mser.emotions import (
+    candidate_labels,
+    check_emotion_words,
+    without_trained,
+)
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.lobes.adapters import (
     add_adapters,
@@ -324,18 +328,17 @@ class EmotionLLaMA(DataOnly, LLaMA):
         """What gives trained words' scores, and the meaning of the others."""
         for word in label_words:
             self.word_tokens(word)  # says itself what is no word here
-        # A word in capitals is the same word.
-        trained = {word.casefold() for word in trained}
-        untrained = [word.casefold() not in trained for word in label_words]
-        known = [w for w in label_words if w.casefold() in trained]
+        never = without_trained(label_words, trained)
+        known = [word for word in label_words if word not in never]
         scores = (
             score(audio, known)
             if known
             else torch.zeros(len(audio), 0, device=audio.device)
         )
-        if not any(untrained):
+        if not never:
             return scores
         meant = self.meaning_odds(meaning, label_words)
+        untrained = [word in never for word in label_words]
         return give_untrained(scores, meant, untrained)
 
     def _read(self, audio, label_words):
