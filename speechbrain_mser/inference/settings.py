@@ -10,6 +10,7 @@ import os
 import re
 import stat
 from collections.abc import Callable
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from ruamel.yaml import YAML
@@ -25,6 +26,7 @@ from speechbrain_mser.errors import InputError
 from speechbrain_mser.lobes.connector import LAYER_JOINS, ON_MISMATCH
 from speechbrain_mser.lobes.encoder import LONGEST_WINDOW
 from speechbrain_mser.lobes.hub import DTYPES
+from speechbrain_mser.lobes.word_meanings import refuse_adapters
 
 # Ours take one or two kilobytes.
 MOST_BYTES = 64 * 1024
@@ -225,7 +227,8 @@ def check_settings(settings, where):
     Raises
     ------
     InputError
-        An unknown or missing setting, or a value that does not fit.
+        An unknown or missing setting, a value that does not fit, or adapters
+        where meaning is heard.
 
     Example
     -------
@@ -234,7 +237,20 @@ def check_settings(settings, where):
     ...
     speechbrain_mser.errors.InputError: hyperparams.yaml: no setting 'device' ...
     """
-    return _check(settings, SETTINGS | FOUND | DIGESTS, where)
+    checked = _check(settings, SETTINGS | FOUND | DIGESTS, where)
+    if checked["hear_meaning"]:
+        with _located(where):
+            refuse_adapters(checked["lora_rank"])
+    return checked
+
+
+@contextmanager
+def _located(where):
+    """Have an error's message begin with where the settings come from."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
 
 
 def _check(settings, known, where):
@@ -248,10 +264,8 @@ def _check(settings, known, where):
             raise InputError(
                 f"{where}: {name} is missing, expected {setting.expected}"
             )
-        try:
+        with _located(f"{where}: {name}"):
             fits = setting.fits(value)
-        except InputError as error:
-            raise InputError(f"{where}: {name}: {error}") from None
         if not fits:
             raise InputError(
                 f"{where}: {name} is {_shown(value)}, expected "

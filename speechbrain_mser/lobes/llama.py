@@ -44,6 +44,7 @@ from speechbrain_mser.lobes.word_meanings import (
     WordMeanings,
     give_untrained,
     meaning_odds,
+    refuse_adapters,
 )
 
 with warnings.catch_warnings():
@@ -269,11 +270,7 @@ class EmotionLLaMA(DataOnly, LLaMA):
         InputError
             Adapters are trained, which would change what words mean.
         """
-        if self.lora_rank > 0:
-            raise InputError(
-                "word_meanings is for an LLM that stays as it is; lora_rank "
-                f"is {self.lora_rank}, expected 0"
-            )
+        refuse_adapters(self.lora_rank)
         return WordMeanings(self.model, self.tokenizer)
 
     def meaning_odds(self, meaning, label_words):

@@ -103,6 +103,33 @@ def give_untrained(scores, meant, untrained):
     return log_probs
 
 
+def refuse_adapters(lora_rank):
+    """Refuse an LLM that training changes: what words mean would change too.
+
+    Arguments
+    ---------
+    lora_rank : int
+        Of its adapters, where a connector hears meaning.
+
+    Raises
+    ------
+    InputError
+        It has some.
+
+    Example
+    -------
+    >>> refuse_adapters(8)
+    Traceback (most recent call last):
+    ...
+    speechbrain_mser.errors.InputError: hear_meaning is for an LLM that ...
+    """
+    if lora_rank > 0:
+        raise InputError(
+            "hear_meaning is for an LLM that stays as it is; lora_rank is "
+            f"{lora_rank}, expected 0"
+        )
+
+
 class WordMeanings:
     """Pleasure, arousal and dominance of any word, as an LLM knows them.
 

@@ -12,6 +12,7 @@ from speechbrain_mser.emotions import candidate_labels, check_emotion_words
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.files.atomic import write_text
 from speechbrain_mser.files.fingerprints import sha256
+from speechbrain_mser.lobes.word_meanings import refuse_adapters
 from speechbrain_mser.training.checkpoints import AtomicCheckpointer
 from speechbrain_mser.training.output_folder import read_settings_of
 
@@ -73,8 +74,9 @@ def check_settings(settings):
     Raises
     ------
     InputError
-        A count below one, a shift below zero, words for labels that there
-        are not, or an output folder whose training was one with other settings.
+        A count below one, a shift below zero, adapters where meaning is
+        heard, words for labels that there are not, or an output folder whose
+        training was one with other settings.
     """
     model, training = settings["model"], settings["training"]
     for name in ("batch_size", "number_of_epochs"):
@@ -87,11 +89,8 @@ def check_settings(settings):
             f"microphone_shift is {shift!r}, expected standard deviations: 0 "
             "or more"
         )
-    if model.get("hear_meaning") and model["lora_rank"] > 0:
-        raise InputError(
-            "hear_meaning is for an LLM that stays as it is; lora_rank is "
-            f"{model['lora_rank']}, expected 0"
-        )
+    if model.get("hear_meaning"):
+        refuse_adapters(model["lora_rank"])
     labels = candidate_labels(model["label_words"])
     check_emotion_words(model["emotion_words"] or {}, labels, whole=True)
     folder = Path(settings["output_folder"])

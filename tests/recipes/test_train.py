@@ -418,12 +418,19 @@ def test_a_count_of_nothing_is_refused(
     assert f"{name} is 0, expected 1 or more" in capsys.readouterr().err
 
 
-def test_a_shift_below_zero_is_refused(
-    run_script, tiny_flags, tmp_path, capsys
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"microphone_shift": -1}, "microphone_shift is -1, expected"),
+        ({"hear_meaning": True, "lora_rank": 2}, "lora_rank is 2, expected 0"),
+    ],
+)
+def test_settings_with_which_nothing_can_be_learned_are_refused(
+    run_script, tiny_flags, tmp_path, settings, message, capsys
 ):
-    flags = {**tiny_flags, "output_folder": tmp_path, "microphone_shift": -1}
+    flags = {**tiny_flags, "output_folder": tmp_path, **settings}
     assert run_script("train", STAGE1, flags=flags) == 2
-    assert "microphone_shift is -1, expected" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

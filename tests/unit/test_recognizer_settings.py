@@ -207,6 +207,16 @@ def test_a_missing_setting_is_named_and_later_ones_have_a_default():
                 check_settings(fewer, "x")
 
 
+def test_adapters_where_meaning_is_heard_are_refused():
+    hears = {**GOOD, "hear_meaning": True}
+    assert check_settings(hears, "here") == hears
+    expected = "lora_rank is 4, expected 0"
+    with pytest.raises(InputError, match=f"here: hear_meaning .*{expected}"):
+        parse_settings(settings_text({**hears, "lora_rank": 4}), "here")
+    with pytest.raises(InputError, match=f"overrides: .*{expected}"):
+        override_settings(hears, {"lora_rank": 4})
+
+
 # Files that are none
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "\n".join(
