@@ -18,7 +18,7 @@ BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
 REFUSE = BadUtterances("stop")
 
 
-def open_store(encoder, features, feature_folder, feature_dtype):
+def open_store(encoder, features, feature_folder, feature_dtype=None):
     """The store of an encoder's features, if one is wanted.
 
     Arguments
@@ -29,8 +29,10 @@ def open_store(encoder, features, feature_folder, feature_dtype):
         "off", "read" or "write".
     feature_folder : str
         Where stores live.
-    feature_dtype : str
-        As for `FeatureStore`.
+    feature_dtype : str, optional
+        As for `FeatureStore`. By default float16, but float32 of means over
+        time: they are small, and float16 is coarser than what tells them
+        apart.
 
     Returns
     -------
@@ -45,6 +47,8 @@ def open_store(encoder, features, feature_folder, feature_dtype):
     # YAML 1.1 reads a bare off as False.
     if features in ("off", False):
         return None
+    if feature_dtype is None:
+        feature_dtype = "float32" if encoder.mean_over_time else "float16"
     settings = {**encoder.fingerprint(), "decoding": DECODING}
     return FeatureStore(feature_folder, settings, features, feature_dtype)
 

@@ -107,7 +107,7 @@ class FeatureStore:
         self.mode = mode
         self.dtype = dtype
         settings = {**settings, "dtype": dtype, "version": RECORD_VERSION}
-        self.folder = Path(folder).resolve() / settings_digest(settings)
+        self.folder = _place(folder, settings)
         # Digests of files whose content is not stored yet
         self._contents = {}
         if any(Path(folder).glob("*/*.lmdb")):
@@ -116,13 +116,36 @@ class FeatureStore:
                 "made anew; their folders may be removed",
                 folder,
             )
+        if not _holds_any(self.folder):
+            self._say_what_is_there(folder, settings)
         if mode == "write":
             self._make(settings)
-        elif not any(self.folder.glob("utterances/*/*")):
+
+    def _say_what_is_there(self, folder, settings):
+        """Where there is nothing of this dtype: refused, if it is to be read.
+
+        That another dtype would have been found is said in any case: encoding
+        again takes long, and changes the last digits of what comes out.
+        """
+        others = [
+            name
+            for name in DTYPES
+            if _holds_any(_place(folder, {**settings, "dtype": name}))
+        ]
+        there = f"; there are such in {' and '.join(others)}" if others else ""
+        if self.mode == "read":
             raise InputError(
                 f"{folder} has no features made with these settings (encoder "
-                f"weights, layers, padding, dtype; here {dtype}); set features "
-                "to write to make them"
+                f"weights, layers, padding, dtype; here {self.dtype}{there}); "
+                "set features to write to make them"
+            )
+        if others:
+            logger.warning(
+                "%s has no features in %s made with these settings%s "
+                "(feature_dtype): they are made anew",
+                folder,
+                self.dtype,
+                there,
             )
 
     def key(self, wav, start=float("nan"), stop=float("nan")):
@@ -257,6 +280,14 @@ class FeatureStore:
                 self.folder,
                 error.strerror,
             )
+
+
+def _place(folder, settings):
+    return Path(folder).resolve() / settings_digest(settings)
+
+
+def _holds_any(place):
+    return any(place.glob("utterances/*/*"))
 
 
 def _name(kind, digest):

@@ -58,8 +58,11 @@ def train(run_script, open_flags, tmp_path):
 
 
 @pytest.fixture
-def reading(tiny_corpus):
+def reading(tiny_corpus, tmp_path):
     return {
+        # What training stored is found by these settings' own defaults.
+        "features": "read",
+        "feature_folder": tmp_path / "features",
         "data_root": tiny_corpus / "corpora",
         "manifest_folder": tiny_corpus / "manifests",
         "skip_prep": True,

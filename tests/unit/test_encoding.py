@@ -151,6 +151,17 @@ def test_without_a_store_it_is_the_encoder(whisper, audio):
     assert torch.equal(lens, expected_lens)
 
 
+def test_means_over_time_are_stored_as_they_are_and_frames_in_half(
+    tiny_whisper, whisper, tmp_path
+):
+    means = WhisperEncoder(tiny_whisper, mean_over_time=True)
+    dtypes = [
+        open_store(encoder, "write", tmp_path).dtype
+        for encoder in (whisper, means)
+    ]
+    assert dtypes == ["float16", "float32"]
+
+
 @pytest.mark.parametrize("word", ["off", False])
 def test_off_is_no_store(whisper, tmp_path, word):
     assert open_for(whisper, tmp_path / "features", word) is None

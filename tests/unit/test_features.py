@@ -200,6 +200,22 @@ def test_other_settings_find_nothing(folder, wav, change):
         open_store(folder, "read", **{**change, "encoder": "4567"})
 
 
+def test_what_is_there_in_another_dtype_is_said(folder, wav, caplog):
+    for dtype in ("float32", "int8"):
+        store = open_store(folder, dtype=dtype)
+        store.put(store.key(wav), torch.randn(5, 3))
+        # Itself it is no other, and one before it is said.
+        assert ("such in float32" in caplog.text) == (dtype == "int8")
+        open_store(folder, dtype=dtype)
+    assert caplog.text.count("WARNING") == 1
+    said = "here bfloat16; there are such in float32 and int8"
+    with pytest.raises(InputError, match=said):
+        open_store(folder, "read", "bfloat16")
+    caplog.clear()
+    open_store(folder, dtype="float16", layers=[0])
+    assert not caplog.text
+
+
 def test_records_of_another_version_are_not_misread(folder, wav, monkeypatch):
     store = open_store(folder)
     store.put(store.key(wav), torch.randn(5, 3))
