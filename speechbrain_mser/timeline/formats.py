@@ -79,7 +79,7 @@ def to_rttm(timeline):
     str
         A line for each segment; spaces in names are underscores.
     """
-    file = _word(PurePath(timeline.source).stem)
+    file = rttm_word(PurePath(timeline.source).stem)
     lines = []
     for segment in timeline.segments:
         name = segment.emotion
@@ -88,7 +88,7 @@ def to_rttm(timeline):
         start, end = round(segment.start, 3), round(segment.end, 3)
         lines.append(
             f"SPEAKER {file} 1 {start:.3f} {end - start:.3f} <NA> <NA> "
-            f"{_word(name)} {segment.probability:.4f} <NA>\n"
+            f"{rttm_word(name)} {segment.probability:.4f} <NA>\n"
         )
     return "".join(lines)
 
@@ -176,7 +176,14 @@ def _pandas_time(seconds):
     )
 
 
-def _word(text):
+def rttm_word(text):
+    """A name as one of RTTM's columns: without spaces, and not empty.
+
+    Example
+    -------
+    >>> rttm_word("second call")
+    'second_call'
+    """
     return re.sub(r"\s+", "_", text.strip()) or "audio"
 
 

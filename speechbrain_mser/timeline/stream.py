@@ -101,10 +101,10 @@ class EmotionStream:
         Who recognises.
     labels : str or list of str, optional
         The candidates, as for ``recognize_batch``.
-    speakers : str or path-like, optional
-        "channels": two channels with a speaker each; or an RTTM file, whose
-        turns are then all the speech there is. By default speakers are not
-        told apart.
+    speakers : str, path-like or dict, optional
+        "channels": two channels with a speaker each; or an RTTM file, or what
+        `read_turns` made of one, whose turns are then all the speech there
+        is. By default speakers are not told apart.
     listen : bool or float
         Whether to listen to every speaker, label-free; or how many seconds
         before their first window.
@@ -414,9 +414,10 @@ def _finders(speakers, threshold, pause):
             (f"channel {number + 1}", number, SpeechFinder(threshold, pause))
             for number in range(2)
         ]
+    if not isinstance(speakers, dict):
+        speakers = read_turns(speakers)
     return [
-        (name, 0, TurnFinder(turns, name))
-        for name, turns in read_turns(speakers).items()
+        (name, 0, TurnFinder(turns, name)) for name, turns in speakers.items()
     ]
 
 

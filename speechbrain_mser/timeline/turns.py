@@ -1,11 +1,16 @@
 """Who speaks when, as an RTTM file says: pyannote's output and its kin."""
 
 import math
-from pathlib import Path
+from pathlib import Path, PurePath
+
+from speechbrain.utils.logger import get_logger
 
 from speechbrain_mser import SAMPLE_RATE
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.timeline.formats import rttm_word
 from speechbrain_mser.timeline.speech import Span
+
+logger = get_logger(__name__)
 
 # Far more than the turns of ten hours take, in bytes.
 LARGEST_FILE = 1 << 26
@@ -14,13 +19,17 @@ LARGEST_FILE = 1 << 26
 BEYOND = 0.5
 
 
-def read_turns(path):
-    """Read an RTTM file of one recording.
+def read_turns(path, recording=None):
+    """Read a recording's turns from an RTTM file.
 
     Arguments
     ---------
     path : str or path-like
         The file; of its lines those of type SPEAKER count.
+    recording : str or path-like, optional
+        Whose name without its ending is in the lines that are read. If it is
+        in none and all are of one other name, they are taken for the
+        recording's, with a warning. By default all have to be of one name.
 
     Returns
     -------
@@ -31,8 +40,8 @@ def read_turns(path):
     Raises
     ------
     InputError
-        No such file, none of RTTM, no turn, turns of several recordings, or
-        times that are none; the line is named.
+        No such file, none of RTTM, no turn, turns of several other
+        recordings, or times that are none; the line is named.
 
     Example
     -------
@@ -53,7 +62,7 @@ def read_turns(path):
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise InputError(f"{path}: not text in UTF-8, so no RTTM") from None
-    turns, files = {}, set()
+    files = {}
     for number, line in enumerate(text.splitlines(), start=1):
         words = line.split()
         if not words or words[0].startswith(";;"):
@@ -67,17 +76,35 @@ def read_turns(path):
             ) from None
         if turn is not None:
             file, speaker, *span = turn
-            files.add(file)
+            turns = files.setdefault(file, {})
             turns.setdefault(speaker, []).append(tuple(span))
-    if not turns:
+    if not files:
         raise InputError(f"{path}: no line of type SPEAKER, so nobody's turn")
-    if len(files) > 1:
-        shown = ", ".join(sorted(files)[:3])
+    turns = _choose(path, files, recording)
+    return {speaker: _joined(turns[speaker]) for speaker in sorted(turns)}
+
+
+def _choose(path, files, recording):
+    """Of the turns of several recordings those of one."""
+    own = None if recording is None else rttm_word(PurePath(recording).stem)
+    if own in files:
+        return files[own]
+    names = sorted(files)
+    if len(names) > 1:
+        shown = ", ".join(names[:3]) + (", ..." if names[3:] else "")
+        other = "" if own is None else f", none of them {own!r}"
         raise InputError(
-            f"{path}: turns of {len(files)} recordings ({shown}, ...): give "
+            f"{path}: turns of {len(names)} recordings ({shown}){other}: give "
             "the lines of one"
         )
-    return {speaker: _joined(turns[speaker]) for speaker in sorted(turns)}
+    if own is not None:
+        logger.warning(
+            "%s: its turns are of %r, and are taken for those of %r",
+            path,
+            *names,
+            own,
+        )
+    return files[names[0]]
 
 
 def _parse_line(words):

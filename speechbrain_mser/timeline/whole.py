@@ -42,7 +42,7 @@ def make_timeline(
         whole); a signal ``[time]`` or ``[time, channel]`` of floating point;
         or an iterable of such signals, which is read once.
     labels, speakers, listen
-        As for `EmotionStream`.
+        As for `EmotionStream`; of an RTTM file the turns of the recording.
     sample_rate : int
         Of signals, in Hz.
     progress : bool
@@ -66,15 +66,18 @@ def make_timeline(
     >>> timeline = make_timeline(recognizer, "call.wav")  # doctest: +SKIP
     >>> timeline.write("call.TextGrid", "textgrid")  # doctest: +SKIP
     """
-    stream = EmotionStream(recognizer, labels, speakers, listen, **settings)
-    blocks = read_blocks(source, sample_rate, mono=speakers != CHANNELS)
     name = os.fspath(source) if isinstance(source, os.PathLike) else source
     # Of a file alone: another may be called "audio"
-    seconds = _seconds(name) if isinstance(name, str) else None
-    name = name if isinstance(name, str) else "audio"
-    if seconds and speakers not in (None, CHANNELS):
+    name = name if isinstance(name, str) else None
+    by_turns = speakers not in (None, CHANNELS)
+    if by_turns:
+        speakers = read_turns(speakers, name)
+    stream = EmotionStream(recognizer, labels, speakers, listen, **settings)
+    blocks = read_blocks(source, sample_rate, mono=speakers != CHANNELS)
+    seconds = None if name is None else _seconds(name)
+    if seconds and by_turns:
         # Before ten hours have passed
-        check_end(read_turns(speakers), seconds)
+        check_end(speakers, seconds)
     segments = []
     with tqdm(
         total=seconds,
@@ -87,7 +90,7 @@ def make_timeline(
             bar.update(len(block) / SAMPLE_RATE)
         segments += stream.close()
     segments.sort(key=lambda one: (one.start, one.speaker or ""))
-    return Timeline(segments, stream.labels, stream.duration, name)
+    return Timeline(segments, stream.labels, stream.duration, name or "audio")
 
 
 def _seconds(path):

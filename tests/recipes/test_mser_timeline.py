@@ -50,6 +50,22 @@ def test_every_format_is_the_librarys(mser, call, made, tmp_path, form):
     assert output.read_text("utf-8") == out
 
 
+def test_of_several_recordings_turns_those_of_this_one_are_taken(
+    mser, call, made, tmp_path, caplog
+):
+    wav, _ = call
+    several = tmp_path / "all.rttm"
+    other = TURNS.replace("SPEAKER call", "SPEAKER other")
+    several.write_text(other.replace("anna", "eve") + TURNS)
+    code, out, _ = mser("timeline", wav, "--rttm", several)
+    assert (code, out) == (0, made.to_text("json"))
+    assert "turns" not in caplog.text
+    several.write_text(other)
+    code, out, _ = mser("timeline", wav, "--rttm", several)
+    assert (code, out) == (0, made.to_text("json"))
+    assert "its turns are of 'other', and are taken for those" in caplog.text
+
+
 def test_json_is_as_its_schema_says_and_what_comes_by_default(mser, call):
     wav, rttm = call
     code, out, _ = mser("timeline", wav, "--rttm", rttm)

@@ -168,12 +168,38 @@ GOOD = "SPEAKER call 1 0.5 1.0 <NA> <NA> anna <NA> <NA>"
         ([GOOD.replace("1.0", "0")], "of 0 s"),
         ([GOOD.replace("1.0", "1e-9")], "of 1e-09 s"),
         ([GOOD.replace("0.5", "1e308").replace("1.0", "1e308")], "at 1e.308 s"),
-        ([GOOD, GOOD.replace("call", "other")], "turns of 2 recordings"),
+        (
+            [GOOD, GOOD.replace("call", "other")],
+            r"turns of 2 recordings \(call, other\): give the lines of one",
+        ),
     ],
 )
 def test_what_is_no_rttm_is_refused_by_the_line(rttm, lines, message):
     with pytest.raises(InputError, match=message):
         read_turns(rttm(*lines))
+
+
+def test_of_several_recordings_turns_those_of_the_one_are_taken(rttm, caplog):
+    others = [
+        GOOD.replace("call", name).replace("0.5", "9")
+        for name in ("a", "b", "calls", "other_call")
+    ]
+    path = rttm(others[0], GOOD, *others[1:])
+    assert read_turns(path, "/some/where/call.wav") == {"anna": [(8000, 24000)]}
+    assert read_turns(path, "other call.mp3") == {"anna": [(144000, 160000)]}
+    assert not caplog.text
+    message = r"5 recordings \(a, b, call, \.\.\.\), none of them 'Call'"
+    with pytest.raises(InputError, match=message):
+        read_turns(path, "Call.wav")
+
+
+def test_turns_of_one_other_name_are_taken_and_said(rttm, caplog):
+    path = rttm(GOOD)
+    assert read_turns(path, "second.wav") == read_turns(path)
+    (record,) = caplog.records
+    assert record.message == (
+        f"{path}: its turns are of 'call', and are taken for those of 'second'"
+    )
 
 
 def test_an_rttm_that_is_no_text_or_not_there_is_refused(tmp_path):

@@ -88,45 +88,57 @@ def logistic_regression(features, emotions, corpora):
     return model.fit(features, emotions)
 
 
-def leave_out(fit, features, table, test, kind):
+def leave_out(fit, features, table, test, kinds):
     """UA on a corpus, with the labels that occur in it, of training on the others.
 
-    ``fit`` is ``(features, emotions, corpora) -> model``; the kind is one of
-    `standardize`, or "self-trained". After listening, the mean over draws.
+    ``fit`` is ``(features, emotions, corpora) -> model``; a kind is one of
+    `standardize`, or "self-trained". Kind to UA; after listening, the mean
+    over draws.
     """
-    return statistics.mean(
-        ua_of_draw(fit, features, table, test, kind, heard)
-        for heard in draws(table, test, kind)
-    )
-
-
-def ua_of_draw(fit, features, table, test, kind, heard):
-    """The same, where those rows were heard."""
     corpora = table.corpus.to_numpy(str)
     emotions = table.emotion.to_numpy(str)
-    features = standardize(features, corpora, test, kind, heard)
-    train = (corpora != test) & np.isin(emotions, CANONICAL)
-    scaler = StandardScaler().fit(features[train])
-    features = scaler.transform(features)
     labels = list(candidate_labels(LABELS[test]))
-
-    def log_probs(model, rows):
-        scores = model.decision_function(features[rows])
-        # Closed set, as the system is asked: only the candidates can win.
-        columns = [list(model.classes_).index(label) for label in labels]
-        return log_softmax(scores[:, columns], axis=1)
-
-    model = fit(features[train], emotions[train], corpora[train])
-    if kind == SELF_TRAINED:
-        target = corpora == test
-        said, believed = surest(even_out(log_probs(model, target)), keep=0.5)
-        guessed = emotions.copy()
-        guessed[target] = np.array(labels)[said]
-        train[np.flatnonzero(target)[believed]] = True
-        model = fit(features[train], guessed[train], corpora[train])
+    train = (corpora != test) & np.isin(emotions, CANONICAL)
     chosen = (corpora == test) & np.isin(emotions, labels)
-    said = [labels[i] for i in log_probs(model, chosen).argmax(1)]
-    return emotion_metrics(list(emotions[chosen]), said, labels)["UA"]
+    # By whether features are as they are: else kinds differ in the test
+    # corpus only, and what is trained on is the same.
+    trained = {}
+
+    def ua_of_draw(kind, heard):
+        moved = standardize(features, corpora, test, kind, heard)
+        plain = kind == AS_THEY_ARE
+        if plain not in trained:
+            scaler = StandardScaler().fit(moved[train])
+            own = scaler.transform(moved[train])
+            trained[plain] = scaler, fit(own, emotions[train], corpora[train])
+        scaler, model = trained[plain]
+        moved = scaler.transform(moved)
+        if kind == SELF_TRAINED:
+            target = np.flatnonzero(corpora == test)
+            scores = log_probs(model, moved[target], labels)
+            said, believed = surest(even_out(scores), keep=0.5)
+            guessed = emotions.copy()
+            guessed[target] = np.array(labels)[said]
+            again = train.copy()
+            again[target[believed]] = True
+            model = fit(moved[again], guessed[again], corpora[again])
+        best = log_probs(model, moved[chosen], labels).argmax(1)
+        said = [labels[i] for i in best]
+        return emotion_metrics(list(emotions[chosen]), said, labels)["UA"]
+
+    return {
+        kind: statistics.mean(
+            ua_of_draw(kind, heard) for heard in draws(table, test, kind)
+        )
+        for kind in kinds
+    }
+
+
+def log_probs(model, features, labels):
+    """Of a closed set, as the system is asked: only the candidates can win."""
+    columns = [list(model.classes_).index(label) for label in labels]
+    scores = model.decision_function(features)
+    return log_softmax(scores[:, columns], axis=1)
 
 
 def methods(pooled, egemaps):
@@ -172,11 +184,10 @@ def main():
     for name, (fit, values, kinds) in tqdm(
         methods(pooled, egemaps).items(), "simple methods"
     ):
-        for kind in kinds:
-            results[f"{name}, {kind}"] = {
-                test: leave_out(fit, values, table, test, kind)
-                for test in LABELS
-            }
+        for test in LABELS:
+            uas = leave_out(fit, values, table, test, kinds)
+            for kind, ua in uas.items():
+                results.setdefault(f"{name}, {kind}", {})[test] = ua
     write_text(arguments.output, json.dumps(results, indent=1) + "\n")
 
 
