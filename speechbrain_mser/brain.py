@@ -1,7 +1,6 @@
 """The training loop of both stages; the YAML makes the difference."""
 
 import math
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +14,7 @@ from speechbrain_mser.errors import InputError
 from speechbrain_mser.evaluation.metrics import emotion_metrics
 from speechbrain_mser.finite import NO_SCORE, finite_rows
 from speechbrain_mser.lobes.alignment import shift_features
+from speechbrain_mser.lobes.connector import Connected
 from speechbrain_mser.termination import Terminated
 from speechbrain_mser.training.loop import TrainingLoop
 from speechbrain_mser.training.statistics import (
@@ -23,27 +23,6 @@ from speechbrain_mser.training.statistics import (
     estimate_statistics,
 )
 from speechbrain_mser.training.terms import Term
-
-
-class Predictions(NamedTuple):
-    """What the model makes of a batch.
-
-    Arguments
-    ---------
-    tokens : torch.Tensor
-        ``[batch, n_queries, LLM width]``, what the LLM reads.
-    pooled : torch.Tensor
-        ``[batch, hidden]``, the utterances' embeddings.
-    meaning : torch.Tensor, optional
-        ``[batch, 3]``, of a connector that hears it.
-    scores : torch.Tensor, optional
-        ``[batch, labels]``, the candidates' log-probabilities; in validation.
-    """
-
-    tokens: torch.Tensor
-    pooled: torch.Tensor
-    meaning: torch.Tensor | None = None
-    scores: torch.Tensor | None = None
 
 
 class EmotionBrain(TrainingLoop):
@@ -145,6 +124,7 @@ class EmotionBrain(TrainingLoop):
         never = {*self.hparams.untrained_words}
         self.trained = [w for w in self.label_words if w not in never]
         self.alignment = None
+        self._scores = None
 
     # What is computed
 
@@ -153,8 +133,8 @@ class EmotionBrain(TrainingLoop):
 
         Returns
         -------
-        Predictions
-            Without scores.
+        Connected
+            What the connector makes of it.
         """
         features, lens = batch.features
         if self.alignment is not None:
@@ -164,7 +144,7 @@ class EmotionBrain(TrainingLoop):
             features = shift_features(
                 features, deviation, self.hparams.microphone_shift
             )
-        return Predictions(*self.modules.connector(features, lens))
+        return Connected(*self.modules.connector(features, lens))
 
     def encode(self, batch):
         """The frozen encoder's features, from the store where it has them."""
@@ -186,8 +166,8 @@ class EmotionBrain(TrainingLoop):
 
         Arguments
         ---------
-        predictions : Predictions
-            Of `compute_forward`; with scores in validation.
+        predictions : Connected
+            Of `compute_forward`.
         batch : UtteranceBatch
             With the manifest's columns as attributes: ``batch.gender``.
         stage : speechbrain.Stage
@@ -228,7 +208,7 @@ class EmotionBrain(TrainingLoop):
                 predictions.tokens, words, self.label_words
             )
         else:
-            cross_entropy = self._predict(predictions.scores, labels, words)
+            cross_entropy = self._predict(self._scores, labels, words)
         n_tokens = llm.count_tokens(words)
         terms["ce"] = Term(cross_entropy, self.hparams.ce_weight, n_tokens)
         return terms
@@ -247,8 +227,12 @@ class EmotionBrain(TrainingLoop):
             return loss(embeddings, labels)
 
     def _score(self, predictions, batch):
-        """All candidates' scores; what is not finite is set aside by name."""
-        tokens, pooled, meaning, _ = predictions
+        """All candidates' scores; what is not finite is set aside by name.
+
+        Returns what is left of the predictions, and their scores, ``[batch,
+        labels]``.
+        """
+        tokens, pooled, meaning = predictions
         # As the recogniser will.
         scores = self.raw("llm").score(
             tokens, self.label_words, meaning, self.trained
@@ -261,7 +245,7 @@ class EmotionBrain(TrainingLoop):
         good = torch.tensor(good, device=scores.device)
         if meaning is not None:
             meaning = meaning[good]
-        return Predictions(tokens[good], pooled[good], meaning, scores[good])
+        return Connected(tokens[good], pooled[good], meaning), scores[good]
 
     def _predict(self, scores, labels, words):
         """Note the predictions of a batch; its cross entropy comes with them.
@@ -319,7 +303,7 @@ class EmotionBrain(TrainingLoop):
             return torch.zeros(())
         with self.evaluation_ctx:
             predictions = self.compute_forward(batch, stage)
-            predictions = self._score(predictions, batch)
+            predictions, self._scores = self._score(predictions, batch)
             if not len(batch):
                 return torch.zeros(())
             return self.compute_objectives(predictions, batch, stage).cpu()

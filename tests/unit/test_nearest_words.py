@@ -17,18 +17,6 @@ from speechbrain_mser.lobes.nearest_words import (
 WORDS = ["sad", "fear", "happy"]
 
 
-@pytest.fixture(scope="module")
-def llama(tiny_llama):
-    """One that reads mixtures."""
-    return EmotionLLaMA(tiny_llama, prompt="Emotion?", token_mixture=True)
-
-
-@pytest.fixture
-def audio():
-    """Three utterances of two tokens."""
-    return torch.randn(3, 2, 48, generator=torch.Generator().manual_seed(0))
-
-
 def embedded(llama):
     """The words' embeddings, looked up one by one."""
     table = llama.model.get_input_embeddings().weight.detach()

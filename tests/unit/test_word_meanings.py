@@ -20,18 +20,6 @@ WORDS = ["sad", "fear", "happy"]
 MEANING = torch.tensor([[0.3, -0.2, 0.1], [-1.0, 0.5, 0.0], [0.0, 0.0, 2.0]])
 
 
-@pytest.fixture(scope="module")
-def llama(tiny_llama):
-    """One that reads mixtures."""
-    return EmotionLLaMA(tiny_llama, prompt="Emotion?", token_mixture=True)
-
-
-@pytest.fixture
-def audio():
-    """Three utterances of one token."""
-    return torch.randn(3, 1, 48, generator=torch.Generator().manual_seed(0))
-
-
 @torch.no_grad()
 def read(folder, text):
     """A text's last hidden state in the one layer that is asked."""
