@@ -111,6 +111,8 @@ class FrozenEncoder(nn.Module):
     version = 1
     # A `FrontEnd`, which every utterance goes through first.
     front_end = None
+    # Whether `hidden_states` takes ``multiple``, as `forward` does.
+    takes_multiple = False
 
     def __init__(
         self,
@@ -197,7 +199,7 @@ class FrozenEncoder(nn.Module):
         return described
 
     @torch.no_grad()
-    def forward(self, wavs, wav_lens=None):
+    def forward(self, wavs, wav_lens=None, multiple=1):
         """Encode a batch of utterances.
 
         Arguments
@@ -206,6 +208,11 @@ class FrozenEncoder(nn.Module):
             ``[batch, time]``, 16 kHz mono.
         wav_lens : torch.Tensor, optional
             ``[batch]``, relative lengths; by default all are whole.
+        multiple : int
+            Pad to multiples of so many frames, where the model can
+            (Whisper). For each length oneDNN, on a CPU, compiles code and
+            keeps it: a long recording's takes hundreds of MiB. Features are
+            the same but for rounding.
 
         Returns
         -------
@@ -227,12 +234,15 @@ class FrozenEncoder(nn.Module):
             utterances = [self.front_end(wav) for wav in utterances]
         pieces, frames, places, totals = self._cut(utterances)
         longest = max(totals)
+        padding = {"multiple": multiple} if self.takes_multiple else {}
         features = self.like_weights.new_zeros(
             len(wavs), self.n_output_layers, longest, self.hidden_size
         )
         for part in self._passes(frames, len(wavs)):
             states = self.hidden_states(
-                [pieces[i] for i in part], [frames[i] for i in part]
+                [pieces[i] for i in part],
+                [frames[i] for i in part],
+                **padding,
             )
             for number, hidden in states:
                 for k, wanted in enumerate(self.layers):

@@ -20,6 +20,7 @@ from huggingface_hub import constants, snapshot_download, try_to_load_from_cache
 # The HTTP library's own, whichever one the hub's client stands on.
 from huggingface_hub.errors import HTTPError
 from huggingface_hub.utils import validate_repo_id
+from safetensors import safe_open
 from speechbrain.utils.logger import get_logger
 from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
@@ -33,6 +34,8 @@ from speechbrain_mser.models.registry import PREFIX, find_open_model
 logger = get_logger(__name__)
 
 DTYPES = ("auto", "float32", "float16", "bfloat16")
+# As files call them.
+_SAFETENSORS = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 _CPU = Path("/proc/cpuinfo")
 # What is fetched of a model: not its copies for other libraries, nor pickles.
 _WEIGHTS = "model.safetensors"
@@ -230,12 +233,12 @@ def _refuse_adapters(folder, what):
         )
 
 
-def load_model(auto_class, folder, what, used=None, **settings):
+def load_model(model_class, folder, what, used=None, config=None, **settings):
     """Load a model whose every used weight comes from the folder.
 
     Arguments
     ---------
-    auto_class : type
+    model_class : type
         One of transformers' classes with ``from_pretrained``.
     folder : path-like
         From `find_model`.
@@ -243,6 +246,9 @@ def load_model(auto_class, folder, what, used=None, **settings):
         The model and its setting, for the message ("the LLM (llama_hub)").
     used : callable, optional
         Whether a weight of this name is used; by default all are.
+    config : transformers.PretrainedConfig, optional
+        In place of the folder's. No other file of the folder's is looked at
+        then but the weights; those of another dtype are read one by one.
     **settings : dict
         For ``from_pretrained``.
 
@@ -259,8 +265,11 @@ def load_model(auto_class, folder, what, used=None, **settings):
         A used weight is missing in the files, or has another shape there.
     """
     with quiet_loading(), explained(folder, what):
-        model, report = auto_class.from_pretrained(
-            folder,
+        if config is not None:
+            tensors = _kept_tensors(folder, settings.get("dtype"))
+            settings |= {"config": config, "state_dict": tensors}
+        model, report = model_class.from_pretrained(
+            folder if config is None else None,
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
@@ -292,6 +301,34 @@ def load_model(auto_class, folder, what, used=None, **settings):
         raise InputError(f"{what}: {folder}: {report['error_msgs'][0]}")
     _own_vectors(model)
     return model, unused
+
+
+class _Converted:
+    """A tensor of a file that is read when it is asked for, and then let go.
+
+    What is read of a file that is open lies in the memory beside the weights
+    that are made of it. transformers asks for each of them once: here only
+    one is there twice.
+    """
+
+    def __init__(self, path, name):
+        self.path, self.name = path, name
+
+    def __getitem__(self, index):
+        with safe_open(self.path, framework="pt") as file:
+            return file.get_tensor(self.name)[index]
+
+
+def _kept_tensors(folder, dtype):
+    """As transformers opens them, where nothing is converted."""
+    tensors = {}
+    for path in weight_files(Path(folder)):
+        file = safe_open(path, framework="pt")
+        for name in file.keys():  # noqa: SIM118
+            kept = file.get_slice(name)
+            same = kept.get_dtype() == _SAFETENSORS.get(dtype)
+            tensors[name] = kept if same else _Converted(path, name)
+    return tensors
 
 
 def _own_vectors(model):

@@ -12,7 +12,7 @@ from speechbrain.utils.checkpoints import (
     mark_as_transfer,
     register_checkpoint_hooks,
 )
-from transformers import GenerationConfig
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, GenerationConfig
 
 from speechbrain_mser.distributed import sum_over_ranks
 from speechbrain_mser.emotions import (
@@ -183,7 +183,7 @@ class EmotionLLaMA(DataOnly, LLaMA):
     def _from_pretrained(self, source, dtype, **kwargs):
         del kwargs  # where the parent would look for it
         self.model, unused = load_model(
-            self.auto_class,
+            MODEL_FOR_CAUSAL_LM_MAPPING[type(self.config)],
             source,
             "the LLM (llama_hub)",
             config=self.config,

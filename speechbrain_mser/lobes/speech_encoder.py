@@ -4,7 +4,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from transformers import AutoModel
+from transformers import MODEL_MAPPING
 
 from speechbrain_mser import SAMPLE_RATE
 from speechbrain_mser.errors import InputError
@@ -116,7 +116,7 @@ class SpeechEncoder(FrozenEncoder):
 
     def _load_model(self, folder, config):
         model, _ = load_model(
-            AutoModel,
+            MODEL_MAPPING[type(config)],
             folder,
             WHAT,
             # Replaces what is masked in pretraining, and not in every file.

@@ -4,7 +4,7 @@ import re
 
 import torch
 import torch.nn.functional as F
-from transformers import AutoModel
+from transformers import WhisperModel
 
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.lobes.encoder import WHAT, FrozenEncoder, find_encoder
@@ -62,6 +62,8 @@ class WhisperEncoder(FrozenEncoder):
     (torch.Size([2, 100, 16]), tensor([1.0000, 0.5000]))
     """
 
+    takes_multiple = True
+
     def __init__(
         self,
         source,
@@ -107,7 +109,7 @@ class WhisperEncoder(FrozenEncoder):
         # Not loaded, and a folder may hold the encoder alone.
         config.decoder_layers = 0
         model, unused = load_model(
-            AutoModel,
+            WhisperModel,
             folder,
             WHAT,
             used=_encoders_name,
@@ -138,8 +140,9 @@ class WhisperEncoder(FrozenEncoder):
             frames = [self.model.config.max_source_positions] * len(frames)
         return super()._passes(frames, most)
 
-    def hidden_states(self, pieces, frames):
-        longest = max(frames)
+    def hidden_states(self, pieces, frames, multiple=1):
+        longest = -(-max(frames) // multiple) * multiple
+        longest = min(longest, self.max_frames)
         if self.pad_to_30s:
             longest = self.model.config.max_source_positions
         # Half precision cannot hold the power of a quiet sound.

@@ -353,7 +353,9 @@ class EmotionStream:
         for row, (_, one) in zip(wavs, waiting, strict=True):
             row[: len(one.samples)] = torch.from_numpy(one.samples)
         lens = torch.tensor([len(one.samples) / longest for _, one in waiting])
-        features, lens = encoder(wavs.to(device), lens.to(device))
+        features, lens = encoder(
+            wavs.to(device), lens.to(device), round(encoder.frame_rate)
+        )
         # [batch, layers or none, frames, dim]
         counts = (lens * features.shape[-2]).round().long().tolist()
         for (speaker, one), row, count in zip(

@@ -16,6 +16,7 @@ from transformers import (
     AutoTokenizer,
     GPT2Config,
     GPT2LMHeadModel,
+    LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
 )
@@ -70,6 +71,34 @@ def test_a_file_of_two_dtypes_does_not_stay_in_memory(folder, tmp_path):
     loaded = llama.model.state_dict()
     for name, tensor in weights.items():
         assert torch.equal(loaded[name], tensor.bfloat16())
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="no /proc")
+def test_what_is_converted_is_not_in_memory_twice(folder, tmp_path):
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    config = LlamaConfig.from_pretrained(folder)
+    config.hidden_size = config.intermediate_size = 1024
+    config.num_attention_heads = config.num_key_value_heads = 8
+    config.head_dim, config.num_hidden_layers = 128, 4
+    with torch.device("meta"):
+        model = LlamaForCausalLM(config)
+    model.to_empty(device="cpu").save_pretrained(tmp_path)
+    size = os.path.getsize(tmp_path / "model.safetensors")
+    assert size > 100e6
+    del model
+
+    def resident(name):
+        with open("/proc/self/status") as status:
+            [line] = [line for line in status if line.startswith(name)]
+        return int(line.split()[1]) * 1024
+
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")  # the peak is now
+    before = resident("VmRSS")
+    llama = EmotionLLaMA(tmp_path, prompt=PROMPT, dtype="bfloat16")
+    assert next(llama.model.parameters()).dtype == torch.bfloat16
+    # Half the file for the weights; with all of it at once it would be 1.5
+    assert resident("VmHWM") - before < 0.9 * size
 
 
 @pytest.fixture(scope="module")

@@ -189,6 +189,22 @@ def test_how_pieces_go_through_the_encoder_changes_nothing(
         assert (row[:, n:] == 0).all()
 
 
+def test_a_few_lengths_go_through_the_model_where_that_is_asked_for(last_layer):
+    lengths, conv2 = [], last_layer.model.encoder.conv2
+    hook = conv2.register_forward_hook(
+        lambda _, inputs, output: lengths.append(output.shape[-1])
+    )
+    for seconds in (0.3, 1.0, 1.01, 2.5, 29.9):
+        wav = torch.randn(1, int(seconds * 16000))
+        expected, _ = last_layer(wav)
+        features, lens = last_layer(wav, multiple=80)
+        assert lens.tolist() == [1] and features.shape == expected.shape
+        torch.testing.assert_close(features, expected, atol=2e-4, rtol=0)
+    hook.remove()
+    # 1520 would be more than Whisper has positions for
+    assert lengths[1::2] == [80, 80, 80, 160, 1500]
+
+
 def test_passes_hold_all_pieces_once_and_never_more_than_asked_for():
     frames = [7, 100, 3, 90, 100, 12, 1, 55]
     for cost in (0, 10, 100, 10**9):
