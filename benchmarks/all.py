@@ -31,6 +31,7 @@ SCRIPTS = {
     "decode_audio": True,
     "connect": True,
     "batches": False,
+    "one_by_one": True,
     "synthesis": True,
     "timeline": True,
 }

@@ -60,9 +60,11 @@ def utterances(data, count=24):
 
 
 def blocks(wavs, seconds):
-    """So many seconds of them, over and over."""
+    """So many seconds of them, over and over, of other lengths each time."""
     left = int(seconds * SAMPLE_RATE)
+    rng = np.random.default_rng(0)
     for wav in itertools.cycle(wavs):
+        wav = wav[rng.integers(SAMPLE_RATE // 2) :]
         yield wav[:left]
         left -= len(wav)
         if left <= 0:

@@ -14,7 +14,7 @@ from speechbrain_mser.command.recordings import STDIN
 from speechbrain_mser.command.results import printable
 from speechbrain_mser.errors import InputError
 
-FORMATS = ("json", "csv", "rttm", "textgrid", "audformat")
+FORMATS = ("json", "csv", "rttm", "textgrid", "eaf", "audformat")
 CHANNELS = "channels"
 
 

@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import PurePath
 
 from speechbrain_mser.files.csv_files import guard
+from speechbrain_mser.timeline.elan import to_eaf
 
 _COLUMNS = ("start", "end", "speaker", "emotion", "probability")
 
@@ -94,7 +95,7 @@ def to_rttm(timeline):
 
 
 def to_textgrid(timeline):
-    """Praat's TextGrid, which ELAN imports: two tiers for each speaker.
+    """Praat's TextGrid: two tiers for each speaker.
 
     The first has the emotion, the second its probability; between segments
     there are intervals without text, as Praat wants.
@@ -153,6 +154,7 @@ FORMATS = {
     "csv": to_csv,
     "rttm": to_rttm,
     "textgrid": to_textgrid,
+    "eaf": to_eaf,
     "audformat": to_audformat,
 }
 

@@ -121,7 +121,7 @@ class Timeline:
         Arguments
         ---------
         format : str
-            "json"; "csv"; "rttm"; "textgrid", for Praat and ELAN; or
+            "json"; "csv"; "rttm"; "textgrid", for Praat; "eaf", for ELAN; or
             "audformat", a table that audEERING's tools read.
 
         Returns

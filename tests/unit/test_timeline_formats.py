@@ -6,6 +6,9 @@ import json
 import os
 import re
 from dataclasses import replace
+from datetime import datetime
+from urllib.request import url2pathname
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -38,7 +41,7 @@ def nobody():
     return Timeline([], LABELS, 5.0, "silence.wav")
 
 
-FORMATS = ("json", "csv", "rttm", "textgrid", "audformat")
+FORMATS = ("json", "csv", "rttm", "textgrid", "eaf", "audformat")
 
 
 def test_a_segments_emotion_is_the_most_probable(call):
@@ -136,6 +139,117 @@ def test_a_textgrid_has_tiers_without_gaps(call):
     assert tiers['bert "B" probability'][1] == (2.0, 3.0, "0.8750")
 
 
+def read_eaf(text):
+    """Tiers by name: ``[(start, end, value), ...]`` in milliseconds.
+
+    What ELAN's schema, EAFv3.0.xsd, asks of a file is asked on the way: which
+    elements in which order, which attributes, names that are unique, and
+    references to what is there.
+    """
+    root = ElementTree.fromstring(text.encode())
+    assert root.tag == "ANNOTATION_DOCUMENT"
+    assert (root.get("FORMAT"), root.get("VERSION")) == ("3.0", "3.0")
+    assert root.get("AUTHOR") and datetime.fromisoformat(root.get("DATE"))
+    header, order, *tiers, kind = root
+    assert header.tag == "HEADER"
+    assert header.attrib == {"TIME_UNITS": "milliseconds"}
+    for media in header:
+        assert media.tag == "MEDIA_DESCRIPTOR"
+        assert set(media.attrib) == {"MEDIA_URL", "MIME_TYPE"}
+    assert (order.tag, kind.tag) == ("TIME_ORDER", "LINGUISTIC_TYPE")
+    assert kind.get("TIME_ALIGNABLE") == "true"
+    times = {}
+    for slot in order:
+        assert slot.tag == "TIME_SLOT"
+        assert set(slot.attrib) == {"TIME_SLOT_ID", "TIME_VALUE"}
+        assert slot.get("TIME_SLOT_ID") not in times
+        times[slot.get("TIME_SLOT_ID")] = int(slot.get("TIME_VALUE"))
+    assert list(times.values()) == sorted(times.values())
+    found, ids, places = {}, set(times), list(times)
+    for tier in tiers:
+        assert tier.tag == "TIER" and tier.get("TIER_ID") not in found
+        assert tier.get("LINGUISTIC_TYPE_REF") == kind.get("LINGUISTIC_TYPE_ID")
+        rows = found[tier.get("TIER_ID")] = []
+        for annotation in tier:
+            assert annotation.tag == "ANNOTATION" and not annotation.attrib
+            (aligned,) = annotation
+            assert aligned.tag == "ALIGNABLE_ANNOTATION"
+            assert aligned.get("ANNOTATION_ID") not in ids  # both are xsd:ID
+            ids.add(aligned.get("ANNOTATION_ID"))
+            slots = [aligned.get(f"TIME_SLOT_REF{k}") for k in (1, 2)]
+            first, last = (times[slot] for slot in slots)
+            assert first < last and places.index(slots[0]) < places.index(
+                slots[1]
+            )
+            (value,) = aligned
+            assert value.tag == "ANNOTATION_VALUE"
+            rows.append((first, last, value.text))
+    assert all(re.fullmatch(r"[A-Za-z_][\w.-]*", one) for one in ids)
+    return found
+
+
+def test_an_eaf_has_a_tier_for_each_speaker(call, tmp_path):
+    assert read_eaf(call.to_text("eaf")) == {
+        "anna": [(500, 2250, "angry"), (2250, 4000, "very sad")],
+        'bert "B"': [(2000, 3000, "very sad")],
+    }
+    alone = replace(call, segments=[replace(call.segments[0], speaker=None)])
+    assert read_eaf(alone.to_text("eaf")) == {"emotion": [(500, 2250, "angry")]}
+
+
+def test_an_eaf_is_opened_by_another_library(call, tmp_path):
+    pympi = pytest.importorskip("pympi")
+    call.write(tmp_path / "a.eaf", "eaf")
+    eaf = pympi.Eaf(tmp_path / "a.eaf")
+    assert set(eaf.get_tier_names()) == {"anna", 'bert "B"'}
+    found = sorted(eaf.get_annotation_data_for_tier("anna"))
+    assert found == [(500, 2250, "angry"), (2250, 4000, "very sad")]
+    assert eaf.get_parameters_for_tier("anna")["PARTICIPANT"] == "anna"
+
+
+def test_an_eaf_knows_its_recording_where_there_is_one(call, tmp_path):
+    recording = tmp_path / "d\xfcr & sch\xf6n 100%.wav"
+    recording.touch()
+    text = replace(call, source=str(recording)).to_text("eaf")
+    (media,) = ElementTree.fromstring(text.encode()).find("HEADER")
+    url = media.get("MEDIA_URL").removeprefix("file://")
+    assert url.isascii() and url2pathname(url) == str(recording)
+    assert media.get("MIME_TYPE").startswith("audio/")
+    assert not ElementTree.fromstring(call.to_text("eaf").encode()).find(
+        "HEADER"
+    )
+
+
+def test_any_names_are_an_eafs():
+    names = [
+        "<a & b>",
+        "a\x00",
+        "a\x1b",
+        "a\ufffd",
+        "\udce9\uffff",
+        "\U0001f600",
+    ]
+    segments = [
+        Segment(0.0, 1.0, name, {f"{name} <word>": 1.0, "]]>": 0.0})
+        for name in names
+    ]
+    found = read_eaf(Timeline(segments, [], 1.0, "a\0" * 999).to_text("eaf"))
+    assert list(found) == [
+        *("<a & b>", "a\ufffd", "a\ufffd 2", "a\ufffd 3"),
+        *("\ufffd\ufffd", "\U0001f600"),
+    ]
+    assert found["<a & b>"] == [(0, 1000, "<a & b> <word>")]
+
+
+def test_turns_of_less_than_a_millisecond_stay_an_eafs_one_after_the_other():
+    times = [(0.0, 0.0001), (0.0002, 0.0003), (0.0004, 1.0), (1.0, 2.0)]
+    segments = [Segment(*one, None, {"sad": 1.0}) for one in times]
+    found = read_eaf(Timeline(segments, ["sad"], 2.0).to_text("eaf"))
+    assert [row[:2] for row in found["emotion"]] == [
+        *((0, 1), (1, 2), (2, 1000), (1000, 2000))
+    ]
+
+
 def test_audformat_reads_its_table(call, tmp_path):
     audformat = pytest.importorskip("audformat")
     call.write(tmp_path / "a.csv", "audformat")
@@ -180,6 +294,8 @@ def test_nobody_speaks_in_any_format(nobody, format, tmp_path):
     assert (tmp_path / "new" / "a").read_text("utf-8") == stream.getvalue()
     if format == "textgrid":
         assert read_textgrid(stream.getvalue())["emotion"] == [(0.0, 5.0, "")]
+    if format == "eaf":
+        assert read_eaf(stream.getvalue()) == {"emotion": []}
 
 
 @pytest.mark.parametrize("format", ["xml", "", None, "JSON"])
