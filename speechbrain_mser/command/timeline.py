@@ -90,7 +90,7 @@ def run(options, data):
         The recording, the recogniser or the speakers cannot be used.
     """
     _check(options)
-    from speechbrain_mser.timeline import make_timeline, plot_timeline
+    from speechbrain_mser.timeline import make_timeline
 
     from_stdin = options.recording == STDIN
     made = make_timeline(
@@ -113,14 +113,14 @@ def run(options, data):
     else:
         data.writelines(map(_line, made.segments))
     if options.plot:
+        from speechbrain_mser.timeline import plot_timeline
+
         plot_timeline(made, options.plot)
     return DONE
 
 
 def _check(options):
     """Refuse what would be found out after hours."""
-    from speechbrain_mser.timeline.drawing import KINDS
-
     named = [options.rttm]
     if options.recording != STDIN:
         named.append(options.recording)
@@ -130,11 +130,14 @@ def _check(options):
     for path in filter(None, (options.output, options.plot)):
         if os.path.isdir(path):
             raise InputError(f"{path}: a folder; name a file in it")
-    if options.plot and not options.plot.lower().endswith(KINDS):
-        raise InputError(
-            f"{options.plot}: a picture's name ends in one of "
-            f"{', '.join(KINDS)}"
-        )
+    if options.plot:
+        from speechbrain_mser.timeline.drawing import KINDS
+
+        if not options.plot.lower().endswith(KINDS):
+            raise InputError(
+                f"{options.plot}: a picture's name ends in one of "
+                f"{', '.join(KINDS)}"
+            )
 
 
 def _format(output):
