@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -168,6 +169,7 @@ def _read_header(path, what):
 
 def _load(path):
     """Configuration, tokenizer and model, in float32."""
+    _tell_version()
     path = Path(path).absolute()
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
@@ -194,6 +196,18 @@ def _load(path):
         if report[kind]:
             raise ValueError(f"{kind}: {min(report[kind], key=str)}")
     return config, tokenizer, model
+
+
+def _tell_version():
+    """Of the package gguf, where transformers finds it on Python 3.10 too.
+
+    Its first releases look for a package's distribution, and Python 3.10
+    knows those alone that list their packages, as this one does not.
+    """
+    import gguf
+
+    if not hasattr(gguf, "__version__"):
+        gguf.__version__ = version("gguf")
 
 
 def _save_tokenizer(tokenizer, values, folder):
