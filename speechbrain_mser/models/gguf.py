@@ -201,7 +201,7 @@ def _load(path):
 def _tell_version():
     """Of the package gguf, where transformers finds it on Python 3.10 too.
 
-    Its first releases look for a package's distribution, and Python 3.10
+    The oldest that are admitted look for its distribution, and Python 3.10
     knows those alone that list their packages, as this one does not.
     """
     import gguf
