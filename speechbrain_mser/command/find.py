@@ -16,7 +16,7 @@ from speechbrain_mser.command.results import JSONLines, printable, why
 from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import InputError
 
-SCHEMA = "find/1"
+SCHEMA = "find/2"
 # Up to here a recording is one utterance, in seconds.
 SHORT = 30.0
 
@@ -39,6 +39,7 @@ def add_arguments(parser):
         action="store_true",
         help="an object a line; what is written where nobody looks on",
     )
+    loading.add_calibration(parser)
     loading.add_arguments(parser)
 
 
@@ -68,7 +69,8 @@ def run(options, data):
     recognizer = loading.load_named(options)
     own = recognizer.labels()
     labels = recognizer.labels(own if word in own else [*own, word])
-    best, bad = _rank(options, recognizer, word, labels)
+    calibration = options.calibration or recognizer.usual_calibration(labels)
+    best, bad = _rank(options, recognizer, word, (labels, calibration))
     as_json = options.json or not data.isatty()
     for probability, _, start, end, path in best:
         if not as_json:
@@ -83,6 +85,7 @@ def run(options, data):
             "end": round(end, 3),
             "word": word,
             "probability": round(probability, 6),
+            "calibration": calibration,
             "schema": SCHEMA,
         }
         data.write(JSONLines().line(record))
@@ -94,7 +97,7 @@ def run(options, data):
     return SOME_BAD if bad else DONE
 
 
-def _rank(options, recognizer, word, labels):
+def _rank(options, recognizer, word, asked):
     """The best places, and the recordings that cannot be used."""
     best, bad = [], []
     for number, (path, problem) in enumerate(
@@ -103,7 +106,7 @@ def _rank(options, recognizer, word, labels):
         try:
             if problem:
                 raise InputError(problem)
-            places = _places(recognizer, path, labels)
+            places = _places(recognizer, path, *asked)
             for start, end, probabilities in places:
                 # At a tie, the one that came first
                 place = (probabilities[word], -number, -start, end, path)
@@ -115,7 +118,7 @@ def _rank(options, recognizer, word, labels):
     return sorted(best, reverse=True), bad
 
 
-def _places(recognizer, path, labels):
+def _places(recognizer, path, labels, calibration):
     """(start, end, probabilities) of what is recognised in a recording."""
     from speechbrain_mser import SAMPLE_RATE
     from speechbrain_mser.dataio.decoding import duration
@@ -125,13 +128,20 @@ def _places(recognizer, path, labels):
 
         # Unlike mser timeline: a short recording is not listened to either
         found = make_timeline(
-            recognizer, path, labels, listen=False, progress=False
+            recognizer,
+            path,
+            labels,
+            listen=False,
+            progress=False,
+            calibration=calibration,
         )
         for one in found.segments:
             yield one.start, one.end, dict(one.probabilities)
         return
     wav = recognizer.load_audio(path)
-    _, log_probs = recognizer.recognize_batch(wav[None], labels=labels)
+    _, log_probs = recognizer.recognize_batch(
+        wav[None], labels=labels, calibration=calibration
+    )
     probabilities = log_probs[0].double().exp().tolist()
     yield (
         *(0.0, len(wav) / SAMPLE_RATE),

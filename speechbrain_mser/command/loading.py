@@ -75,9 +75,9 @@ def add_calibration(parser):
     """
     parser.add_argument(
         "--calibration",
-        default="none",
         help="none, temperature or temperature+prior: what to take back of "
-        "the probabilities, where the recogniser was calibrated",
+        "the probabilities; by default temperature, which changes no answer, "
+        "where the recogniser was calibrated and the candidates were trained",
     )
 
 

@@ -131,16 +131,17 @@ def _prepare(options, found):
     devices = [device.strip() or None for device in devices]
     recognizer = loading.load_recognizer(**named, device=devices[0])
     labels = recognizer.labels(options.labels)
-    if options.calibration != "none":
+    calibration = options.calibration or recognizer.usual_calibration(labels)
+    if calibration != "none":
         recognizer.load_calibration()
     if options.adapt:
         recognizer.listen([path for path, problem in found if not problem])
     settings = {
         "schema": SCHEMA,
         **loading.identify(recognizer),
-        "calibration": options.calibration,
+        "calibration": calibration,
     }
-    asked = (labels, options.calibration)
+    asked = (labels, calibration)
     if options.jobs == 1:
         return partial(_one_by_one, recognizer, asked), labels, settings
     heard = recognizer.heard if options.adapt else None
@@ -183,7 +184,7 @@ def _check(options):
     """Refuse what would be found out too late."""
     from speechbrain_mser.evaluation.calibration import check_mode
 
-    check_mode(options.calibration)
+    check_mode(options.calibration or "none")
     if options.jobs < 1:
         raise InputError(f"--jobs is {options.jobs}, expected 1 or more")
     if options.resume and not options.output:

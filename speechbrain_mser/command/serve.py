@@ -27,6 +27,7 @@ def add_arguments(parser):
         parser.add_argument(
             name, type=kind, default=argparse.SUPPRESS, help=what
         )
+    loading.add_calibration(parser)
     loading.add_arguments(parser)
 
 
@@ -60,6 +61,7 @@ def run(options, data):
         ) from None
     serve(
         loading.load_named(options),
+        calibration=options.calibration,
         **{
             name: value
             for name, value in vars(options).items()

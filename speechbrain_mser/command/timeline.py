@@ -93,13 +93,15 @@ def run(options, data):
     from speechbrain_mser.timeline import make_timeline
 
     from_stdin = options.recording == STDIN
+    recognizer = loading.load_named(options)
     made = make_timeline(
-        loading.load_named(options),
+        recognizer,
         sys.stdin.buffer if from_stdin else options.recording,
         labels=options.labels,
         speakers=options.rttm or options.speakers,
         listen=not options.no_listen,
-        calibration=options.calibration,
+        calibration=options.calibration
+        or recognizer.usual_calibration(options.labels),
         **{
             name: value
             for name, value in vars(options).items()

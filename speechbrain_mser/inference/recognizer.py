@@ -5,10 +5,12 @@ from functools import cached_property
 import torch
 from speechbrain.inference.interfaces import Pretrained
 from speechbrain.utils.fetching import FetchConfig
+from speechbrain.utils.logger import get_logger
 
 from speechbrain_mser.dataio.audio import load_audio
 from speechbrain_mser.devices import with_device
 from speechbrain_mser.emotions import candidate_labels, without_trained
+from speechbrain_mser.errors import InputError
 from speechbrain_mser.evaluation import calibration as calibrations
 from speechbrain_mser.files.fingerprints import weights_digest
 from speechbrain_mser.finite import NO_SCORE, NOT_FINITE, finite_rows
@@ -33,6 +35,8 @@ from speechbrain_mser.inference.publish import publish
 from speechbrain_mser.inference.recordings import hear
 from speechbrain_mser.inference.settings import override_settings
 from speechbrain_mser.lobes.connector import Connected
+
+logger = get_logger(__name__)
 
 
 class EmotionRecognizer(Pretrained):
@@ -517,6 +521,33 @@ class EmotionRecognizer(Pretrained):
                 path, self.source, self.describe()
             )
         return self._calibration
+
+    def usual_calibration(self, labels=None):
+        """What to take back of probabilities where nobody says: a temperature.
+
+        It makes them as sure as they are right, and changes no answer.
+
+        Arguments
+        ---------
+        labels : str or list of str, optional
+            The candidates, as for `recognize_batch`.
+
+        Returns
+        -------
+        str
+            For ``recognize_batch`` and others: "temperature"; "none" where the
+            recogniser was not calibrated, or a candidate is a word that was
+            never trained, whose probability a temperature is not fitted to.
+        """
+        path = self.folder and find_beside(self.folder, calibrations.FILE)
+        if not path or not path.is_file() or self.meant_words(labels):
+            return "none"
+        try:
+            self.load_calibration()
+        except InputError as error:
+            logger.warning("probabilities are not calibrated: %s", error)
+            return "none"
+        return "temperature"
 
     def listen(self, recordings):
         """Get to know a microphone, a room or a speaker; no label is needed.

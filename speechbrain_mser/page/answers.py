@@ -12,6 +12,7 @@ from speechbrain_mser.dataio.audio_limits import AudioError
 from speechbrain_mser.dataio.decoding import duration
 from speechbrain_mser.emotions import LABEL_SETS, candidate_labels
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.evaluation.calibration import check_mode
 from speechbrain_mser.timeline import make_timeline
 from speechbrain_mser.timeline.speech import SpeechFinder
 
@@ -73,16 +74,22 @@ class Answers:
         Who recognises; nobody else asks it meanwhile.
     max_minutes : float
         Of audio, at a time.
+    calibration : str, optional
+        As for ``recognize_batch``; by default the recogniser's
+        ``usual_calibration``.
     """
 
-    def __init__(self, recognizer, max_minutes=MAX_MINUTES):
+    def __init__(self, recognizer, max_minutes=MAX_MINUTES, calibration=None):
         if not max_minutes > 0:
             raise InputError(
                 f"max_minutes is {max_minutes}, expected more than 0"
             )
         SpeechFinder()  # if it cannot be found, that is said at once
         self.recognizer = recognizer
-        self.max_minutes = max_minutes
+        if calibration not in (None, "none"):
+            check_mode(calibration)
+            recognizer.load_calibration()
+        self.max_minutes, self.calibration = max_minutes, calibration
         self._mine = threading.Lock()
 
     def __call__(self, path, words="", speakers=None, progress=None):
@@ -114,6 +121,9 @@ class Answers:
             user knows it.
         """
         labels = read_words(words)
+        calibration = self.calibration or self.recognizer.usual_calibration(
+            labels
+        )
         with _named_as_uploaded(path):
             _check_there(path)
             check_file(path)
@@ -124,10 +134,12 @@ class Answers:
                     f"{self.max_minutes:g} at most are taken here"
                 )
             if seconds <= UTTERANCE and speakers is None:
-                return self._recognize(path, labels), None
+                return self._recognize(path, labels, calibration), None
             blocks = read_blocks(path, mono=speakers is None)
             blocks = self._in_turns(blocks, seconds, progress, speakers)
-            timeline = self._timeline(path, labels, blocks, speakers)
+            timeline = self._timeline(
+                path, blocks, labels, speakers, calibration
+            )
             return _mean(timeline, path), timeline
 
     def cut(self, path, start, end):
@@ -154,16 +166,22 @@ class Answers:
             _check_there(path)
             return load_samples(path, start, end)
 
-    def _recognize(self, path, labels):
+    def _recognize(self, path, *asked):
+        labels, _ = asked
         with self._mine:
-            _, log_probs = self.recognizer.recognize_file(path, labels)
+            _, log_probs = self.recognizer.recognize_file(path, *asked)
             labels = self.recognizer.labels(labels)
         return dict(zip(labels, log_probs[0].exp().tolist(), strict=True))
 
-    def _timeline(self, path, labels, blocks, speakers):
+    def _timeline(self, path, blocks, labels, speakers, calibration):
         with self._mine:
             timeline = make_timeline(
-                self.recognizer, blocks, labels, speakers, progress=False
+                self.recognizer,
+                blocks,
+                labels,
+                speakers,
+                progress=False,
+                calibration=calibration,
             )
         return replace(timeline, source=os.path.basename(path))
 

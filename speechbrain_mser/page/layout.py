@@ -42,7 +42,7 @@ THEME = gr.themes.Default(
 )
 
 
-def build_page(recognizer, max_minutes=MAX_MINUTES):
+def build_page(recognizer, max_minutes=MAX_MINUTES, calibration=None):
     """The page, not yet served.
 
     Arguments
@@ -51,13 +51,15 @@ def build_page(recognizer, max_minutes=MAX_MINUTES):
         Who recognises, for all who come.
     max_minutes : float
         Of audio, at a time.
+    calibration : str, optional
+        As for `Answers`.
 
     Returns
     -------
     gradio.Blocks
         To be launched by `serve`, or to be put into another page.
     """
-    answers = Answers(recognizer, max_minutes)
+    answers = Answers(recognizer, max_minutes, calibration)
     with gr.Blocks(
         title="Which emotion is heard?",
         analytics_enabled=False,
@@ -157,12 +159,13 @@ def served(
     port=PORT,
     max_mb=MAX_MB,
     max_minutes=MAX_MINUTES,
+    calibration=None,
 ):
     """Serve the page for as long as a block runs.
 
     Arguments
     ---------
-    recognizer, host, port, max_mb, max_minutes
+    recognizer, host, port, max_mb, max_minutes, calibration
         As for `serve`.
 
     Yields
@@ -178,7 +181,7 @@ def served(
     if not max_mb > 0:
         raise InputError(f"max_mb is {max_mb}, expected more than 0")
     with _forgotten():
-        page = build_page(recognizer, max_minutes)
+        page = build_page(recognizer, max_minutes, calibration)
         try:
             page.launch(
                 server_name=host,
@@ -213,7 +216,8 @@ def serve(recognizer, **settings):
         ``host``, the address to listen at: by default this machine's alone;
         "0.0.0.0" is for all who reach it. ``port``; None, the first that is
         free from 7860 on. ``max_mb``, what may be uploaded, and
-        ``max_minutes`` of audio, at a time.
+        ``max_minutes`` of audio, at a time. ``calibration``, "none" for the
+        model's own probabilities.
 
     Raises
     ------

@@ -8,7 +8,7 @@ from speechbrain_mser.files.atomic import write_text
 from speechbrain_mser.timeline.formats import FORMATS
 
 # Of the JSON; to be raised when a key changes its meaning or goes.
-FORMAT, VERSION = "speechbrain_mser.timeline", 1
+FORMAT, VERSION = "speechbrain_mser.timeline", 2
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,8 @@ class Timeline:
         Of the recording, in seconds.
     source : str
         Its name.
+    calibration : str
+        What was taken back of the probabilities, as for `EmotionStream`.
 
     Example
     -------
@@ -88,6 +90,7 @@ class Timeline:
     labels: list = field(default_factory=list)
     duration: float = 0.0
     source: str = "audio"
+    calibration: str = "none"
 
     @property
     def speakers(self):
@@ -103,6 +106,7 @@ class Timeline:
             "source": self.source,
             "duration": round(self.duration, 3),
             "labels": list(self.labels),
+            "calibration": self.calibration,
             "segments": [segment.to_dict() for segment in self.segments],
         }
 

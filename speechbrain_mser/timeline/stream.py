@@ -37,6 +37,7 @@ FIRST_HEARD = 20.0
 DELAY = 10.0
 WINDOW, HOP = 4.0, 1.0
 CHANNELS = "channels"
+TEMPERATURE = "temperature"
 
 
 @dataclass
@@ -115,7 +116,8 @@ class EmotionStream:
     threshold, pause : float
         As for `speechbrain_mser.timeline.speech.SpeechFinder`.
     calibration : str
-        As for ``recognize_batch``.
+        As for ``recognize_batch``. A temperature is for segments: none begins
+        or ends elsewhere by it. A prior is for windows.
 
     Raises
     ------
@@ -327,7 +329,7 @@ class EmotionStream:
                 start / SAMPLE_RATE,
                 end / SAMPLE_RATE,
                 speaker.name,
-                dict(zip(self.labels, map(float, row), strict=True)),
+                dict(zip(self.labels, self._calibrated(row), strict=True)),
             )
             for speaker, one in ready
             for start, end, row in _smoothed(
@@ -383,10 +385,22 @@ class EmotionStream:
             features,
             lens,
             self.labels,
-            self.calibration,
+            "none" if self.calibration == TEMPERATURE else self.calibration,
             self._adaptation([speaker for speaker, _ in windows]),
         )
         return log_probs.double().exp().cpu().numpy()
+
+    def _calibrated(self, row):
+        """A segment's probabilities, a float for each label."""
+        if self.calibration == TEMPERATURE:
+            log_probs = self.recognizer.load_calibration().apply(
+                torch.from_numpy(row).log()[None],
+                self.labels,
+                TEMPERATURE,
+                self.recognizer.meant_words(self.labels),
+            )
+            row = log_probs[0].exp()
+        return map(float, row)
 
     def _adaptation(self, speakers):
         """What moves each row by what was heard of its speaker."""

@@ -90,7 +90,13 @@ def make_timeline(
             bar.update(len(block) / SAMPLE_RATE)
         segments += stream.close()
     segments.sort(key=lambda one: (one.start, one.speaker or ""))
-    return Timeline(segments, stream.labels, stream.duration, name or "audio")
+    return Timeline(
+        segments,
+        stream.labels,
+        stream.duration,
+        name or "audio",
+        stream.calibration,
+    )
 
 
 def _seconds(path):

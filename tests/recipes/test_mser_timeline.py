@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import sys
 
 import jsonschema
@@ -11,6 +12,7 @@ import soundfile
 from mser_output import IN_ROOMS, SCHEMAS, WORDS, lines
 
 from speechbrain_mser.command.timeline import FORMATS
+from speechbrain_mser.evaluation.calibration import FILE, Calibration
 from speechbrain_mser.timeline import make_timeline
 
 RATE = 16000
@@ -100,6 +102,47 @@ def test_people_get_a_table_and_a_picture(mser, call, tmp_path, monkeypatch):
     first = out.splitlines()[0].split()
     assert code == 0 and first[0] == "1.0" and first[3] == "anna"
     assert first[4] in WORDS and plot.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.fixture
+def calibrated(folder, recognizer, tmp_path):
+    """The recogniser with a calibration of its own."""
+    copy = tmp_path / "calibrated"
+    shutil.copytree(folder, copy)
+    Calibration(2.0, 2.0, {"sad": 1.0}, recognizer.describe()).save(copy / FILE)
+    return copy
+
+
+def test_probabilities_are_calibrated_where_the_recogniser_was(
+    mser, call, calibrated, recognizer, tmp_path
+):
+    own = ("--recognizer", calibrated)
+    raw = (*own, "--calibration", "none")
+    short = tmp_path / "short.wav"
+    soundfile.write(short, soundfile.read(call[0])[0][: 2 * RATE], RATE)
+    wanted, found = (
+        lines(mser("recognize", short, *how, own=False)[1])[0]
+        for how in (raw, own)
+    )
+    assert (wanted["calibration"], found["calibration"]) == (
+        *("none", "temperature"),
+    )
+    assert found["emotion"] == wanted["emotion"]
+    roots = {w: p**0.5 for w, p in wanted["probabilities"].items()}
+    calm = {word: root / sum(roots.values()) for word, root in roots.items()}
+    assert found["probabilities"] == pytest.approx(calm, abs=1e-5)
+    # Of a recording in one window all three say the same
+    asked = ("timeline", short, "--no-listen", *own)
+    said = json.loads(mser(*asked, own=False)[1])
+    assert said["calibration"] == "temperature"
+    place, *_ = lines(mser("find", "sad", short, *own, own=False)[1], "find")
+    assert place["calibration"] == "temperature"
+    assert place["probability"] == found["probabilities"]["sad"]
+    # Another's calibration is none, and that is said
+    (calibrated / FILE).unlink()
+    Calibration(2.0, 2.0, {}, {"connector": "0"}).save(calibrated / FILE)
+    uncalibrated = lines(mser("recognize", short, *own, own=False)[1])[0]
+    assert uncalibrated == wanted
 
 
 def test_what_cannot_be_is_refused_before_hours_of_work(mser, call, tmp_path):

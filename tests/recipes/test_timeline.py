@@ -15,6 +15,7 @@ from babble import babble, pause
 
 from speechbrain_mser.dataio.audio import load_audio
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.evaluation.calibration import Calibration
 from speechbrain_mser.inference import EmotionRecognizer
 from speechbrain_mser.timeline import EmotionStream, make_timeline
 
@@ -223,6 +224,22 @@ def test_labels_and_calibration_are_the_recognisers(recognizer, call):
     assert all([*s.probabilities] == found.labels for s in found.segments)
     with pytest.raises(InputError, match="no calibration"):
         recognizer.timeline(call, calibration="temperature")
+
+
+def test_a_temperature_moves_no_segment(recognizer, call, monkeypatch):
+    raw = segments_of(recognizer, call, labels=["sad", "angry", "happy"])
+    fitted = Calibration(4.0, 4.0, {})
+    monkeypatch.setattr(recognizer, "_calibration", fitted)
+    found = segments_of(
+        *(recognizer, call),
+        **{"labels": ["sad", "angry", "happy"], "calibration": "temperature"},
+    )
+    assert [(s.start, s.end, s.emotion) for s in found] == [
+        (s.start, s.end, s.emotion) for s in raw
+    ]
+    powers = rows_of(raw) ** 0.25
+    expected = powers / powers.sum(1, keepdims=True)
+    np.testing.assert_allclose(rows_of(found), expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize("seconds", [0.01, 0.3, 3])

@@ -111,3 +111,6 @@ def test_the_released_recogniser_recognises():
         )
         assert words[0] in recognizer.labels()
         assert log_probs.exp().sum().item() == pytest.approx(1, abs=1e-5)
+    assert recognizer.usual_calibration() == "temperature"
+    # To words never trained nothing was fitted
+    assert recognizer.usual_calibration(["sad", "bored"]) == "none"

@@ -55,9 +55,9 @@ def test_a_segments_emotion_is_the_most_probable(call):
 
 def test_json_has_all_of_it(call):
     data = json.loads(call.to_json())
-    assert (data["format"], data["version"]) == ("speechbrain_mser.timeline", 1)
+    assert (data["format"], data["version"]) == ("speechbrain_mser.timeline", 2)
     assert data["source"] == "calls/my call.wav" and data["duration"] == 5.0
-    assert data["labels"] == LABELS
+    assert data["labels"] == LABELS and data["calibration"] == "none"
     assert data["segments"][1] == {
         "start": 2.0,
         "end": 3.0,
