@@ -34,6 +34,7 @@ SCRIPTS = {
     "one_by_one": True,
     "synthesis": True,
     "timeline": True,
+    "lengths": True,
 }
 
 
