@@ -31,8 +31,14 @@ AXES = {
         "small",
     ),
 }
-# What the LLM has read when it comes to a word.
-BEFORE = "The speaker feels"
+# What the LLM has read when it comes to a word. Several, so that little hangs on
+# whether the word is a noun or an adjective: "feels disgusted", "of disgust".
+FRAMES = (
+    "The speaker feels",
+    "The speaker is feeling",
+    "A voice of",
+    "The speaker's emotion is",
+)
 # The layers that know most of meaning, as parts of the LLM's depth.
 FIRST, LAST = 0.4, 0.667
 # How far apart poles must at least be, as cosines.
@@ -154,12 +160,14 @@ class WordMeanings:
         words = [
             w for poles in AXES.values() for pole in poles for w in pole.split()
         ]
-        # [axes, poles, words, layers, hidden]
+        # [axes, poles, words, readings, hidden]
         poles = self._read(words).unflatten(0, (len(AXES), 2, -1))
         self._centre = poles.mean((0, 1, 2))
         self._axes = F.normalize((poles[:, 0] - poles[:, 1]).mean(1), dim=-1)
-        places = self._project(poles)  # [axes, poles, words, layers, axes]
-        own = places.diagonal(dim1=0, dim2=-1).mean(1)  # [poles, layers, axes]
+        places = self._project(poles)  # [axes, poles, words, readings, axes]
+        own = places.diagonal(dim1=0, dim2=-1).mean(
+            1
+        )  # [poles, readings, axes]
         # One unit for all, so that an axis that tells less counts less.
         self._half = (own[0] - own[1]).mean(-1) / 2
         if not bool((self._half > MARGIN).all()):
@@ -193,15 +201,23 @@ class WordMeanings:
         return self._known[word]
 
     def _project(self, states):
-        """``[..., layers, hidden]`` to ``[..., layers, axes]``."""
+        """``[..., readings, hidden]`` to ``[..., readings, axes]``."""
         with torch.autocast("cpu", enabled=False):
             directions = F.normalize(states - self._centre, dim=-1)
             return torch.einsum("...lh,alh->...la", directions, self._axes)
 
-    @torch.no_grad()
     def _read(self, words):
-        """Words' hidden states, ``[words, layers, hidden]``."""
-        texts = [f"{BEFORE} {word}" for word in words]
+        """Words' hidden states, ``[words, readings, hidden]``.
+
+        A reading is a layer's, of a word after one of the frames.
+        """
+        frames = [self._read_after(before, words) for before in FRAMES]
+        return torch.cat(frames, dim=1)
+
+    @torch.no_grad()
+    def _read_after(self, before, words):
+        """Words' hidden states after a frame, ``[words, layers, hidden]``."""
+        texts = [f"{before} {word}" for word in words]
         ids = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
         if self.tokenizer.bos_token_id is not None:
             ids = [[self.tokenizer.bos_token_id, *one] for one in ids]

@@ -10,7 +10,7 @@ from speechbrain_mser.lobes import build_connector
 from speechbrain_mser.lobes.llama import EmotionLLaMA
 from speechbrain_mser.lobes.word_meanings import (
     AXES,
-    BEFORE,
+    FRAMES,
     WordMeanings,
     give_untrained,
     meaning_odds,
@@ -36,9 +36,17 @@ def read(folder, text):
 def test_meanings_are_projections_on_the_way_from_pole_to_pole(
     llama, tiny_llama
 ):
+    # The mean of what is read after each frame
+    expected = [place_of_happy(tiny_llama, before) for before in FRAMES]
+    (found,) = llama.word_meanings(["happy"])
+    expected = torch.stack(expected).mean(0)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def place_of_happy(folder, before):
     poles = {
         name: [
-            torch.stack([read(tiny_llama, f"{BEFORE} {w}") for w in p.split()])
+            torch.stack([read(folder, f"{before} {w}") for w in p.split()])
             for p in pair
         ]
         for name, pair in AXES.items()
@@ -51,11 +59,9 @@ def test_meanings_are_projections_on_the_way_from_pole_to_pole(
          - F.cosine_similarity(b - centre, w[None]).mean()) / 2
         for (a, b), w in zip(poles.values(), ways, strict=True)
     ]  # fmt: skip
-    word = read(tiny_llama, f"{BEFORE} happy") - centre
-    expected = [F.cosine_similarity(word, w, dim=0) for w in ways]
-    expected = torch.stack(expected) / torch.stack(halves).mean()
-    (found,) = llama.word_meanings(["happy"])
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    word = read(folder, f"{before} happy") - centre
+    places = [F.cosine_similarity(word, w, dim=0) for w in ways]
+    return torch.stack(places) / torch.stack(halves).mean()
 
 
 def test_poles_of_all_axes_are_two_apart(llama):
