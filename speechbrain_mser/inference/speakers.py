@@ -3,12 +3,14 @@
 Speakers shift an encoder's features, as microphones do. But who was only heard
 angry has an angry mean, and moved to that of the training would be neutral. So
 what is taken out is what is left of a speaker's utterances without what their
-emotions do: with the recogniser's own probabilities p of an utterance x, and
-the mean m of each emotion in the training,
+emotions do: with the mean m in the training of the emotion that the recogniser
+itself hears most in an utterance x,
 
-    shift = sum over utterances of (x - sum over emotions of p m) / (n + kappa)
+    shift = sum over utterances of (x - m) / (n + kappa)
 
-over and over, since p is better without the shift. No label is used.
+over and over, since it hears better without the shift. No label is used. By the
+likeliest emotion rather than by all probabilities: those are of a recogniser
+that is not sure, and what it leaves open would be taken for the voice.
 """
 
 import torch
@@ -60,8 +62,8 @@ def speaker_shifts(
     counts = torch.bincount(number)[:, None, None]
     shifts = features.new_zeros(len(names), *features.shape[1:])
     for _ in range(passes):
-        said = probabilities(features - shifts[number]).to(means)
-        left = features - torch.tensordot(said, means, dims=1)
+        said = probabilities(features - shifts[number]).argmax(1)
+        left = features - means[said.to(means.device)]
         shifts = torch.zeros_like(shifts).index_add(0, number, left)
         shifts /= counts + kappa
     return dict(zip(names, shifts, strict=True))
