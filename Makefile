@@ -16,7 +16,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install models demo tour demo-m5ser ablation real loco loeo real-ablation train-open bench bench-gpu test test-oldest wheel docs lint format clean
+.PHONY: help install models demo tour demo-m5ser ablation real loco loeo real-ablation choose train-open bench bench-gpu test test-oldest wheel docs lint format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | \
@@ -63,6 +63,9 @@ loeo: install ## Leave an emotion and a corpus out: words never trained (MSER_DA
 
 real-ablation: install ## The paper's claims on real speech, row by row (MSER_DATA=folder)
 	$(BIN)/python recipes/M5SER/experiments/real_ablation.py hparams/real_ablation.yaml --data $(MSER_DATA) --jobs $(JOBS)
+
+choose: install ## Settings, chosen inside the training corpora (MSER_DATA=folder)
+	$(BIN)/python recipes/M5SER/experiments/choose.py hparams/choices.yaml --data $(MSER_DATA) --jobs $(JOBS)
 
 train-open: install ## Make the released recogniser again (MSER_DATA=folder)
 	$(BIN)/python recipes/M5SER/experiments/release.py --data $(MSER_DATA) --jobs $(JOBS)

@@ -1,0 +1,132 @@
+#!/usr/bin/env python3
+"""Which settings to take, asked inside the training corpora alone.
+
+    python choose.py hparams/choices.yaml --data FOLDER
+
+Rows as in real_ablation.py: settings in which each differs from the open recipe.
+Of four corpora each two are trained on, and each of the two others is tested, as
+its utterances come. Whoever tests on one corpus may choose by the other three,
+each tested by what was trained on the remaining two: the corpus that a figure is
+reported on has no part in it. The table has, for each corpus left out, each row's
+mean UA on those three; what is the best for all four has been chosen without
+looking.
+
+Usage: python choose.py hparams/choices.yaml --data FOLDER \
+           [--folder results/loco] [--seeds 1 2 3] [--rows recipe telephone]
+"""
+
+import statistics
+from itertools import combinations
+
+from folds import (
+    LABELS,
+    Folds,
+    argument_parser,
+    mean_and_sd,
+    side_by_side,
+)
+from real_ablation import read_rows
+
+from speechbrain_mser.errors import exits_on_input_error
+from speechbrain_mser.files.markdown import markdown_table
+
+PAIRS = [*combinations(LABELS, 2)]
+
+
+def run_pair(folds, seed, key, row, pair):
+    """Train a row on two corpora and test the others; corpus to UA."""
+    place = f"choices/{key}/{'_'.join(pair)}/seed{seed}"
+    recognizer = folds.train(
+        f"{place}/training", [*pair], row["settings"], seed
+    )
+    return {
+        corpus: folds.evaluate(
+            f"{place}/{corpus}", recognizer, corpus, LABELS[corpus], "none"
+        )["UA"]
+        for corpus in LABELS
+        if corpus not in pair
+    }
+
+
+def inside(found, left_out):
+    """Mean UA on the three other corpora, where one has no part in it.
+
+    Arguments
+    ---------
+    found : dict
+        Pair to corpus to UA, of one row.
+    left_out : str
+        The corpus.
+
+    Returns
+    -------
+    float
+        The mean.
+
+    Example
+    -------
+    >>> found = {pair: {c: 0.5 for c in LABELS} for pair in PAIRS}
+    >>> found["ravdess", "urdu"]["emovo"] = 0.8  # without EmoDB
+    >>> round(inside(found, "emodb"), 3), inside(found, "urdu")
+    (0.6, 0.5)
+    """
+    return statistics.mean(
+        uas[corpus]
+        for pair, uas in found.items()
+        for corpus in LABELS
+        if left_out not in (corpus, *pair) and corpus not in pair
+    )
+
+
+def report(rows, runs):
+    """Rows by corpus left out; the last line has each corpus's choice.
+
+    Arguments
+    ---------
+    rows : dict
+        Key to row, as `read_rows` returns.
+    runs : dict
+        Seed to row's key to pair to corpus to UA.
+    """
+    table = [["UA on the other three, without", *LABELS]]
+    best = dict.fromkeys(LABELS, (0.0, ""))
+    for key, row in rows.items():
+        cells = [row["name"]]
+        for corpus in LABELS:
+            uas = [inside(of[key], corpus) for of in runs.values()]
+            cells.append(mean_and_sd(uas))
+            best[corpus] = max(
+                best[corpus],
+                (statistics.mean(uas), row["name"]),
+                key=lambda one: one[0],
+            )
+        table.append(cells)
+    table.append(["chosen", *(name for _, name in best.values())])
+    return markdown_table(table)
+
+
+@exits_on_input_error
+def main():
+    """Run every pair of every row and seed."""
+    parser = argument_parser(__doc__.splitlines()[0])
+    parser.add_argument("yaml", help="the rows")
+    parser.add_argument("--rows", nargs="+", help="those to run; all if not")
+    arguments = parser.parse_args()
+    folds = Folds(arguments.data, arguments.folder, arguments.overrides)
+    rows = read_rows(arguments.yaml, folds, arguments.rows)
+    folds.prepare()
+    tasks = [
+        (folds, seed, key, row, pair)
+        for seed in arguments.seeds
+        for key, row in rows.items()
+        for pair in PAIRS
+    ]
+    done = side_by_side(arguments.jobs, run_pair, tasks)
+    runs = {}
+    for seed in arguments.seeds:
+        runs[seed] = {key: {pair: next(done) for pair in PAIRS} for key in rows}
+        print(f"\nseeds {[*runs]}\n{report(rows, runs)}")
+
+
+if __name__ == "__main__":
+    main()
