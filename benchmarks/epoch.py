@@ -28,8 +28,8 @@ from speechbrain import Stage
 from speechbrain.utils.epoch_loop import EpochCounter
 
 from speechbrain_mser.brain import EmotionBrain
-from speechbrain_mser.dataio.batching import make_dataset
 from speechbrain_mser.dataio.cached_encoding import open_store
+from speechbrain_mser.dataio.utterances import make_dataset
 from speechbrain_mser.lobes.llama import EmotionLLaMA
 from speechbrain_mser.lobes.qformer import EmotionQFormer
 from speechbrain_mser.lobes.whisper import WhisperEncoder

@@ -38,12 +38,9 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from speechbrain_mser import SAMPLE_RATE
-from speechbrain_mser.dataio.batching import (
-    StoredUtterance,
-    UtteranceBatch,
-    make_dataset,
-)
+from speechbrain_mser.dataio.batching import UtteranceBatch
 from speechbrain_mser.dataio.cached_encoding import open_store
+from speechbrain_mser.dataio.utterances import StoredUtterance, make_dataset
 from speechbrain_mser.emotions import CANONICAL
 from speechbrain_mser.features.store import FeatureStore, UtteranceKey
 from speechbrain_mser.inference import EmotionRecognizer

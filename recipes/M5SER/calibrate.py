@@ -16,7 +16,7 @@ from pathlib import Path
 from corpora import read_corpora
 from recognition import load_recognizer
 
-from speechbrain_mser.dataio.batching import select_utterances
+from speechbrain_mser.dataio.utterances import select_utterances
 from speechbrain_mser.errors import InputError, exits_on_input_error
 from speechbrain_mser.evaluation.calibration import (
     FILE,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from speechbrain.utils.distributed import run_on_main
 
-from speechbrain_mser.dataio.batching import select_utterances
 from speechbrain_mser.dataio.manifest import read_manifests
+from speechbrain_mser.dataio.utterances import select_utterances
 from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.spelling import find_spelling

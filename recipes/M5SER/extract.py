@@ -5,7 +5,7 @@
     python extract.py hparams/stage1.yaml --data_root /corpora --part 3/16
 
 Encodes the utterances that the stage will train and validate on, with its
-Whisper and its settings; the training then finds them with --features write
+Whisper and its settings, those of training through its microphones as well; the training then finds them with --features write
 or read. Loads neither the LLM nor the Q-Former. A part is one of a job
 array's; the parts need not know of one another. Interrupted, it goes on where
 it was.
@@ -20,6 +20,7 @@ from corpora import read_tables
 from speechbrain_mser.dataio.bad_utterances import BadUtterances
 from speechbrain_mser.dataio.cached_encoding import log_size, open_store
 from speechbrain_mser.dataio.feature_reader import FeatureReader
+from speechbrain_mser.dataio.utterances import THROUGH, with_copies
 from speechbrain_mser.devices import find_device
 from speechbrain_mser.errors import exits_on_input_error
 from speechbrain_mser.job_array import take_part
@@ -52,7 +53,13 @@ def main():
     take_part([], part, "--part")
     hparams_file, run_opts, overrides = read_command_line(arguments)
     settings = read_settings(hparams_file, overrides)
-    table = pd.concat(read_tables(settings))
+    microphones = load_object(
+        hparams_file, overrides, "training", "microphones"
+    )
+    train_table, valid_table = read_tables(settings)
+    # None where nothing is held out
+    table = pd.concat([with_copies(train_table, len(microphones)), valid_table])
+    table = table.fillna({THROUGH: 0}).astype({THROUGH: int})
     # Neighbours of like length, and every part as long as the others.
     table = take_part(table.sort_values(["duration", "ID"]), part, "--part")
     device = find_device(run_opts.get("device"))
@@ -70,6 +77,7 @@ def main():
         training["num_workers"],
         BadUtterances("skip"),
         device,
+        [None, *microphones],
     )
     counts = extract(reader, table)
     print(", ".join(f"{n} {what}" for what, n in counts.items()))

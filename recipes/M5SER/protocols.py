@@ -9,8 +9,8 @@ import pandas
 from corpora import read_corpora
 from speechbrain.utils.logger import get_logger
 
-from speechbrain_mser.dataio.batching import select_utterances
 from speechbrain_mser.dataio.manifest import read_manifests
+from speechbrain_mser.dataio.utterances import select_utterances
 from speechbrain_mser.emotions import (
     CANONICAL,
     FURTHER,

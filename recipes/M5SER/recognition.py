@@ -4,6 +4,7 @@ name, and how utterances are read for them."""
 from speechbrain_mser.dataio.bad_utterances import BadUtterances
 from speechbrain_mser.dataio.cached_encoding import open_store
 from speechbrain_mser.dataio.feature_reader import FeatureReader
+from speechbrain_mser.dataio.microphones import find_worse
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.inference import EmotionRecognizer
 from speechbrain_mser.inference.listening import parse_adaptation
@@ -45,6 +46,7 @@ def load_recognizer(source, settings, run_opts):
         settings["num_workers"],
         BadUtterances(settings["on_bad_utterance"]),
         recognizer.device,
+        [find_worse(settings.get("microphone"))],
     )
 
 

@@ -24,7 +24,7 @@ from m5ser_prepare import prepare_m5ser
 from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
-from speechbrain_mser.dataio.batching import select_utterances
+from speechbrain_mser.dataio.utterances import select_utterances
 from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import InputError, exits_on_input_error
 from speechbrain_mser.job_array import take_part

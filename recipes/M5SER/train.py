@@ -18,9 +18,9 @@ import speechbrain as sb
 from corpora import read_tables
 from licences import with_terms
 
-from speechbrain_mser.dataio.batching import make_dataset
 from speechbrain_mser.dataio.cached_encoding import log_size, open_store
 from speechbrain_mser.dataio.emotion_counts import log_counts
+from speechbrain_mser.dataio.utterances import make_dataset, with_copies
 from speechbrain_mser.distributed import ends_with_its_group, process_group
 from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import exits_on_input_error
@@ -105,10 +105,14 @@ def train_on(tables, data, hparams_file, overrides, run_opts):
     absent = log_counts(tables[0], labels)
     model["untrained_words"] = [word for word in absent if word not in said]
     model["trained_corpora"] = sorted({*before, *tables[0].corpus})
-    log_size(store, model["encoder"], pd.concat(tables).duration)
+    microphones = training["microphones"]
+    copied = [with_copies(tables[0], len(microphones)), tables[1]]
+    log_size(store, model["encoder"], pd.concat(copied).duration)
     train_set, valid_set = (
-        None if table is None else make_dataset(table, store)
-        for table in tables
+        None
+        if table is None
+        else make_dataset(table, store, [None, *microphones])
+        for table in copied
     )
     brain = training["brain_class"](
         modules=model["modules"],
@@ -129,6 +133,7 @@ def train_on(tables, data, hparams_file, overrides, run_opts):
         # Balanced within each corpus: each has its own microphones.
         (table.corpus + "/" + table.emotion).tolist(),
         seed=hparams["seed"],
+        copies=len(microphones),
     )
     brain.fit(
         training["epoch_counter"],
@@ -154,6 +159,7 @@ def describe(table, before, hparams_file, hparams):
             "recipe": Path(hparams_file).name,
             "seed": hparams["seed"],
             **{name: training[name] for name in TOLD if name in training},
+            "copies": len(training["microphones"]),
         },
         "corpora": with_terms({**before, **corpora}),
         "versions": package_versions(),

@@ -40,6 +40,10 @@ class LengthBatchSampler(Sampler):
         Whether the utterances of a batch are alike in length. Where each is
         one frame, its mean over time, nothing is padded, and batches in any
         order say more about all.
+    copies : int
+        Behind the n utterances the dataset has so many times n copies, in the
+        same order (`with_copies`): an utterance comes as it was recorded half
+        of the time, else as one of its copies, drawn at random.
     seed : int
         Not negative.
     rank, world_size : int, optional
@@ -65,13 +69,14 @@ class LengthBatchSampler(Sampler):
         batch_size,
         balance=0.0,
         alike=True,
+        copies=0,
         seed=0,
         rank=None,
         world_size=None,
     ):
         self.durations = np.asarray(durations, dtype=float)
         _check(self.durations, emotions, batch_size, balance)
-        self.alike = alike
+        self.alike, self.copies = alike, copies
         self.seed, self.epoch = seed, 0
         running = distributed.world_size()
         if rank is None:
@@ -115,6 +120,10 @@ class LengthBatchSampler(Sampler):
         lengths[part % 2 == 0] *= -1
         drawn = drawn[np.lexsort((lengths, part))]
         starts = self.batch_size * random.permutation(len(self))
+        if self.copies:
+            which = random.integers(1, self.copies + 1, len(drawn))
+            which[random.random(len(drawn)) < 0.5] = 0
+            drawn = drawn + which * len(self.durations)
         return (self._own(drawn[i : i + self.batch_size]) for i in starts)
 
     def _own(self, batch):

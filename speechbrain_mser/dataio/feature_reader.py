@@ -5,12 +5,13 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from speechbrain_mser.dataio.bad_utterances import BadUtterance
-from speechbrain_mser.dataio.batching import collate, make_dataset
+from speechbrain_mser.dataio.batching import collate
 from speechbrain_mser.dataio.cached_encoding import REFUSE, encode_batch
 from speechbrain_mser.dataio.loader_workers import (
     named_failures,
     worker_context,
 )
+from speechbrain_mser.dataio.utterances import make_dataset
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.finite import NO_SCORE
 
@@ -33,6 +34,8 @@ class FeatureReader:
         ends the run.
     device : str or torch.device
         The encoder's.
+    microphones : list
+        What utterances are heard through, as for `make_dataset`.
 
     Example
     -------
@@ -57,10 +60,12 @@ class FeatureReader:
         num_workers=0,
         bad_utterances=REFUSE,
         device="cpu",
+        microphones=(None,),
     ):
         self.encoder, self.store = encoder, store
         self.batch_size, self.num_workers = batch_size, num_workers
         self.bad_utterances, self.device = bad_utterances, device
+        self.microphones = microphones
 
     @torch.no_grad()
     def __call__(self, table, name):
@@ -82,9 +87,10 @@ class FeatureReader:
         lens : torch.Tensor
             ``[batch]``, relative lengths.
         """
+        # Neighbours of like length: little is computed for padding.
+        table = table.sort_values(["duration", "ID"])
         loader = DataLoader(
-            # Neighbours of like length: little is computed for padding.
-            make_dataset(table.sort_values(["duration", "ID"]), self.store),
+            make_dataset(table, self.store, self.microphones),
             batch_size=self.batch_size,
             num_workers=self.num_workers,
             collate_fn=collate,

@@ -148,7 +148,7 @@ class FeatureStore:
                 there,
             )
 
-    def key(self, wav, start=float("nan"), stop=float("nan")):
+    def key(self, wav, start=float("nan"), stop=float("nan"), microphone=None):
         """An utterance's name in the store.
 
         Arguments
@@ -159,6 +159,8 @@ class FeatureStore:
             Where the utterance begins, in seconds; NaN for the beginning.
         stop : float
             Where it ends; NaN for the end.
+        microphone : callable, optional
+            What the encoder hears it through, with ``settings()``.
 
         Returns
         -------
@@ -183,6 +185,8 @@ class FeatureStore:
         else:
             content = self._contents[file] = file_digest(wav)
         part = struct.pack("<dd", start, stop)
+        if microphone is not None:
+            part += settings_digest(microphone.settings()).encode()
         name = _name("utterances", content + part)
         return UtteranceKey(name, file, content, record is not None)
 

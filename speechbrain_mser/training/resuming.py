@@ -56,6 +56,7 @@ WITHOUT = {
     "token_mixture": False,
     "hear_meaning": False,
     "emotion_means": False,
+    "microphones": [],
     "word_weight": 0.0,
     "epochs_before_llm": 0,
 }

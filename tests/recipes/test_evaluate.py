@@ -12,7 +12,9 @@ import torch
 from protocols import read_sets
 from scipy import stats
 
+from speechbrain_mser.dataio.audio import load_audio
 from speechbrain_mser.dataio.manifest import read_manifest, write_manifest
+from speechbrain_mser.dataio.microphones import WORSE
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.evaluation.diagrams import plot_confusion
 from speechbrain_mser.inference import EmotionRecognizer
@@ -69,6 +71,29 @@ def test_evaluate_writes_the_recognizers_predictions(
             assert float(row[label]) == pytest.approx(math.exp(value), abs=2e-6)
         assert row["prediction"] == words[0]
         assert row["label"] == by_id.emotion[row["ID"]]
+
+
+def test_a_set_is_heard_through_a_worse_microphone(
+    run_script, flags, recognizer, tiny_corpus
+):
+    flags = {**flags, "microphone": "telephone"}
+    assert run_script("evaluate", EVALUATE, flags=flags) == 0
+    rows = rows_of(flags["output_folder"] / "all" / "predictions.csv")
+    table = read_manifest(
+        tiny_corpus / "manifests" / "tiny.csv", tiny_corpus / "corpora" / "tiny"
+    )
+    wav = load_audio(table.wav.iloc[0], math.nan, math.nan)
+    heard = WORSE["telephone"](wav)
+    _, log_probs = recognizer.recognize_batch(heard[None], labels=LABELS)
+    (row,) = (row for row in rows if row["ID"] == table.ID.iloc[0])
+    said = [float(row[label]) for label in LABELS]
+    assert said == pytest.approx(log_probs[0].exp().tolist(), abs=2e-6)
+    assert (
+        run_script(
+            "evaluate", EVALUATE, flags={**flags, "microphone": "studio"}
+        )
+        == 2
+    )
 
 
 def test_metrics_are_those_of_the_predictions(run_script, flags):

@@ -39,6 +39,18 @@ def test_a_loss_is_swapped_by_a_line(run_script, tiny_flags, tmp_path, brains):
     assert (tmp_path / "recognizer" / "connector.safetensors").exists()
 
 
+def test_utterances_are_heard_through_a_microphone_of_ones_own(
+    run_script, tiny_flags, tmp_path, brains
+):
+    flags = {**tiny_flags, "output_folder": tmp_path}
+    assert run_script("train", EXAMPLES / "clipped.yaml", flags=flags) == 0
+    (brain,) = brains
+    clipped, noise = brain.hparams.microphones
+    heard = clipped(torch.tensor([0.1, -1.0, 0.2, 0.5]))
+    assert heard.tolist() == pytest.approx([0.1, -0.3, 0.2, 0.3])
+    assert (noise.low, noise.high) == (10, 30)
+
+
 def test_a_term_is_added_trained_logged_and_saved(
     run_script, tiny_flags, tmp_path, brains, capsys
 ):

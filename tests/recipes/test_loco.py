@@ -180,6 +180,7 @@ def test_a_fold_is_trained_on_the_others_and_run_once(
     flags = {"data": data, "folder": folder, "overrides": overrides}
     few = ["--seeds", "1", "--corpora", "urdu", "--without", "simple"]
     few += ["listen:1", "listen:3", "listen:30", "listen:30:speaker", "set"]
+    few += ["telephone", "room"]
     assert run_script("loco", *few, flags=flags) == 0
     ran = [
         (name, dict(zip(arguments[1::2], arguments[2::2], strict=True)))
@@ -188,7 +189,7 @@ def test_a_fold_is_trained_on_the_others_and_run_once(
     assert [name for name, _ in ran] == [
         "extract",
         "train",
-        *["evaluate"] * 2,
+        *["evaluate"] * 3,
         "pseudo_label",
         "train",
         "evaluate",
@@ -196,14 +197,23 @@ def test_a_fold_is_trained_on_the_others_and_run_once(
     others = ["emodb", "emovo", "ravdess"]
     trained = [json.loads(f["--corpora"]) for n, f in ran if n == "train"]
     assert trained == [others, [*others, "urdu"]]
-    heard = [f["--adaptation"] for n, f in ran if n == "evaluate"]
-    assert heard == ["none", "listen:10", "set"]
+    heard = [
+        (f["--adaptation"], f.get("--microphone"))
+        for n, f in ran
+        if n == "evaluate"
+    ]
+    assert heard == [
+        ("none", None),
+        ("none", "noise"),
+        ("listen:10", None),
+        ("set", None),
+    ]
     # The labels of the second training are the recogniser's own.
     (label,) = [f["--output_folder"] for n, f in ran if n == "pseudo_label"]
-    assert ran[5][1]["--manifest_folder"] == label
+    assert ran[6][1]["--manifest_folder"] == label
     *_, table = capsys.readouterr().out.split("seeds [1]\n")
     for kind, row in zip(
-        ("none", "listen_10", "self"), cells(table)[3:6], strict=True
+        ("none", "noise", "listen_10", "self"), cells(table)[3:7], strict=True
     ):
         path = folder / "urdu" / "seed1" / kind / "metrics.json"
         ua = json.loads(path.read_text())["urdu"]["UA"]

@@ -6,8 +6,8 @@ import torch
 from speechbrain.utils.epoch_loop import EpochCounter
 
 from speechbrain_mser.brain import EmotionBrain
-from speechbrain_mser.dataio.batching import make_dataset
 from speechbrain_mser.dataio.manifest import read_manifest
+from speechbrain_mser.dataio.utterances import make_dataset
 from speechbrain_mser.lobes.llama import EmotionLLaMA
 from speechbrain_mser.lobes.qformer import EmotionQFormer
 from speechbrain_mser.lobes.whisper import WhisperEncoder

@@ -10,18 +10,20 @@ from torch.utils.data import DataLoader
 
 from speechbrain_mser.dataio.batching import (
     BadUtterance,
-    StoredUtterance,
     UtteranceBatch,
-    make_dataset,
     pad_together,
-    read_signal,
-    read_stored,
-    select_utterances,
 )
 from speechbrain_mser.dataio.manifest import (
     COLUMNS,
     read_manifest,
     read_manifests,
+)
+from speechbrain_mser.dataio.utterances import (
+    StoredUtterance,
+    make_dataset,
+    read_signal,
+    read_stored,
+    select_utterances,
 )
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.features.store import FeatureStore, UtteranceKey

@@ -52,6 +52,7 @@ def test_the_project_may_move(copy):
         # Of training alone, or of messages
         ("dataio/batch_sampler.py", "\nX = 1\n"),
         ("dataio/batching.py", "\nX = 1\n"),
+        ("dataio/utterances.py", "\nX = 1\n"),
         ("features/store.py", "\nX = 1\n"),
         ("errors.py", "\nX = 1\n"),
         ("brain.py", "\nX = 1\n"),

@@ -7,7 +7,7 @@ import pytest
 import torch
 from processes import as_nobody, in_processes
 
-from speechbrain_mser.dataio.batching import read_stored
+from speechbrain_mser.dataio.utterances import read_stored
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.features.records import DTYPES, DamagedFeaturesError
 from speechbrain_mser.features.store import FeatureStore

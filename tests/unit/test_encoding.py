@@ -9,8 +9,9 @@ import soundfile
 import torch
 
 from speechbrain_mser.dataio.audio import DECODING, load_audio
-from speechbrain_mser.dataio.batching import UtteranceBatch, make_dataset
+from speechbrain_mser.dataio.batching import UtteranceBatch
 from speechbrain_mser.dataio.cached_encoding import encode_batch, open_store
+from speechbrain_mser.dataio.utterances import make_dataset
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.features.store import FeatureStore
 from speechbrain_mser.lobes.whisper import WhisperEncoder

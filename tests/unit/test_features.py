@@ -14,9 +14,10 @@ import torch
 from processes import FORK, as_nobody, in_processes, start
 from torch.utils.data import DataLoader
 
-from speechbrain_mser.dataio.batching import UtteranceBatch, make_dataset
+from speechbrain_mser.dataio.batching import UtteranceBatch
 from speechbrain_mser.dataio.cached_encoding import encode_batch
 from speechbrain_mser.dataio.manifest import read_manifest
+from speechbrain_mser.dataio.utterances import make_dataset
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.features import store as store_module
 from speechbrain_mser.features.records import DTYPES

@@ -16,10 +16,10 @@ import json
 import torch
 
 from speechbrain_mser.dataio.bad_utterances import BadUtterances
-from speechbrain_mser.dataio.batching import select_utterances
 from speechbrain_mser.dataio.cached_encoding import open_store
 from speechbrain_mser.dataio.feature_reader import FeatureReader
 from speechbrain_mser.dataio.manifest import read_manifests
+from speechbrain_mser.dataio.utterances import select_utterances
 from speechbrain_mser.errors import InputError, exits_on_input_error
 from speechbrain_mser.evaluation.corpus_figures import (
     balanced_sample,

@@ -145,7 +145,9 @@ class Folds:
         self.trained[place] = self._digest(place)
         return f"{folder}/recognizer"
 
-    def evaluate(self, place, recognizer, corpus, labels, adaptation):
+    def evaluate(
+        self, place, recognizer, corpus, labels, adaptation, microphone=None
+    ):
         """A recogniser's metrics on a whole corpus."""
         flags = {
             **self.shared,
@@ -156,6 +158,9 @@ class Folds:
             "batch_size": BATCH_SIZE,
             "sets": [{"name": corpus, "corpus": corpus, "labels": labels}],
         }
+        # What was evaluated before there were any stays valid.
+        if microphone is not None:
+            flags["microphone"] = microphone
         note = {"trained": _trained(recognizer)}
         yaml = HPARAMS / "evaluate.yaml"
         folder = self._run(place, "evaluate.py", yaml, flags, note)

@@ -28,24 +28,22 @@ from baseline import FOLDERS, mean_and_deviation
 from corpora import prepare_manifests
 from loco_baselines import LABELS, logistic_regression
 from microphones import (
-    Band,
     Chain,
     Equalised,
     HighPass,
     Loudness,
-    Noise,
     NoPauses,
-    Room,
     both,
     level,
     trim,
 )
 from sklearn.preprocessing import StandardScaler
 
-from speechbrain_mser.dataio.batching import select_utterances
 from speechbrain_mser.dataio.cached_encoding import open_store
 from speechbrain_mser.dataio.feature_reader import FeatureReader
 from speechbrain_mser.dataio.manifest import read_manifests
+from speechbrain_mser.dataio.microphones import WORSE, Band, Noise, Room
+from speechbrain_mser.dataio.utterances import select_utterances
 from speechbrain_mser.emotions import CANONICAL, candidate_labels
 from speechbrain_mser.errors import exits_on_input_error
 from speechbrain_mser.evaluation.corpus_figures import balanced_sample
@@ -77,11 +75,6 @@ FRONT_ENDS = {
 }
 # Also tested with worse microphones: three more times through the encoder.
 TESTED_WORSE = (AS_IT_IS, "level", OURS, "trim 25 dB, level")
-WORSE = {
-    "telephone": Band(300, 3400, 3400),
-    "noise": Noise(15, 15),
-    "room": Room(0.6, 0.6),
-}
 # Gain is none of them: behind a level, such a copy is the utterance again.
 COPIES = {
     "noise": Noise(10, 30, seed=1),

@@ -6,7 +6,8 @@ RAVDESS English without calm, URDU) the open recipe (hparams/open/train.yaml,
 as it stands) is trained on the other three and tested on all of it, with the
 labels that occur in it. No label of the test corpus is used anywhere:
 
-- inductive takes the test utterances one by one;
+- inductive takes the test utterances one by one, as they were recorded and
+  through a telephone's band, with noise 15 dB under speech, in a room;
 - after N utterances: so many, drawn at random, were listened to before;
 - transductive has listened to all of them;
 - self-labelled: all of them, moved to the training's mean and deviation, are
@@ -34,15 +35,20 @@ from folds import (
 )
 from steps import Steps
 
+from speechbrain_mser.dataio.microphones import WORSE
 from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import exits_on_input_error
 from speechbrain_mser.evaluation.metrics import emotion_metrics
 from speechbrain_mser.files.markdown import markdown_table
 
 SELF = "self"
-# What is done before a corpus is tested: evaluation's adaptation, or SELF.
+# What is done before a corpus is tested: evaluation's adaptation, or SELF; or
+# through which microphone it is heard, nothing done before.
 KINDS = {
     "none": "inductive",
+    "telephone": "inductive, through a telephone",
+    "noise": "inductive, in noise",
+    "room": "inductive, in a room",
     "listen:1": "after 1 utterance",
     "listen:3": "after 3 utterances",
     "listen:10": "after 10 utterances",
@@ -63,7 +69,7 @@ def run_fold(folds, kinds, seed, corpus):
             first,
             corpus,
             LABELS[corpus],
-            kind,
+            *(("none", kind) if kind in WORSE else (kind,)),
         )
         for kind in kinds
         if kind != SELF

@@ -29,8 +29,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
-from speechbrain_mser.dataio.batching import select_utterances
 from speechbrain_mser.dataio.cached_encoding import open_store
+from speechbrain_mser.dataio.utterances import select_utterances
 from speechbrain_mser.emotions import CANONICAL, candidate_labels
 from speechbrain_mser.errors import exits_on_input_error
 from speechbrain_mser.evaluation.metrics import emotion_metrics

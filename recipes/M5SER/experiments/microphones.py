@@ -1,30 +1,17 @@
-"""What recordings are like, and what may be done about it: `front_end.py`.
+"""What may be done before the encoder: what `front_end.py` compares.
 
 Each is a callable ``[time] -> [time]`` at 16 kHz with ``settings()``, as a
-`FrontEnd` is: what stands in front of the encoder, or what a worse microphone
-would have recorded. What is drawn at random is drawn by the utterance's own
-samples and a seed: the same each time.
+`FrontEnd` is, and as are the worse microphones beside them.
 """
 
-import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
-import torchaudio.functional as AF
 from torch.nn.functional import pad
 
 from speechbrain_mser import SAMPLE_RATE
+from speechbrain_mser.dataio.microphones import FRAME, Recorded, filtered
 from speechbrain_mser.lobes.front_end import FrontEnd
-
-FRAME = SAMPLE_RATE // 50
-
-
-class Recorded:
-    """Something that happens to a waveform, by its fields alone."""
-
-    def settings(self):
-        """All that decides it, as plain values."""
-        return {"kind": type(self).__name__, **asdict(self)}
 
 
 @dataclass
@@ -42,104 +29,6 @@ class Chain(Recorded):
         for part in self.parts:
             wav = part(wav)
         return wav
-
-
-def draws(wav, seed):
-    """A generator that the utterance and a seed decide."""
-    number = zlib.crc32(wav.numpy().tobytes(), seed)
-    return torch.Generator().manual_seed(number)
-
-
-def uniform(generator, low, high):
-    """A number between two."""
-    return low + (high - low) * float(torch.rand((), generator=generator))
-
-
-def speech_rms(wav):
-    """Root mean square of the frames within 35 dB of the loudest."""
-    size = min(FRAME, len(wav))
-    frames = wav[: len(wav) // size * size].view(-1, size)
-    powers = frames.var(1, correction=0)
-    return powers[powers >= powers.amax() * 10**-3.5].mean().sqrt()
-
-
-def filtered(wav, response):
-    """A waveform through a real response ``(frequencies in Hz) -> gain``."""
-    n = len(wav)
-    frequencies = torch.fft.rfftfreq(n, 1 / SAMPLE_RATE)
-    return torch.fft.irfft(torch.fft.rfft(wav) * response(frequencies), n)
-
-
-# What a worse microphone records
-
-
-@dataclass
-class Noise(Recorded):
-    """Noise at so many dB under speech, between white and pink."""
-
-    low: float
-    high: float
-    seed: int = 0
-
-    def __call__(self, wav):
-        """Add it."""
-        generator = draws(wav, self.seed)
-        under = uniform(generator, self.low, self.high)
-        slope = uniform(generator, 0, 1)
-        noise = filtered(
-            torch.randn(len(wav), generator=generator),
-            lambda hertz: hertz.clamp(min=50).pow(-slope / 2),
-        )
-        scale = speech_rms(wav) / noise.square().mean().sqrt()
-        return wav + noise * scale * 10 ** (-under / 20)
-
-
-@dataclass
-class Room(Recorded):
-    """A room that dies away by 60 dB in so many seconds."""
-
-    shortest: float
-    longest: float
-    seed: int = 0
-
-    def __call__(self, wav):
-        """The direct sound, and as much or less of the room's."""
-        generator = draws(wav, self.seed)
-        seconds = uniform(generator, self.shortest, self.longest)
-        direct = uniform(generator, 0, 10)  # dB over the reverberation
-        time = torch.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
-        tail = torch.randn(len(time), generator=generator)
-        tail *= 10 ** (-3 * time / seconds)
-        tail *= 10 ** (-direct / 20) / tail.norm()
-        tail[0] = 1.0
-        return AF.fftconvolve(wav, tail)
-
-
-@dataclass
-class Band(Recorded):
-    """A telephone (300 to 3400 Hz), or a coder that drops what is high."""
-
-    lowest: float
-    least_highest: float
-    most_highest: float
-    seed: int = 0
-
-    def __call__(self, wav):
-        """What is left in the band, 40 dB more of it than outside."""
-        highest = uniform(
-            draws(wav, self.seed), self.least_highest, self.most_highest
-        )
-        return filtered(
-            wav,
-            lambda hertz: (
-                ((hertz >= self.lowest) & (hertz <= highest))
-                .float()
-                .clamp(0.01)
-            ),
-        )
-
-
-# What may be done before the encoder
 
 
 @dataclass

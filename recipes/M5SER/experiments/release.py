@@ -34,7 +34,7 @@ from loco import KINDS, fold_place
 from recognition import load_recognizer
 from release_card import release_card
 
-from speechbrain_mser.dataio.batching import select_utterances
+from speechbrain_mser.dataio.utterances import select_utterances
 from speechbrain_mser.errors import InputError, exits_on_input_error
 from speechbrain_mser.evaluation.calibration import (
     FILE,

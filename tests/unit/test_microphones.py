@@ -1,0 +1,150 @@
+"""Worse microphones: what they do, and utterances heard through them as well."""
+
+import numpy as np
+import pytest
+import torch
+
+from speechbrain_mser.dataio import microphones
+from speechbrain_mser.dataio.audio import load_audio
+from speechbrain_mser.dataio.batch_sampler import LengthBatchSampler
+from speechbrain_mser.dataio.manifest import read_manifest
+from speechbrain_mser.dataio.utterances import (
+    make_dataset,
+    with_copies,
+)
+from speechbrain_mser.errors import InputError
+from speechbrain_mser.features.store import FeatureStore
+
+RATE = 16000
+NAN = float("nan")
+
+
+def sine(hertz, seconds=1.0):
+    return torch.sin(2 * torch.pi * hertz * torch.arange(seconds * RATE) / RATE)
+
+
+def decibels(wav):
+    return 10 * float(wav.square().mean().log10())
+
+
+@pytest.mark.parametrize("under", [10.0, 30.0])
+def test_noise_is_as_far_under_speech_as_asked(under):
+    # Half a second of speech, as long a pause that does not count.
+    wav = torch.cat([sine(1000, 0.5), torch.zeros(RATE // 2)])
+    noise = microphones.Noise(under, under)(wav) - wav
+    assert decibels(noise) == pytest.approx(-3.01 - under, abs=0.01)
+
+
+def test_a_band_keeps_what_is_in_it():
+    telephone = microphones.Band(300, 3400, 3400)
+    for hertz, gain in ((100, -40), (1000, 0), (3000, 0), (5000, -40)):
+        changed = decibels(telephone(sine(hertz))) - decibels(sine(hertz))
+        assert changed == pytest.approx(gain, abs=0.1)
+
+
+def test_a_room_dies_away_by_60_db():
+    click = torch.zeros(RATE)
+    click[0] = 1.0
+    heard = microphones.Room(1.0, 1.0)(click)
+    assert len(heard) >= RATE
+    early, late = heard[1600:2400], heard[9600:10400]  # half a second apart
+    assert decibels(early) - decibels(late) == pytest.approx(30, abs=1)
+
+
+@pytest.mark.parametrize(
+    "microphone",
+    [
+        *microphones.WORSE.values(),
+        microphones.Noise(10, 30, seed=1),
+        microphones.Room(0.2, 1.0),
+        microphones.Band(0, 2500, 7000),
+    ],
+)
+def test_what_is_drawn_is_the_same_each_time_and_always_a_number(microphone):
+    wav = torch.randn(RATE, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(microphone(wav), microphone(wav.clone()))
+    for strange in (torch.zeros(RATE), torch.ones(1), 1e-30 * wav, wav[:100]):
+        heard = microphone(strange)
+        assert len(heard) >= len(strange) and heard.isfinite().all()
+
+
+def test_noise_is_each_utterances_own():
+    one, other = torch.randn(
+        2, RATE, generator=torch.Generator().manual_seed(0)
+    )
+    noise = microphones.Noise(10, 10)
+    assert not torch.equal(noise(one) - one, noise(other) - other)
+
+
+def test_another_name_is_refused():
+    with pytest.raises(InputError, match="one of telephone, noise, room"):
+        microphones.find_worse("studio")
+
+
+# Copies
+
+
+@pytest.fixture
+def table(tiny_corpus):
+    manifest = tiny_corpus / "manifests" / "tiny.csv"
+    return read_manifest(manifest, tiny_corpus / "corpora" / "tiny")
+
+
+def test_copies_are_the_utterances_through_microphones(table):
+    hears = [None, microphones.Room(0.2, 0.2), microphones.Noise(9, 9)]
+    dataset = make_dataset(with_copies(table, 2), microphones=hears)
+    n = len(table)
+    assert len(dataset) == 3 * n
+    wav = load_audio(table.wav.iloc[1], NAN, NAN)
+    as_it_is, room, noise = (dataset[1 + k * n] for k in range(3))
+    assert torch.equal(as_it_is["sig"], wav)
+    assert torch.equal(room["sig"], hears[1](wav))
+    assert torch.equal(noise["sig"], hears[2](wav))
+    assert {item["emotion"] for item in (as_it_is, room, noise)} == {
+        table.emotion.iloc[1]
+    }
+    assert [item["id"] for item in make_dataset(table)] == table.ID.tolist()
+
+
+def test_each_way_of_hearing_has_features_of_its_own(table, tmp_path):
+    store = FeatureStore(tmp_path, {"layers": -1})
+    wav = table.wav.iloc[0]
+    ways = [
+        None,
+        microphones.Noise(10, 30),
+        microphones.Noise(10, 20),
+        microphones.Noise(10, 30, seed=1),
+        microphones.Room(10, 30),
+    ]
+    keys = [store.key(wav, NAN, NAN, way) for way in ways]
+    assert len({key.features for key in keys}) == len(ways)
+    # What was stored before there were any is found.
+    assert keys[0].features == store.key(wav).features
+    store.put(keys[1], torch.ones(3, 2))
+    dataset = make_dataset(with_copies(table, 1), store, ways[:2])
+    assert torch.equal(dataset[len(table)]["sig"].features, torch.ones(3, 2))
+    assert dataset[0]["sig"].features is None
+
+
+def test_which_copy_comes_is_drawn_each_time_and_nothing_else_changes():
+    rng = np.random.default_rng(0)
+    durations = rng.uniform(1, 5, 600).tolist()
+    emotions = rng.choice(["a", "b", "c"], 600).tolist()
+
+    def batches(copies, epoch):
+        sampler = LengthBatchSampler(
+            durations, emotions, 16, balance=1.0, copies=copies, seed=3
+        )
+        sampler.set_epoch(epoch)
+        return [*sampler]
+
+    for epoch in (0, 1):
+        without, drawn = batches(0, epoch), batches(3, epoch)
+        assert [[i % 600 for i in batch] for batch in drawn] == without
+        assert drawn == batches(3, epoch)
+        shares = np.bincount(np.concatenate(drawn) // 600) / 600
+        # Four deviations of 600 draws of a half
+        expected = [1 / 2, 1 / 6, 1 / 6, 1 / 6]
+        np.testing.assert_allclose(shares, expected, atol=0.082)
+    which = [np.concatenate(batches(3, e)) // 600 for e in (0, 1)]
+    assert (which[0] != which[1]).mean() > 0.5
