@@ -21,6 +21,7 @@ from protocols import read_sets
 from recognition import load_recognizers, read_adaptation
 from speechbrain.utils.logger import get_logger
 
+from speechbrain_mser.dataio.microphones import find_worse
 from speechbrain_mser.emotions import without_trained
 from speechbrain_mser.errors import InputError, exits_on_input_error
 from speechbrain_mser.evaluation.calibration import (
@@ -132,6 +133,11 @@ def measure(test_set, table, log_probs, settings):
             figure: [one[figure] for one in draws] for figure in FIGURES
         }
         notes.append(listening_note(adaptation, metrics["draws"]["UA"]))
+    if settings["microphone"] is not None:
+        metrics["microphone"] = settings["microphone"]
+        notes.append(
+            f"heard through a worse microphone: {metrics['microphone']}"
+        )
     metrics["note"] = "; ".join(filter(None, notes))
     metrics["unreadable"] = len(test_set.table) - len(table)
     metrics["languages"] = sorted(set(test_set.table.language))
@@ -288,6 +294,7 @@ def main():
     settings = read_settings(hparams_file, overrides)
     check_mode(settings["calibration"])
     read_adaptation(settings)
+    find_worse(settings["microphone"])
     recognizers, count = load_recognizers(settings, run_opts)
     if count > 1:
         check_alone(settings["calibration"])

@@ -5,10 +5,10 @@
     python extract.py hparams/stage1.yaml --data_root /corpora --part 3/16
 
 Encodes the utterances that the stage will train and validate on, with its
-Whisper and its settings, those of training through its microphones as well; the training then finds them with --features write
-or read. Loads neither the LLM nor the Q-Former. A part is one of a job
-array's; the parts need not know of one another. Interrupted, it goes on where
-it was.
+Whisper and its settings, those of training through its microphones as well;
+the training then finds them with --features write or read. Loads neither the
+LLM nor the Q-Former. A part is one of a job array's; the parts need not know
+of one another. Interrupted, it goes on where it was.
 """
 
 import argparse

@@ -133,7 +133,7 @@ def train_on(tables, data, hparams_file, overrides, run_opts):
         # Balanced within each corpus: each has its own microphones.
         (table.corpus + "/" + table.emotion).tolist(),
         seed=hparams["seed"],
-        copies=len(microphones),
+        **({"copies": len(microphones)} if microphones else {}),
     )
     brain.fit(
         training["epoch_counter"],

@@ -22,7 +22,11 @@ class Recorded:
 
     def settings(self):
         """All that decides it, as plain values."""
-        return {"kind": type(self).__name__, **asdict(self)}
+        own = type(self)
+        kind = own.__name__
+        if own.__module__ != __name__:
+            kind = f"{own.__module__}.{own.__qualname__}"
+        return {"kind": kind, **asdict(self)}
 
 
 def draws(wav, seed):
@@ -85,7 +89,7 @@ class Room(Recorded):
         generator = draws(wav, self.seed)
         seconds = uniform(generator, self.shortest, self.longest)
         direct = uniform(generator, 0, 10)  # dB over the reverberation
-        time = torch.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+        time = torch.arange(max(round(seconds * SAMPLE_RATE), 1)) / SAMPLE_RATE
         tail = torch.randn(len(time), generator=generator)
         tail *= 10 ** (-3 * time / seconds)
         tail *= 10 ** (-direct / 20) / tail.norm()
@@ -148,7 +152,7 @@ def find_worse(name):
     >>> find_worse("telephone").settings()["kind"]
     'Band'
     """
-    if name is not None and name not in WORSE:
+    if name is not None and not (isinstance(name, str) and name in WORSE):
         raise InputError(
             f"microphone is {name!r}, expected one of {', '.join(WORSE)}, or null"
         )

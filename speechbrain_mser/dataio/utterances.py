@@ -68,7 +68,35 @@ def read_signal(utterance, wav, start, stop, microphone=None):
         samples = load_audio(wav, start, stop)
     except AudioError as error:
         return BadUtterance(utterance, str(error))
-    return samples if microphone is None else microphone(samples)
+    return samples if microphone is None else _heard(microphone, samples)
+
+
+def _heard(microphone, samples):
+    """What a microphone makes of a signal, if it is one.
+
+    Raises
+    ------
+    InputError
+        It is not: a microphone that is wrong once is wrong.
+    """
+    heard = microphone(samples)
+    if not (
+        isinstance(heard, torch.Tensor)
+        and heard.is_floating_point()
+        and heard.ndim == 1
+        and len(heard)
+        and heard.isfinite().all()
+    ):
+        what = (
+            f"{heard.dtype} of shape {[*heard.shape]}"
+            if isinstance(heard, torch.Tensor)
+            else type(heard).__name__
+        )
+        raise InputError(
+            f"{microphone} makes {what} of {len(samples)} samples, expected a "
+            "float tensor [time] of finite numbers, not empty"
+        )
+    return heard
 
 
 def select_utterances(table, split=None, languages=None, labels=None):
@@ -188,6 +216,10 @@ PLACE = ("wav", "start", "stop")
 THROUGH = "heard_through"
 TAKEN = {"sig", "stored", "keys", "rows", "bad", "features"}
 TAKEN |= set(dir(UtteranceBatch))
+TAKEN_COLUMN = (
+    "a manifest's column cannot be called {}, which is something else in a "
+    "batch: rename it"
+)
 
 
 def with_copies(table, n):
@@ -206,6 +238,11 @@ def with_copies(table, n):
         With a column ``heard_through``, 0 for as recorded; a copy's ID is the
         utterance's and its number.
 
+    Raises
+    ------
+    InputError
+        There is such a column, or such an ID.
+
     Example
     -------
     >>> import pandas
@@ -213,15 +250,25 @@ def with_copies(table, n):
     >>> with_copies(table, 1).ID.tolist()
     ['a', 'b', 'a (copy 1)', 'b (copy 1)']
     """
+    if THROUGH in table:
+        raise InputError(TAKEN_COLUMN.format(THROUGH))
     copies = [
         table.assign(ID=table.ID + f" (copy {number})", **{THROUGH: number})
         for number in range(1, n + 1)
     ]
-    return pandas.concat([table.assign(**{THROUGH: 0}), *copies])
+    heard = pandas.concat([table.assign(**{THROUGH: 0}), *copies])
+    twice = heard.ID[heard.ID.duplicated()]
+    if len(twice):
+        raise InputError(
+            f"two utterances are called {twice.iloc[0]!r}: rename one"
+        )
+    return heard
 
 
 def _read(utterance, wav, start, stop, through, store, microphones):
     """An utterance's signal, or from a store's its features."""
+    # A file that cannot be read is one, however often it is heard.
+    utterance = utterance.removesuffix(f" (copy {through})")
     place, microphone = (utterance, wav, start, stop), microphones[through]
     if store is None:
         return read_signal(*place, microphone)
@@ -257,11 +304,11 @@ def make_dataset(table, store=None, microphones=(None,)):
     if THROUGH not in table:
         table = with_copies(table, 0)
     taken = [name for name in table if name in TAKEN]
+    # A manifest's columns are texts.
+    if table[THROUGH].dtype.kind != "i":
+        taken.append(THROUGH)
     if taken:
-        raise InputError(
-            f"a manifest's column cannot be called {', '.join(taken)}, which "
-            "is something else in a batch: rename it"
-        )
+        raise InputError(TAKEN_COLUMN.format(", ".join(taken)))
     rows = table.rename(columns={"ID": "id"}).set_index("id", drop=False)
     data = rows.drop(columns="id").to_dict("index")
     dataset = DynamicItemDataset(data)

@@ -478,6 +478,7 @@ def build_recognizer(folder, settings, pretrained_folder):
         prompt_before=settings["prompt_before"],
         chat_template=settings["chat_template"],
         token_mixture=settings["token_mixture"],
+        meaning_frames=settings["meaning_frames"],
         dtype=settings["frozen_dtype"],
         load_in_4bit=settings["load_in_4bit"],
         lora_rank=settings["lora_rank"],

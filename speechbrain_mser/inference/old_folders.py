@@ -33,6 +33,7 @@ llm: !new:speechbrain_mser.lobes.llama.EmotionLLaMA
   prompt_before: !ref <prompt_before>
   chat_template: !ref <chat_template>
   token_mixture: !ref <token_mixture>
+  meaning_frames: !ref <meaning_frames>
   dtype: !ref <frozen_dtype>
   load_in_4bit: !ref <load_in_4bit>
   lora_rank: !ref <lora_rank>
@@ -100,6 +101,7 @@ _LATER = {
     "chat_template",
     "token_mixture",
     "hear_meaning",
+    "meaning_frames",
 }
 # In a trained Q-Former's place of BERT stands its shape.
 SHAPE = {

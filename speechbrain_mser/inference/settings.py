@@ -163,6 +163,15 @@ SETTINGS = {
     "chat_template": _yes_or_no(default=False),
     "token_mixture": _yes_or_no(default=False),
     "hear_meaning": _yes_or_no(default=False),
+    "meaning_frames": Setting(
+        "a list of 1 to 100 different texts",
+        lambda value: (
+            _are_words(value)
+            and all(value)
+            and 0 < len(value) == len(set(value)) <= 100
+        ),
+        ["The speaker feels"],
+    ),
     "label_words": Setting("a list of words, or a set's name", _are_labels),
     "emotion_words": Setting(
         "a mapping of labels to the words that are said for them",

@@ -62,8 +62,10 @@ def speaker_shifts(
     counts = torch.bincount(number)[:, None, None]
     shifts = features.new_zeros(len(names), *features.shape[1:])
     for _ in range(passes):
-        said = probabilities(features - shifts[number]).argmax(1)
-        left = features - means[said.to(means.device)]
+        said = probabilities(features - shifts[number])
+        left = features - means[said.argmax(1).to(means.device)]
+        # What no emotion can be said of has no shift to tell either.
+        left[said.isnan().any(1).to(left.device)] = torch.nan
         shifts = torch.zeros_like(shifts).index_add(0, number, left)
         shifts /= counts + kappa
     return dict(zip(names, shifts, strict=True))

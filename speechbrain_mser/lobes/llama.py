@@ -41,6 +41,7 @@ from speechbrain_mser.lobes.prefix import KnownPrefix
 from speechbrain_mser.lobes.prompt import Prompt
 from speechbrain_mser.lobes.weight_files import model_digest
 from speechbrain_mser.lobes.word_meanings import (
+    FRAMES,
     WordMeanings,
     give_untrained,
     meaning_odds,
@@ -99,6 +100,9 @@ class EmotionLLaMA(DataOnly, LLaMA):
         embeddings, weighed by how near the audio's tokens are (`mix_words`).
         It was never trained to read anything else, and candidates that no
         training said are heard, too. The paper's tokens are free.
+    meaning_frames : list of str
+        What the LLM reads before a word whose meaning is asked for
+        (`WordMeanings`).
     activation_checkpointing : bool
         Keep only the input of every layer for the backward pass of the
         `loss`, and compute a layer again when its gradient is due: much less
@@ -141,6 +145,7 @@ class EmotionLLaMA(DataOnly, LLaMA):
         prompt_before="",
         chat_template=False,
         token_mixture=False,
+        meaning_frames=FRAMES,
     ):
         self.source = source = str(source)
         folder = find_model(
@@ -166,6 +171,7 @@ class EmotionLLaMA(DataOnly, LLaMA):
         self.prompt, self.prompt_before = prompt, prompt_before
         self.chat_template = chat_template
         self.token_mixture = token_mixture
+        self.meaning_frames = list(meaning_frames)
         self.emotion_words = dict(emotion_words or {})
         self.load_tokenizer(source=str(folder))
         self.hidden_size = self.model.config.hidden_size
@@ -271,7 +277,7 @@ class EmotionLLaMA(DataOnly, LLaMA):
             Adapters are trained, which would change what words mean.
         """
         refuse_adapters(self.lora_rank)
-        return WordMeanings(self.model, self.tokenizer)
+        return WordMeanings(self.model, self.tokenizer, self.meaning_frames)
 
     def meaning_odds(self, meaning, label_words):
         """Log-odds of candidates for what a connector heard of the meaning.

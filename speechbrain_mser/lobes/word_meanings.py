@@ -145,6 +145,8 @@ class WordMeanings:
         A frozen causal LM.
     tokenizer : transformers.PreTrainedTokenizerBase
         Its own.
+    frames : list of str
+        What stands before a word; means over all.
 
     Raises
     ------
@@ -152,8 +154,8 @@ class WordMeanings:
         The LLM does not tell the poles of the axes apart.
     """
 
-    def __init__(self, model, tokenizer):
-        self.model, self.tokenizer = model, tokenizer
+    def __init__(self, model, tokenizer, frames=FRAMES):
+        self.model, self.tokenizer, self.frames = model, tokenizer, frames
         self._known = {}
         depth = model.config.get_text_config().num_hidden_layers
         self._layers = range(round(FIRST * depth), round(LAST * depth) + 1)
@@ -211,7 +213,7 @@ class WordMeanings:
 
         A reading is a layer's, of a word after one of the frames.
         """
-        frames = [self._read_after(before, words) for before in FRAMES]
+        frames = [self._read_after(before, words) for before in self.frames]
         return torch.cat(frames, dim=1)
 
     @torch.no_grad()

@@ -55,6 +55,7 @@ WITHOUT = {
     "alike_in_length": True,
     "token_mixture": False,
     "hear_meaning": False,
+    "meaning_frames": ["The speaker feels"],
     "emotion_means": False,
     "microphones": [],
     "word_weight": 0.0,
@@ -75,7 +76,8 @@ def check_settings(settings):
     Raises
     ------
     InputError
-        A count below one, a shift below zero, adapters where meaning is
+        A count below one, a shift below zero, microphones that are no list of
+        objects, adapters where meaning is
         heard, words for labels that there are not, or an output folder whose
         training was one with other settings.
     """
@@ -89,6 +91,12 @@ def check_settings(settings):
         raise InputError(
             f"microphone_shift is {shift!r}, expected standard deviations: 0 "
             "or more"
+        )
+    microphones = training.get("microphones", [])
+    if not isinstance(microphones, list) or not all(map(_tag, microphones)):
+        raise InputError(
+            f"microphones is {microphones!r}, expected a list of objects "
+            "(!new:speechbrain_mser.dataio.microphones.Noise {low: 10, high: 30})"
         )
     if model.get("hear_meaning"):
         refuse_adapters(model["lora_rank"])
@@ -192,6 +200,10 @@ def _flat(settings):
             flat[name] = dict(value or {})
         elif name in OBJECTS:
             flat[name] = _described(value, settings)
+        elif name == "microphones":
+            flat[name] = [_described(one, {}) for one in value]
+        elif name == "meaning_frames" and not settings["hear_meaning"]:
+            continue  # nobody asks
         elif not (
             isinstance(value, dict)  # an object
             or _tag(value)  # one without arguments

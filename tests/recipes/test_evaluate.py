@@ -88,6 +88,9 @@ def test_a_set_is_heard_through_a_worse_microphone(
     (row,) = (row for row in rows if row["ID"] == table.ID.iloc[0])
     said = [float(row[label]) for label in LABELS]
     assert said == pytest.approx(log_probs[0].exp().tolist(), abs=2e-6)
+    metrics, report = evaluated(flags)
+    assert metrics["all"]["microphone"] == "telephone"
+    assert "heard through a worse microphone: telephone" in report
     assert (
         run_script(
             "evaluate", EVALUATE, flags={**flags, "microphone": "studio"}

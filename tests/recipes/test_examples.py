@@ -49,6 +49,14 @@ def test_utterances_are_heard_through_a_microphone_of_ones_own(
     heard = clipped(torch.tensor([0.1, -1.0, 0.2, 0.5]))
     assert heard.tolist() == pytest.approx([0.1, -0.3, 0.2, 0.3])
     assert (noise.low, noise.high) == (10, 30)
+    # Not with others: what they are called counts, too. With these it goes on.
+    flags |= {"number_of_epochs": 2}
+    text = (EXAMPLES / "clipped.yaml").read_text()
+    other = tmp_path / "other.yaml"
+    other.write_text(text.replace("microphones.Noise", "microphones.Room"))
+    assert run_script("train", other, flags=flags) == 2
+    assert run_script("train", EXAMPLES / "clipped.yaml", flags=flags) == 0
+    assert log_of(tmp_path).count("epoch") == 2
 
 
 def test_a_term_is_added_trained_logged_and_saved(

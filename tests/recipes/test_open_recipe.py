@@ -113,7 +113,7 @@ def test_training_hears_through_worse_microphones(
         load_file(folder / "recognizer" / "connector.safetensors")
         for folder in (heard, alone)
     )
-    # The statistics, too, are of all that is heard.
+    # The statistics, too, are of recordings and copies.
     for name in ("standardizer.mean", "output.weight"):
         assert not torch.equal(heard[name], alone[name])
 

@@ -39,6 +39,18 @@ def test_every_row_is_there_to_run(folds):
     assert [*real_ablation.read_rows(path, folds, ["sum"])] == ["sum"]
 
 
+def test_rows_of_stage_1_differ_in_its_loss_and_rate_alone(folds):
+    rows = real_ablation.read_rows(HPARAMS / "flagship.yaml", folds, None)
+    settings = [row["settings"] for row in rows.values()]
+    own = {"reduction", "lr", "ce_weight", "w1", "w2"}
+    shared = [
+        {k: v for k, v in one.items() if k not in own} for one in settings
+    ]
+    assert all(one == shared[0] for one in shared)
+    assert shared[0]["connector_type"] == "qformer"
+    assert {one["lr"] for one in settings} == {1e-5, 1e-4, 5e-4}
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [

@@ -1,5 +1,7 @@
 """Worse microphones: what they do, and utterances heard through them as well."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from speechbrain_mser.dataio.batch_sampler import LengthBatchSampler
 from speechbrain_mser.dataio.manifest import read_manifest
 from speechbrain_mser.dataio.utterances import (
     make_dataset,
+    read_signal,
     with_copies,
 )
 from speechbrain_mser.errors import InputError
@@ -148,3 +151,45 @@ def test_which_copy_comes_is_drawn_each_time_and_nothing_else_changes():
         np.testing.assert_allclose(shares, expected, atol=0.082)
     which = [np.concatenate(batches(3, e)) // 600 for e in (0, 1)]
     assert (which[0] != which[1]).mean() > 0.5
+
+
+def test_classes_of_one_name_are_told_apart():
+    class Noise(microphones.Recorded):
+        pass
+
+    other = dataclass(Noise)()
+    assert other.settings()["kind"].endswith("Noise")
+    assert (
+        other.settings()["kind"] != microphones.Noise(1, 2).settings()["kind"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (lambda wav: wav * torch.nan, "float32 of shape"),
+        (lambda wav: wav[:0], r"of shape \[0\]"),
+        (lambda wav: wav[None], r"of shape \[1, "),
+        (lambda wav: wav.numpy(), "makes ndarray"),
+        (lambda wav: None, "makes NoneType"),
+    ],
+)
+def test_what_is_no_signal_is_the_microphones_fault(table, made, message):
+    with pytest.raises(InputError, match=message):
+        read_signal("a", table.wav.iloc[0], NAN, NAN, made)
+
+
+def test_a_bad_file_is_one_however_often_it_is_heard(table, tmp_path):
+    (tmp_path / "broken.wav").write_bytes(b"no audio")
+    broken = table[:1].assign(wav=str(tmp_path / "broken.wav"))
+    hears = [None, microphones.Noise(9, 9)]
+    dataset = make_dataset(with_copies(broken, 1), microphones=hears)
+    assert {item["sig"].utterance for item in dataset} == {table.ID.iloc[0]}
+
+
+def test_names_that_would_be_taken_twice_are_refused(table):
+    with pytest.raises(InputError, match="cannot be called heard_through"):
+        make_dataset(table.assign(heard_through="phone"))
+    named = table[:2].assign(ID=["a", "a (copy 1)"])
+    with pytest.raises(InputError, match=r"two .* called 'a \(copy 1\)'"):
+        with_copies(named, 1)

@@ -45,6 +45,7 @@ GOOD = {
     "chat_template": False,
     "token_mixture": False,
     "hear_meaning": False,
+    "meaning_frames": ["The speaker feels"],
     "label_words": ["happy", "sad"],
     "emotion_words": {"sad": "down", "off": "1e-5"},
     "untrained_words": ["happy"],
@@ -199,7 +200,7 @@ def test_a_missing_setting_is_named_and_later_ones_have_a_default():
         later += ("emotion_words", "encoder_window")
         later += ("trim_silence", "speech_level")
         later += ("prompt_before", "chat_template", "token_mixture")
-        later += ("hear_meaning",)
+        later += ("hear_meaning", "meaning_frames")
         if name in later:
             assert check_settings(fewer, "x")[name] == setting.default
         else:

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.inference.settings import SETTINGS
 from speechbrain_mser.lobes import build_connector
 from speechbrain_mser.lobes.llama import EmotionLLaMA
 from speechbrain_mser.lobes.word_meanings import (
@@ -40,6 +41,14 @@ def test_meanings_are_projections_on_the_way_from_pole_to_pole(
     expected = [place_of_happy(tiny_llama, before) for before in FRAMES]
     (found,) = llama.word_meanings(["happy"])
     expected = torch.stack(expected).mean(0)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_an_older_recogniser_reads_words_as_it_did(tiny_llama):
+    (default,) = {*SETTINGS["meaning_frames"].default}
+    older = EmotionLLaMA(tiny_llama, meaning_frames=[default])
+    expected = place_of_happy(tiny_llama, "The speaker feels")
+    (found,) = older.word_meanings(["happy"])
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 

@@ -12,7 +12,7 @@ mean UA on those three; what is the best for all four has been chosen without
 looking.
 
 Usage: python choose.py hparams/choices.yaml --data FOLDER \
-           [--folder results/loco] [--seeds 1 2 3] [--rows recipe telephone]
+           [--folder results/loco] [--seeds 1 2 3] [--rows recipe as_recorded]
 """
 
 import statistics

@@ -34,6 +34,7 @@ from loco import KINDS, fold_place
 from recognition import load_recognizer
 from release_card import release_card
 
+from speechbrain_mser.dataio.microphones import WORSE
 from speechbrain_mser.dataio.utterances import select_utterances
 from speechbrain_mser.errors import InputError, exits_on_input_error
 from speechbrain_mser.evaluation.calibration import (
@@ -209,6 +210,7 @@ def describe_training(folds, seed):
     return {
         "seed": seed,
         **{name: folds.setting(name) for name in TOLD},
+        "copies": len(folds.setting("microphones")),
         **folds.overrides,
     }
 
@@ -226,7 +228,8 @@ def read_results(folds, seed):
     Returns
     -------
     dict
-        "seeds"; "listening", which has each kind's mean UA over corpora, and
+        "seeds"; "listening" and "worse", which have each kind's mean UA over
+        corpora, as recorded and through worse microphones, and
         "unseen", each unseen word's AUROC, both means over seeds. None for
         what was not run.
 
@@ -235,13 +238,13 @@ def read_results(folds, seed):
     InputError
         They are of another recipe or other trainings.
     """
-    measured = {"seeds": None, "listening": None, "unseen": None}
+    measured = dict.fromkeys(("seeds", "listening", "worse", "unseen"))
     own = [f"{fold_place(corpus, seed)}/training" for corpus in LABELS]
     runs = folds.read_results("", own)
     if runs is not None:
         measured["seeds"] = len(runs)
-        measured["listening"] = {
-            KINDS[kind]: statistics.mean(
+        means = {
+            kind: statistics.mean(
                 of_corpus[kind]["UA"]
                 for run in runs.values()
                 for of_corpus in run.values()
@@ -249,6 +252,14 @@ def read_results(folds, seed):
             for kind in KINDS
             if all(kind in one for run in runs.values() for one in run.values())
         }
+        measured["listening"], measured["worse"] = (
+            {
+                KINDS[kind]: ua
+                for kind, ua in means.items()
+                if one == (kind in WORSE)
+            }
+            for one in (False, True)
+        )
     runs = folds.read_results("loeo")
     if runs is not None:
         first = next(iter(runs.values()))

@@ -143,6 +143,15 @@ def _results(results):
         yield markdown_table(rows)
     else:
         yield "What listening to a microphone first is worth: not measured."
+    if results["worse"]:
+        yield (
+            "Heard through worse microphones than the corpora were recorded "
+            "with: a telephone's band, noise 15 dB under speech, a room of "
+            "0.6 s:"
+        )
+        rows = [("", "UA")]
+        rows += [(k, f"{ua:.3f}") for k, ua in results["worse"].items()]
+        yield markdown_table(rows)
     if results["unseen"]:
         yield (
             "Words that it was never trained on: trained without fear and "
