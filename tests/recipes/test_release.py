@@ -57,7 +57,7 @@ def scored(trained, flags):
 @pytest.fixture(scope="module")
 def made(trained, scored, flags, tmp_path_factory):
     target = tmp_path_factory.mktemp("released") / "open"
-    measured = dict.fromkeys(("seeds", "listening", "unseen"))
+    measured = dict.fromkeys(("seeds", "listening", "worse", "unseen"))
     release.release(trained, scored, flags, TRAINING, measured, target)
     return target
 
@@ -179,6 +179,7 @@ def test_what_was_measured_beside_it_is_in_the_card(made, folds):
             corpus: {
                 "none": {"UA": ua + 0.1 * (seed - 1)},
                 "set": {"UA": ua + 0.2},
+                "noise": {"UA": ua - 0.1},
             }
             for corpus, ua in own.items()
         }
@@ -195,9 +196,13 @@ def test_what_was_measured_beside_it_is_in_the_card(made, folds):
         "inductive": pytest.approx(0.65),
         "transductive": pytest.approx(0.8),
     }
+    assert facts["results"]["worse"] == {
+        "inductive, in noise": pytest.approx(0.5)
+    }
     card = release_card(facts)
     assert ": not measured" not in card
     assert "0.650 |" in card and "0.750 |" in card and "2 seeds" in card
+    assert "| inductive, in noise | 0.500 |" in card
 
 
 @pytest.mark.parametrize("place", ["", "loeo"])
