@@ -42,7 +42,8 @@ advice. The program around them is under the project's own licence."""
 LIMITS = """\
 - Actors' emotions, most of them, and talk shows' in Urdu; short, clean
   recordings of adults, one speaker at a time. How people sound who do not act
-  was not measured, nor were children, illness, noise, crosstalk, telephones.
+  was not measured, nor were children, illness, crosstalk; noise, rooms and
+  telephones only as a computer makes them.
 - It hears how an emotion is acted in the cultures of these corpora. A word is
   what listeners or actors called it, not what a person feels.
 - Few speakers: voices, accents and languages that none of them has are served
