@@ -56,8 +56,7 @@ def to_eaf(timeline):
     _add_header(root, timeline.source)
     order = SubElement(root, "TIME_ORDER")
     slots, names = [], set()
-    for speaker in timeline.speakers or [None]:
-        own = [one for one in timeline.segments if one.speaker == speaker]
+    for speaker, own in timeline.by_speaker():
         _add_tier(root, speaker, own, slots, names)
     for time, _, name in sorted(slots, key=lambda slot: slot[:2]):
         SubElement(order, "TIME_SLOT", TIME_SLOT_ID=name, TIME_VALUE=str(time))

@@ -112,8 +112,7 @@ def to_textgrid(timeline):
     """
     end = round(timeline.duration, 3)
     tiers = []
-    for speaker in timeline.speakers or [None]:
-        own = [one for one in timeline.segments if one.speaker == speaker]
+    for speaker, own in timeline.by_speaker():
         before = f"{speaker} " if speaker is not None else ""
         words = [one.emotion for one in own]
         numbers = [f"{one.probability:.4f}" for one in own]

@@ -98,6 +98,12 @@ class Timeline:
         found = {segment.speaker for segment in self.segments}
         return sorted(found, key=lambda name: (name is not None, name or ""))
 
+    def by_speaker(self):
+        """``(speaker, segments)`` of each; of ``None`` where nobody speaks."""
+        for speaker in self.speakers or [None]:
+            own = [one for one in self.segments if one.speaker == speaker]
+            yield speaker, own
+
     def to_dict(self):
         """As plain values: what `to_json` writes."""
         return {

@@ -2,8 +2,9 @@
 
 import choose
 import pytest
-from folds import LABELS, read_overrides
+from folds import LABELS, Folds, read_overrides
 from miniature import cells
+from real_ablation import read_rows
 
 from speechbrain_mser.settings.project_files import HPARAMS
 
@@ -59,6 +60,6 @@ def test_each_corpus_chooses_by_the_others(found):
 
 def test_every_row_has_a_name_and_settings_that_there_are(real_corpora):
     data, folder, overrides = real_corpora
-    folds = choose.Folds(data, folder, read_overrides(overrides))
-    rows = choose.read_rows(HPARAMS / "choices.yaml", folds, None)
+    folds = Folds(data, folder, read_overrides(overrides))
+    rows = read_rows(HPARAMS / "choices.yaml", folds, None)
     assert rows["as_recorded"]["settings"] == {"microphones": []}

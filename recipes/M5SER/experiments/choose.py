@@ -18,14 +18,8 @@ Usage: python choose.py hparams/choices.yaml --data FOLDER \
 import statistics
 from itertools import combinations
 
-from folds import (
-    LABELS,
-    Folds,
-    argument_parser,
-    mean_and_sd,
-    side_by_side,
-)
-from real_ablation import read_rows
+from folds import LABELS, mean_and_sd, side_by_side
+from real_ablation import begin
 
 from speechbrain_mser.errors import exits_on_input_error
 from speechbrain_mser.files.markdown import markdown_table
@@ -108,13 +102,7 @@ def report(rows, runs):
 @exits_on_input_error
 def main():
     """Run every pair of every row and seed."""
-    parser = argument_parser(__doc__.splitlines()[0])
-    parser.add_argument("yaml", help="the rows")
-    parser.add_argument("--rows", nargs="+", help="those to run; all if not")
-    arguments = parser.parse_args()
-    folds = Folds(arguments.data, arguments.folder, arguments.overrides)
-    rows = read_rows(arguments.yaml, folds, arguments.rows)
-    folds.prepare()
+    arguments, folds, rows = begin(__doc__)
     tasks = [
         (folds, seed, key, row, pair)
         for seed in arguments.seeds

@@ -69,6 +69,18 @@ def read_rows(path, folds, wanted):
     return {key: row for key, row in rows.items() if key in (wanted or rows)}
 
 
+def begin(doc):
+    """The arguments, the folds, prepared, and the rows that are asked for."""
+    parser = argument_parser(doc.splitlines()[0])
+    parser.add_argument("yaml", help="the rows")
+    parser.add_argument("--rows", nargs="+", help="those to run; all if not")
+    arguments = parser.parse_args()
+    folds = Folds(arguments.data, arguments.folder, arguments.overrides)
+    rows = read_rows(arguments.yaml, folds, arguments.rows)
+    folds.prepare()
+    return arguments, folds, rows
+
+
 def run_row(folds, seed, key, row, corpus):
     """Train a row with one corpus left out and test it; kind to metrics."""
     others, place = others_than(corpus), fold_place(corpus, seed)
@@ -116,13 +128,7 @@ def report(rows, runs):
 @exits_on_input_error
 def main():
     """Run every fold of every row and seed."""
-    parser = argument_parser(__doc__.splitlines()[0])
-    parser.add_argument("yaml", help="the rows")
-    parser.add_argument("--rows", nargs="+", help="those to run; all if not")
-    arguments = parser.parse_args()
-    folds = Folds(arguments.data, arguments.folder, arguments.overrides)
-    rows = read_rows(arguments.yaml, folds, arguments.rows)
-    folds.prepare()
+    arguments, folds, rows = begin(__doc__)
     # Rows that come to the same are trained once.
     same = {}
     own = {

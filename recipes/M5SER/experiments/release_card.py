@@ -139,9 +139,7 @@ def _results(results):
             "second training with the corpus's audio and no label of it; mean "
             f"UA of the four, {results['seeds']} seeds (`make loco`):"
         )
-        rows = [("", "UA")]
-        rows += [(k, f"{ua:.3f}") for k, ua in results["listening"].items()]
-        yield markdown_table(rows)
+        yield _figures(("", "UA"), results["listening"])
     else:
         yield "What listening to a microphone first is worth: not measured."
     if results["worse"]:
@@ -150,9 +148,7 @@ def _results(results):
             "with: a telephone's band, noise 15 dB under speech, a room of "
             "0.6 s:"
         )
-        rows = [("", "UA")]
-        rows += [(k, f"{ua:.3f}") for k, ua in results["worse"].items()]
-        yield markdown_table(rows)
+        yield _figures(("", "UA"), results["worse"])
     if results["unseen"]:
         yield (
             "Words that it was never trained on: trained without fear and "
@@ -160,11 +156,16 @@ def _results(results):
             "tells its utterances from others (AUROC, 0.5 is chance; "
             "`make loeo`):"
         )
-        rows = [("word (corpus)", "AUROC")]
-        rows += [(k, f"{auc:.3f}") for k, auc in results["unseen"].items()]
-        yield markdown_table(rows)
+        yield _figures(("word (corpus)", "AUROC"), results["unseen"])
     else:
         yield "Words that it was never trained on: not measured."
+
+
+def _figures(head, figures):
+    """Table of figures by name."""
+    return markdown_table(
+        [head, *((k, f"{v:.3f}") for k, v in figures.items())]
+    )
 
 
 def _calibration(calibration):
