@@ -1,8 +1,8 @@
 """The file that makes a folder a checkpoint: written last, with checksums.
 
 ``CKPT.yaml`` holds what is known of a checkpoint, the checksum of each of its
-files, and in its last line its own. One of an earlier version has no
-checksums; it counts as it is.
+files, and in its last line its own, as its head says. One of an earlier
+version has no checksums; it counts as it is.
 """
 
 import zlib
@@ -12,6 +12,9 @@ from speechbrain.utils.checkpoints import METAFNAME
 
 from speechbrain_mser.files.atomic import atomic_path, to_disk
 
+# What is cut after it is known to be cut, whatever stands in which order: some
+# packages (oyaml) change the order in which YAML is written.
+HEAD = b"# yamllint disable\n# The checksum of this file is its last line.\n"
 # Before the checksum of all that stands before it; a comment in YAML.
 MARK = b"# crc32 "
 BLOCK = 1 << 20
@@ -51,7 +54,7 @@ def seal(folder, meta):
         to_disk(path)
         checksums[path.name] = _checksum(path)
     meta = {**meta, "checksums": checksums}
-    body = b"# yamllint disable\n" + yaml.safe_dump(meta).encode()
+    body = HEAD + yaml.safe_dump(meta).encode()
     with atomic_path(folder / METAFNAME) as partial:
         partial.write_bytes(body + MARK + f"{zlib.crc32(body):08x}\n".encode())
     # The folder's own name
@@ -89,7 +92,8 @@ def read_seal(folder):
         not isinstance(meta, dict)
         or not isinstance(meta.get("unixtime"), (int, float))
         or not isinstance(meta.get("end-of-epoch"), bool)
-        or ("checksums" in meta and not mark)
+        or not isinstance(meta.get("number", 0), int)
+        or (not mark and ("checksums" in meta or text.startswith(HEAD)))
     ):
         raise DamagedError(f"{METAFNAME} is empty, cut or garbled")
     return meta
