@@ -132,6 +132,7 @@ setup(
             "pyarrow>=16.0",
             "playwright>=1.65",
             "psutil>=6.0",
+            "pympi-ling>=1.70.2",
             "pytorch-metric-learning>=2.0",
             "pytest>=8.0",
             "pytest-xdist>=3.6.1",

@@ -11,6 +11,7 @@ from urllib.request import url2pathname
 from xml.etree import ElementTree
 
 import numpy as np
+import pympi
 import pytest
 
 from speechbrain_mser.errors import InputError
@@ -198,7 +199,6 @@ def test_an_eaf_has_a_tier_for_each_speaker(call, tmp_path):
 
 
 def test_an_eaf_is_opened_by_another_library(call, tmp_path):
-    pympi = pytest.importorskip("pympi")
     call.write(tmp_path / "a.eaf", "eaf")
     eaf = pympi.Eaf(tmp_path / "a.eaf")
     assert set(eaf.get_tier_names()) == {"anna", 'bert "B"'}
