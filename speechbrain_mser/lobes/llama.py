@@ -28,6 +28,12 @@ from speechbrain_mser.lobes.adapters import (
 )
 from speechbrain_mser.lobes.candidates import candidate_tree, log_normalizer
 from speechbrain_mser.lobes.families import longest_tree, require_family
+from speechbrain_mser.lobes.half_weights import (
+    FAMILY,
+    multiply_in_float32,
+    stored_half,
+    with_float32_norms,
+)
 from speechbrain_mser.lobes.hub import find_model, load_model, resolve_dtype
 from speechbrain_mser.lobes.lean import (
     checkpoint_layers,
@@ -80,8 +86,10 @@ class EmotionLLaMA(DataOnly, LLaMA):
     prompt : str
         The question, after the audio and before the word.
     dtype : str
-        Dtype of the weights ("float32", "float16", "bfloat16", or "auto", see
-        `resolve_dtype`).
+        In which it computes ("float32", "float16", "bfloat16", or "auto", see
+        `resolve_dtype`). Where that is float32, a LLaMA's matrices that lie in
+        16 bits in its files stay so in the memory, until it is trained
+        through: they are upcast when they are needed.
     load_in_4bit : bool
         Quantise the weights to 4 bits (NF4) with bitsandbytes.
     lora_rank : int
@@ -148,6 +156,7 @@ class EmotionLLaMA(DataOnly, LLaMA):
         meaning_frames=FRAMES,
     ):
         self.source = source = str(source)
+        self.lora_rank = lora_rank
         folder = find_model(
             source,
             save_path,
@@ -178,7 +187,6 @@ class EmotionLLaMA(DataOnly, LLaMA):
         self._prompts = {}
         self._around()  # says what the tokenizer lacks
         self._longest_tree = longest_tree(self.model.config)
-        self.lora_rank = lora_rank
         self._known = None, None  # a `KnownPrefix` and what it is of
         if lora_rank > 0:
             add_adapters(self.model, lora_rank)
@@ -188,8 +196,13 @@ class EmotionLLaMA(DataOnly, LLaMA):
 
     def _from_pretrained(self, source, dtype, **kwargs):
         del kwargs  # where the parent would look for it
+        model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(self.config)]
+        half = stored_half(source) if dtype == "float32" else None
+        self._upcasts = half is not None and self._is_plain()
+        if self._upcasts:
+            model_class, dtype = with_float32_norms(model_class), half
         self.model, unused = load_model(
-            MODEL_FOR_CAUSAL_LM_MAPPING[type(self.config)],
+            model_class,
             source,
             "the LLM (llama_hub)",
             config=self.config,
@@ -197,12 +210,19 @@ class EmotionLLaMA(DataOnly, LLaMA):
             dtype=dtype,
             **fastest_attention(),
         )
+        if self._upcasts:
+            multiply_in_float32(self.model)
         head = self.model.get_output_embeddings()
         if head is not None and (
             head.weight is self.model.get_input_embeddings().weight
         ):
             unused.add("lm_head.weight")
         self.digest = model_digest(source, partial(_own_name, unused))
+
+    def _is_plain(self):
+        """Whether its modules are all known, and none is changed later."""
+        plain = self.lora_rank == 0 and self.quantization_config is None
+        return plain and self.config.model_type == FAMILY
 
     def override_config(self, config):
         """Refuse what is not known to work, before anything is loaded."""
@@ -389,6 +409,10 @@ class EmotionLLaMA(DataOnly, LLaMA):
         torch.Tensor
             A scalar, in float32: the mean over all label tokens.
         """
+        if self._upcasts and audio.requires_grad:
+            # Not at every step, forward and backward
+            self.model.float()
+            self._upcasts = False
         targets = [self.word_tokens(word) for word in words]
         longest = max(len(target) for target in targets)
         # Padding is at the end, after all that counts: causal attention

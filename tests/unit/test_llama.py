@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from speechbrain_mser.errors import InputError
-from speechbrain_mser.lobes import candidates
+from speechbrain_mser.lobes import candidates, half_weights
 from speechbrain_mser.lobes.candidates import CandidateTree, log_normalizer
 from speechbrain_mser.lobes.llama import EmotionLLaMA
 from speechbrain_mser.lobes.prompt import Prompt
@@ -55,16 +55,74 @@ def llama(folder):
     return EmotionLLaMA(folder, prompt=PROMPT)
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="no /proc")
-def test_a_file_of_two_dtypes_does_not_stay_in_memory(folder, tmp_path):
-    # As a GGUF file's values are kept: matrices float16, norms bfloat16
-    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
-    path = tmp_path / "model.safetensors"
+def with_halves(folder, new, half, others):
+    """A model whose file has matrices and other weights in these dtypes."""
+    shutil.copytree(folder, new, dirs_exist_ok=True)
+    path = new / "model.safetensors"
     weights = {
-        name: tensor.to(torch.float16 if tensor.ndim == 2 else torch.bfloat16)
+        name: tensor.to(half if tensor.ndim == 2 else others)
         for name, tensor in load_file(path).items()
     }
     save_file(weights, path, {"format": "pt"})
+    return weights
+
+
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+def test_a_files_16_bits_are_multiplied_in_float32(
+    folder, tmp_path, half, monkeypatch
+):
+    # In blocks of rows, the last one shorter
+    monkeypatch.setattr(half_weights, "_ROWS", 60)
+    others = {torch.float16: torch.bfloat16, torch.bfloat16: torch.float32}
+    weights = with_halves(folder, tmp_path / "16", half, others[half])
+    shutil.copytree(folder, tmp_path / "32")
+    wide = {name: tensor.float() for name, tensor in weights.items()}
+    save_file(wide, tmp_path / "32" / "model.safetensors", {"format": "pt"})
+    narrow, plain = (
+        EmotionLLaMA(tmp_path / name, prompt=PROMPT, dtype="float32")
+        for name in ("16", "32")
+    )
+
+    def dtypes(llama):
+        return {p.ndim: p.dtype for p in llama.model.parameters()}
+
+    assert dtypes(narrow) == {2: half, 1: torch.float32}
+    assert dtypes(plain) == {2: torch.float32, 1: torch.float32}
+    torch.manual_seed(0)
+    audio = torch.randn(3, 4, plain.hidden_size)
+    words = ["happy", "sad", "happy"]
+    scores = [llama.score(audio, words[:2]) for llama in (narrow, plain)]
+    torch.testing.assert_close(*scores, rtol=0, atol=1e-5)
+    said = [llama.generate(audio) for llama in (narrow, plain)]
+    assert said[0] == said[1]
+    assert dtypes(narrow)[2] == half
+    # Trained through it is upcast for good.
+    losses, gradients = [], []
+    for llama in (narrow, plain):
+        given = audio.clone().requires_grad_()
+        losses.append(llama.loss(given, words))
+        gradients += torch.autograd.grad(losses[-1], given)
+    assert dtypes(narrow) == dtypes(plain)
+    torch.testing.assert_close(*losses, rtol=0, atol=1e-5)
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-5)
+
+
+def test_mixed_16_bits_are_loaded_in_float32(folder, tmp_path):
+    with_halves(folder, tmp_path, torch.float16, torch.float16)
+    path = tmp_path / "model.safetensors"
+    weights = load_file(path)
+    name = "model.layers.0.mlp.up_proj.weight"
+    save_file(
+        {**weights, name: weights[name].bfloat16()}, path, {"format": "pt"}
+    )
+    llama = EmotionLLaMA(tmp_path, prompt=PROMPT, dtype="float32")
+    assert {p.dtype for p in llama.model.parameters()} == {torch.float32}
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="no /proc")
+def test_a_file_of_two_dtypes_does_not_stay_in_memory(folder, tmp_path):
+    # As a GGUF file's values are kept: matrices float16, norms bfloat16
+    weights = with_halves(folder, tmp_path, torch.float16, torch.bfloat16)
     llama = EmotionLLaMA(tmp_path, prompt=PROMPT, dtype="bfloat16")
     with open("/proc/self/maps") as maps:
         assert str(tmp_path) not in maps.read()
