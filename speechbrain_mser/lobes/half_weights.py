@@ -7,7 +7,6 @@ reading half as much from the memory pays for it.
 
 from pathlib import Path
 
-import torch
 import torch.nn.functional as F
 from safetensors import safe_open
 from torch import nn
@@ -15,11 +14,10 @@ from torch import nn
 from speechbrain_mser.lobes.weight_files import weight_files
 
 _HALVES = {"F16": "float16", "BF16": "bfloat16"}
-# Whose modules are known: linear layers, embeddings, and these in float32.
-FAMILY = "llama"
 # Rows that are upcast at a time: new memory for all of a head at once takes
 # longer than the head.
 _ROWS = 2048
+# Of a LLaMA, in float32 whatever they are in the file
 _NORMS = ["input_layernorm", "post_attention_layernorm", "norm"]
 
 
@@ -49,13 +47,37 @@ def stored_half(folder):
     return _HALVES.get(found.pop()) if len(found) == 1 else None
 
 
+def has_known_parts(config):
+    """Whether a model is linear layers, embeddings and norms, all without bias.
+
+    Arguments
+    ---------
+    config : transformers.PretrainedConfig
+        Its.
+
+    Returns
+    -------
+    bool
+        It is a LLaMA, as SmolLM2 is one, too.
+
+    Example
+    -------
+    >>> from transformers import LlamaConfig, Qwen2Config
+    >>> has_known_parts(LlamaConfig()), has_known_parts(Qwen2Config())
+    (True, False)
+    """
+    if config.model_type != "llama":
+        return False
+    return not (config.attention_bias or config.mlp_bias)
+
+
 def with_float32_norms(model_class):
     """A class whose models have norms in float32 where all else has 16 bits.
 
     Arguments
     ---------
     model_class : type
-        One of transformers', of `FAMILY`.
+        One of transformers', that `has_known_parts`.
 
     Returns
     -------
@@ -72,11 +94,11 @@ def multiply_in_float32(model):
     Arguments
     ---------
     model : torch.nn.Module
-        Frozen; changed in place. What is neither a linear layer without bias
-        nor an embedding is itself brought to float32.
+        Frozen, and `has_known_parts`; changed in place.
 
     Example
     -------
+    >>> import torch
     >>> layer = nn.Linear(2, 3, bias=False, dtype=torch.float16)
     >>> model = nn.Sequential(layer.requires_grad_(False))
     >>> multiply_in_float32(model)
@@ -84,13 +106,10 @@ def multiply_in_float32(model):
     (torch.float32, torch.float16)
     """
     for module in model.modules():
-        if type(module) is nn.Linear and module.bias is None:
+        if type(module) is nn.Linear:
             module.__class__ = _Linear
         elif type(module) is nn.Embedding:
             module.__class__ = _Embedding
-        else:
-            for parameter in module.parameters(recurse=False):
-                parameter.data = parameter.data.float()
 
 
 class _Linear(nn.Linear):

@@ -29,7 +29,7 @@ from speechbrain_mser.lobes.adapters import (
 from speechbrain_mser.lobes.candidates import candidate_tree, log_normalizer
 from speechbrain_mser.lobes.families import longest_tree, require_family
 from speechbrain_mser.lobes.half_weights import (
-    FAMILY,
+    has_known_parts,
     multiply_in_float32,
     stored_half,
     with_float32_norms,
@@ -198,7 +198,11 @@ class EmotionLLaMA(DataOnly, LLaMA):
         del kwargs  # where the parent would look for it
         model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(self.config)]
         half = stored_half(source) if dtype == "float32" else None
-        self._upcasts = half is not None and self._is_plain()
+        # Adapters and quantisation put other modules in the place of these.
+        plain = self.lora_rank == 0 and self.quantization_config is None
+        self._upcasts = (
+            half is not None and plain and has_known_parts(self.config)
+        )
         if self._upcasts:
             model_class, dtype = with_float32_norms(model_class), half
         self.model, unused = load_model(
@@ -218,11 +222,6 @@ class EmotionLLaMA(DataOnly, LLaMA):
         ):
             unused.add("lm_head.weight")
         self.digest = model_digest(source, partial(_own_name, unused))
-
-    def _is_plain(self):
-        """Whether its modules are all known, and none is changed later."""
-        plain = self.lora_rank == 0 and self.quantization_config is None
-        return plain and self.config.model_type == FAMILY
 
     def override_config(self, config):
         """Refuse what is not known to work, before anything is loaded."""
