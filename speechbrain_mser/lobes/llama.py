@@ -140,6 +140,9 @@ class EmotionLLaMA(DataOnly, LLaMA):
     torch.Size([3, 2])
     """
 
+    # Whether matrices lie in 16 bits and are multiplied in float32
+    _upcasts = False
+
     def __init__(
         self,
         source,
