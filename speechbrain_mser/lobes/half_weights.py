@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from torch import nn
 
-from speechbrain_mser.lobes.weight_files import weight_files
+from speechbrain_mser.lobes.weight_files import IN_FILES, weight_files
 
-_HALVES = {"F16": "float16", "BF16": "bfloat16"}
+_HALVES = {IN_FILES[name]: name for name in ("float16", "bfloat16")}
 # Rows that are upcast at a time: new memory for all of a head at once takes
 # longer than the head.
 _ROWS = 2048
@@ -21,24 +21,31 @@ _ROWS = 2048
 _NORMS = ["input_layernorm", "post_attention_layernorm", "norm"]
 
 
-def stored_half(folder):
-    """In which 16 bits all of a model's matrices lie in its files.
+def stored_half(folder, config):
+    """In which 16 bits all of a LLaMA's matrices lie in its files.
 
     Arguments
     ---------
     folder : path-like
         A model's.
+    config : transformers.PretrainedConfig
+        The model's.
 
     Returns
     -------
     str or None
-        "float16" or "bfloat16"; None if they are something else, or mixed.
+        "float16" or "bfloat16"; None if they are something else, or mixed, or
+        if the model is not a LLaMA (SmolLM2 is one) without biases: linear
+        layers, embeddings and norms alone.
 
     Example
     -------
-    >>> stored_half("/no/such/folder") is None
+    >>> from transformers import Qwen2Config
+    >>> stored_half("/no/such/folder", Qwen2Config()) is None
     True
     """
+    if config.model_type != "llama" or config.attention_bias or config.mlp_bias:
+        return None
     found = set()
     for path in weight_files(Path(folder)):
         with safe_open(path, framework="pt") as file:
@@ -47,37 +54,13 @@ def stored_half(folder):
     return _HALVES.get(found.pop()) if len(found) == 1 else None
 
 
-def has_known_parts(config):
-    """Whether a model is linear layers, embeddings and norms, all without bias.
-
-    Arguments
-    ---------
-    config : transformers.PretrainedConfig
-        Its.
-
-    Returns
-    -------
-    bool
-        It is a LLaMA, as SmolLM2 is one, too.
-
-    Example
-    -------
-    >>> from transformers import LlamaConfig, Qwen2Config
-    >>> has_known_parts(LlamaConfig()), has_known_parts(Qwen2Config())
-    (True, False)
-    """
-    if config.model_type != "llama":
-        return False
-    return not (config.attention_bias or config.mlp_bias)
-
-
 def with_float32_norms(model_class):
     """A class whose models have norms in float32 where all else has 16 bits.
 
     Arguments
     ---------
     model_class : type
-        One of transformers', that `has_known_parts`.
+        Of one that has a `stored_half`.
 
     Returns
     -------
@@ -94,7 +77,7 @@ def multiply_in_float32(model):
     Arguments
     ---------
     model : torch.nn.Module
-        Frozen, and `has_known_parts`; changed in place.
+        Frozen, with a `stored_half`; changed in place.
 
     Example
     -------

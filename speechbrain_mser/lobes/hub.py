@@ -27,15 +27,17 @@ from transformers.utils import logging as transformers_logging
 
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.lobes.no_remote_code import explained, refuse_code
-from speechbrain_mser.lobes.weight_files import check_weights, weight_files
+from speechbrain_mser.lobes.weight_files import (
+    IN_FILES,
+    check_weights,
+    weight_files,
+)
 from speechbrain_mser.models.gguf import SUFFIX, convert_kept
 from speechbrain_mser.models.registry import PREFIX, find_open_model
 
 logger = get_logger(__name__)
 
 DTYPES = ("auto", "float32", "float16", "bfloat16")
-# As files call them.
-_SAFETENSORS = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 _CPU = Path("/proc/cpuinfo")
 # What is fetched of a model: not its copies for other libraries, nor pickles.
 _WEIGHTS = "model.safetensors"
@@ -326,7 +328,7 @@ def _kept_tensors(folder, dtype):
         file = safe_open(path, framework="pt")
         for name in file.keys():  # noqa: SIM118
             kept = file.get_slice(name)
-            same = kept.get_dtype() == _SAFETENSORS.get(dtype)
+            same = kept.get_dtype() == IN_FILES.get(dtype)
             tensors[name] = kept if same else _Converted(path, name)
     return tensors
 

@@ -29,7 +29,6 @@ from speechbrain_mser.lobes.adapters import (
 from speechbrain_mser.lobes.candidates import candidate_tree, log_normalizer
 from speechbrain_mser.lobes.families import longest_tree, require_family
 from speechbrain_mser.lobes.half_weights import (
-    has_known_parts,
     multiply_in_float32,
     stored_half,
     with_float32_norms,
@@ -200,12 +199,11 @@ class EmotionLLaMA(DataOnly, LLaMA):
     def _from_pretrained(self, source, dtype, **kwargs):
         del kwargs  # where the parent would look for it
         model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(self.config)]
-        half = stored_half(source) if dtype == "float32" else None
-        # Adapters and quantisation put other modules in the place of these.
+        # Adapters and quantisation put other modules in the place of its own.
         plain = self.lora_rank == 0 and self.quantization_config is None
-        self._upcasts = (
-            half is not None and plain and has_known_parts(self.config)
-        )
+        wide = plain and dtype == "float32"
+        half = stored_half(source, self.config) if wide else None
+        self._upcasts = half is not None
         if self._upcasts:
             model_class, dtype = with_float32_norms(model_class), half
         self.model, unused = load_model(

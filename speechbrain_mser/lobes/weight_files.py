@@ -14,6 +14,8 @@ from speechbrain_mser.files.tables import read_json
 
 _NAME = "model.safetensors"
 _SUFFIX = ".safetensors"
+# Dtypes, as files call them
+IN_FILES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 # What is read of each tensor, a digest's whole cost: so many blocks, evenly
 # spaced, the first and the last among them.
 BLOCK_BYTES = 4096
