@@ -13,12 +13,13 @@ from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.evaluation.metrics import emotion_metrics
 from speechbrain_mser.finite import NO_SCORE, finite_rows
-from speechbrain_mser.lobes.alignment import shift_features
+from speechbrain_mser.lobes.alignment import exchange_rests, shift_features
 from speechbrain_mser.lobes.connector import Connected
 from speechbrain_mser.termination import Terminated
 from speechbrain_mser.training.loop import TrainingLoop
 from speechbrain_mser.training.statistics import (
     align_corpora,
+    align_speakers,
     estimate_emotion_means,
     estimate_statistics,
 )
@@ -62,6 +63,12 @@ class EmotionBrain(TrainingLoop):
     align_corpora : bool
         Whether each training corpus is moved to the mean and deviation of all
         together (`CorpusAlignment`).
+    align_speakers : bool
+        Whether what is each training speaker's own is taken out
+        (`SpeakerAlignment`).
+    rest_exchange : float
+        How much of what another utterance of the batch has beside its emotion
+        is added to each in training (`exchange_rests`); 0 for nothing.
     microphone_shift : float
         By how much, in standard deviations, each training utterance's
         features are moved at random (`shift_features`); 0 for not at all.
@@ -98,6 +105,8 @@ class EmotionBrain(TrainingLoop):
     OPTIONAL = TrainingLoop.OPTIONAL | {
         "statistics_utterances": 1000,
         "align_corpora": False,
+        "align_speakers": False,
+        "rest_exchange": 0.0,
         "microphone_shift": 0.0,
         "start_at_words": False,
         "emotion_means": False,
@@ -123,7 +132,7 @@ class EmotionBrain(TrainingLoop):
         self.label_words = list(candidate_labels(self.hparams.label_words))
         never = {*self.hparams.untrained_words}
         self.trained = [w for w in self.label_words if w not in never]
-        self.alignment = None
+        self.alignment, self.voices = None, None
         self._scores = None
 
     # What is computed
@@ -139,6 +148,12 @@ class EmotionBrain(TrainingLoop):
         features, lens = batch.features
         if self.alignment is not None:
             features = self.alignment(features, batch.corpus)
+        if self.voices is not None:
+            features = self.voices(features, batch.corpus, batch.speaker)
+        if stage == Stage.TRAIN and self.hparams.rest_exchange > 0:
+            features = exchange_rests(
+                features, lens, batch.emotion, self.hparams.rest_exchange
+            )
         if stage == Stage.TRAIN and self.hparams.microphone_shift > 0:
             deviation = self.raw("connector").standardizer.std
             features = shift_features(
@@ -313,7 +328,12 @@ class EmotionBrain(TrainingLoop):
     def on_fit_start(self):
         """Recover a checkpoint, else estimate the features' statistics."""
         connector = self.raw("connector")
-        for name in ("microphone_shift", "start_at_words", "emotion_means"):
+        for name in (
+            "align_speakers",
+            "microphone_shift",
+            "start_at_words",
+            "emotion_means",
+        ):
             if getattr(self.hparams, name) and connector.standardizer is None:
                 raise InputError(
                     f"{name} needs the training features' statistics, and "
@@ -341,6 +361,8 @@ class EmotionBrain(TrainingLoop):
                 connector.start_at(words.mean(0))
         if self.hparams.align_corpora:
             self.alignment = align_corpora(standardizer, *how)
+        if self.hparams.align_speakers:
+            self.voices = align_speakers(standardizer, self.alignment, *how)
         if self.hparams.emotion_means and not connector.emotion_means:
             connector.emotion_means = estimate_emotion_means(
                 standardizer, self.alignment, *how

@@ -1,4 +1,4 @@
-"""What a worse microphone would have recorded of an utterance.
+"""What a worse microphone would have recorded of an utterance, or another voice.
 
 Each is a callable ``[time] -> [time]`` at 16 kHz with ``settings()``, as a
 `FrontEnd` is. What is drawn at random is drawn by the utterance's own samples
@@ -119,6 +119,24 @@ class Band(Recorded):
                 .clamp(0.01)
             ),
         )
+
+
+@dataclass
+class Voice(Recorded):
+    """A voice of somebody smaller or taller: played at another speed.
+
+    Pitch, formants and tempo change together (Ko et al. 2015, *Audio
+    augmentation for speech recognition*).
+    """
+
+    slowest: float
+    fastest: float
+    seed: int = 0
+
+    def __call__(self, wav):
+        """Play it; a hundredth of speed more or less is the same."""
+        speed = uniform(draws(wav, self.seed), self.slowest, self.fastest)
+        return AF.resample(wav, max(round(100 * speed), 1), 100)
 
 
 # How a recogniser is tested: none of it is drawn but the noise.

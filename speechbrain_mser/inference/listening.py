@@ -11,7 +11,7 @@ from speechbrain_mser.inference.adaptation import (
     KAPPA_VARIANCE,
     check_kappa,
 )
-from speechbrain_mser.inference.speakers import KAPPA_SPEAKER
+from speechbrain_mser.lobes.alignment import KAPPA_SPEAKER
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,6 @@ that is not sure, and what it leaves open would be taken for the voice.
 
 import torch
 
-# In utterances, what no shift at all counts for beside those that were heard.
-KAPPA_SPEAKER = 10.0
 # Where nothing moves any more, in leave-one-corpus-out on four corpora.
 PASSES = 5
 

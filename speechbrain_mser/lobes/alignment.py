@@ -1,7 +1,14 @@
-"""What microphones do to features: taken out where they are known, and put in
-where a connector is to learn that it means nothing."""
+"""What microphones and voices do to features: taken out where they are known,
+and put in where a connector is to learn that it means nothing."""
 
 import torch
+import torch.nn.functional as F
+
+from speechbrain_mser.lobes.standardize import frame_means
+
+# In utterances, what no shift at all counts for beside a speaker's that were
+# heard.
+KAPPA_SPEAKER = 10.0
 
 
 class CorpusAlignment:
@@ -68,6 +75,56 @@ class CorpusAlignment:
         return move_statistics(features, own, self.common)
 
 
+class SpeakerAlignment:
+    """Take each training speaker's own out of the features, not the emotions.
+
+    Arguments
+    ---------
+    common : FeatureStandardizer
+        The statistics of all training corpora together.
+    shifts : dict
+        (corpus, speaker) to ``[layers, dim]``, in their standard deviations.
+
+    Example
+    -------
+    >>> from speechbrain_mser.lobes.standardize import FeatureStandardizer
+    >>> common = FeatureStandardizer(dim=1)
+    >>> _ = common.std.fill_(2.0)
+    >>> alignment = SpeakerAlignment(common, {("a", "x"): torch.tensor([[3.0]])})
+    >>> features = torch.tensor([[[7.0]], [[7.0]]])
+    >>> alignment(features, ["a", "b"], ["x", "x"]).flatten()
+    tensor([1., 7.])
+    """
+
+    def __init__(self, common, shifts):
+        self.common = common
+        self.shifts = shifts
+
+    def __call__(self, features, corpora, speakers):
+        """Move a batch.
+
+        Arguments
+        ---------
+        features : torch.Tensor
+            ``[batch, frames, dim]``, or ``[batch, layers, frames, dim]``.
+        corpora, speakers : list of str
+            ``[batch]``; those that nothing is known of stay as they are.
+
+        Returns
+        -------
+        torch.Tensor
+            The same shape, float32.
+        """
+        none = torch.zeros_like(self.common.std)
+        shifts = torch.stack(
+            [
+                self.shifts.get(known, none).to(none)
+                for known in zip(corpora, speakers, strict=True)
+            ]
+        )
+        return _move(features, -shifts * self.common.std)
+
+
 def move_statistics(features, own, common):
     """Features with one mean and deviation as they were with another.
 
@@ -128,9 +185,57 @@ def shift_features(features, deviation, amount):
     >>> torch.equal(shifted[0], shifted[1])  # of two
     False
     """
+    noise = torch.randn(len(features), *deviation.shape, device=features.device)
+    return _move(features, amount * noise * deviation)
+
+
+def exchange_rests(features, lens, emotions, amount):
+    """Each utterance with what is another's own beside the emotion.
+
+    What utterances of one emotion differ in, voices, sentences and languages,
+    moves features more than an emotion does, and each training corpus has few
+    of them. So what another utterance of the batch, drawn at random, is off
+    from the mean of its own emotion there is added to each: noise with the
+    covariance within emotions, which speaker recognition whitens with (WCCN,
+    Hatch et al. 2006), drawn anew each time.
+
+    Arguments
+    ---------
+    features : torch.Tensor
+        ``[batch, frames, dim]``, or ``[batch, layers, frames, dim]``.
+    lens : torch.Tensor
+        ``[batch]``, relative lengths.
+    emotions : list of str
+        ``[batch]``.
+    amount : float
+        How much of it is added.
+
+    Returns
+    -------
+    torch.Tensor
+        The same shape, float32.
+
+    Example
+    -------
+    >>> features = torch.tensor([1.0, 3.0, 20.0, 24.0])[:, None, None]
+    >>> emotions = ["sad", "sad", "angry", "angry"]
+    >>> moved = exchange_rests(features, torch.ones(4), emotions, 1.0)
+    >>> (moved - features).flatten().sort().values
+    tensor([-2., -1.,  1.,  2.])
+    """
+    means = frame_means(features, lens)
+    words = sorted(set(emotions))
+    which = torch.tensor([words.index(emotion) for emotion in emotions])
+    member = F.one_hot(which, len(words)).T.to(means)
+    member /= member.sum(1, keepdim=True)
+    rests = means - torch.einsum("eb,bld->eld", member, means)[which]
+    order = torch.randperm(len(rests), device=rests.device)
+    return _move(features, amount * rests[order])
+
+
+def _move(features, shifts):
+    """Features with every frame moved by ``[batch, layers, dim]``."""
     moved = features.float()
     if features.ndim == 3:
         moved = moved[:, None]
-    batch, layers, _, dim = moved.shape
-    noise = torch.randn(batch, layers, 1, dim, device=moved.device)
-    return (moved + amount * noise * deviation[:, None]).view(features.shape)
+    return (moved + shifts[:, :, None]).view(features.shape)

@@ -156,8 +156,40 @@ def frame_sums(features, lens):
     """
     if features.ndim == 3:
         features = features[:, None]
-    frames = features.shape[2]
-    mask = length_to_mask((lens * frames).round(), max_len=frames).bool()
+    mask = _frame_mask(features, lens)
     # [layers, n, dim]; float64, since squares of large values are summed
     kept = features.transpose(0, 1)[:, mask].double()
     return mask.sum(), kept.sum(1), kept.square().sum(1)
+
+
+def frame_means(features, lens):
+    """Each utterance's mean over its frames.
+
+    Arguments
+    ---------
+    features : torch.Tensor
+        ``[batch, frames, dim]``, or ``[batch, layers, frames, dim]``.
+    lens : torch.Tensor
+        ``[batch]``, relative lengths; frames beyond them do not count.
+
+    Returns
+    -------
+    torch.Tensor
+        ``[batch, layers, dim]``, float32.
+
+    Example
+    -------
+    >>> features = torch.tensor([[[1.0], [3.0]], [[2.0], [9.0]]])
+    >>> frame_means(features, torch.tensor([1.0, 0.5])).flatten()
+    tensor([2., 2.])
+    """
+    if features.ndim == 3:
+        features = features[:, None]
+    mask = _frame_mask(features, lens)[:, None, :, None]
+    kept = features.float().masked_fill(~mask, 0.0)
+    return kept.sum(2) / mask.sum(2)
+
+
+def _frame_mask(features, lens):
+    frames = features.shape[2]
+    return length_to_mask((lens * frames).round(), max_len=frames).bool()

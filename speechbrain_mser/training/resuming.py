@@ -51,6 +51,8 @@ WITHOUT = {
     "trim_silence": None,
     "speech_level": None,
     "microphone_shift": 0.0,
+    "align_speakers": False,
+    "rest_exchange": 0.0,
     "start_at_words": False,
     "alike_in_length": True,
     "token_mixture": False,
@@ -86,12 +88,13 @@ def check_settings(settings):
         value = training[name]
         if not isinstance(value, int) or value < 1:
             raise InputError(f"{name} is {value!r}, expected 1 or more")
-    shift = training.get("microphone_shift", 0.0)
-    if not isinstance(shift, (int, float)) or not 0 <= shift < math.inf:
-        raise InputError(
-            f"microphone_shift is {shift!r}, expected standard deviations: 0 "
-            "or more"
-        )
+    for name, unit in (
+        ("microphone_shift", "standard deviations"),
+        ("rest_exchange", "how much of it"),
+    ):
+        value = training.get(name, 0.0)
+        if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+            raise InputError(f"{name} is {value!r}, expected {unit}: 0 or more")
     microphones = training.get("microphones", [])
     if not isinstance(microphones, list) or not all(map(_tag, microphones)):
         raise InputError(

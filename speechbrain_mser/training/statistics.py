@@ -7,7 +7,11 @@ from tqdm import tqdm
 from speechbrain_mser.dataio.batching import UtteranceBatch
 from speechbrain_mser.distributed import sum_over_ranks, world_size
 from speechbrain_mser.errors import InputError
-from speechbrain_mser.lobes.alignment import CorpusAlignment
+from speechbrain_mser.lobes.alignment import (
+    KAPPA_SPEAKER,
+    CorpusAlignment,
+    SpeakerAlignment,
+)
 from speechbrain_mser.lobes.standardize import frame_sums
 
 
@@ -84,10 +88,38 @@ def align_corpora(standardizer, dataset, *how):
     return alignment
 
 
-@torch.no_grad()
-def estimate_emotion_means(
-    standardizer, alignment, dataset, encode, most, show=True
-):
+def align_speakers(standardizer, alignment, dataset, *how):
+    """Estimate what is each training speaker's own.
+
+    Of a speaker, what is left of the utterances without the mean of each one's
+    emotion, as `inference.speakers.speaker_shifts` has it; here it is known
+    which emotion that is. Not part of a checkpoint, as for `align_corpora`.
+
+    Arguments
+    ---------
+    standardizer, alignment, dataset, *how
+        As for `estimate_emotion_means`.
+
+    Returns
+    -------
+    SpeakerAlignment
+        For the training's speakers, where the manifest names them.
+    """
+    columns = ["corpus", "speaker", "emotion"]
+    found = _sums(standardizer, alignment, columns, dataset, *how)
+    emotions = _means(found)
+    own = {}
+    for (corpus, speaker, emotion), (count, total) in found.items():
+        if speaker:
+            counted, left = own.get((corpus, speaker), (KAPPA_SPEAKER, 0.0))
+            left = left + total - count * emotions[emotion]
+            own[corpus, speaker] = counted + count, left
+    return SpeakerAlignment(
+        standardizer, {one: left / n for one, (n, left) in own.items()}
+    )
+
+
+def estimate_emotion_means(standardizer, alignment, dataset, *how):
     """What each emotion does to the features: their mean among its utterances.
 
     In several processes each encodes its part.
@@ -100,7 +132,7 @@ def estimate_emotion_means(
         What is taken out of the features before they are standardised.
     dataset : speechbrain.dataio.dataset.DynamicItemDataset
         The training set, as `make_dataset` makes it.
-    encode, most, show
+    *how
         As for `estimate_statistics`.
 
     Returns
@@ -109,23 +141,45 @@ def estimate_emotion_means(
         Emotion to ``[layers, dim]``, in standard deviations from the mean of
         all; on the CPU.
     """
-    with dataset.output_keys_as(["emotion"]):
-        words = sorted({item["emotion"] for item in dataset})
-    sums = torch.zeros(
-        len(words), *standardizer.mean.shape, device=standardizer.mean.device
-    )
-    counts = sums.new_zeros(len(words))
-    for batch in _encoded(dataset, encode, most, show, "emotions' means"):
+    return _means(_sums(standardizer, alignment, ["emotion"], dataset, *how))
+
+
+def _means(sums):
+    """Emotion to the mean of what `_sums` gives by it, whatever else by."""
+    joined = {}
+    for (*_, emotion), (count, total) in sums.items():
+        counted, together = joined.get(emotion, (0, 0.0))
+        joined[emotion] = counted + count, together + total
+    return {
+        emotion: total / count for emotion, (count, total) in joined.items()
+    }
+
+
+@torch.no_grad()
+def _sums(standardizer, alignment, columns, dataset, encode, most, show=True):
+    """Utterances' means over time, added up by what is in columns.
+
+    The columns' values to how many and their sum, ``[layers, dim]``, in
+    standard deviations from the mean of all; without those of which there was
+    none.
+    """
+    with dataset.output_keys_as(columns):
+        keys = sorted({tuple(map(item.get, columns)) for item in dataset})
+    numbers = {key: number for number, key in enumerate(keys)}
+    sums = standardizer.mean.new_zeros(len(keys), *standardizer.mean.shape)
+    counts = sums.new_zeros(len(keys))
+    name = f"means by {columns[0]}"
+    for batch in _encoded(dataset, encode, most, show, name):
         features, lens = batch.features
         if alignment is not None:
             features = alignment(features, batch.corpus)
         frames, total, _ = frame_sums(features, lens)
-        row = words.index(batch.emotion[0])
+        row = numbers[tuple(getattr(batch, column)[0] for column in columns)]
         sums[row] += (total / frames - standardizer.mean) / standardizer.std
         counts[row] += 1
     counts, sums = sum_over_ranks(counts).cpu(), sum_over_ranks(sums).cpu()
     return {
-        word: total / count
-        for word, total, count in zip(words, sums, counts, strict=True)
+        key: (count, total)
+        for key, count, total in zip(keys, counts, sums, strict=True)
         if count
     }

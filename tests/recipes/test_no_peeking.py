@@ -52,6 +52,8 @@ def train(run_script, tiny_flags, relabelled):
             # All in training that goes by labels or by corpora
             "balance": 1.0,
             "align_corpora": True,
+            "align_speakers": True,
+            "rest_exchange": 1.0,
             "number_of_epochs": 2,
             "lr": 1e-2,
         }

@@ -422,6 +422,7 @@ def test_a_count_of_nothing_is_refused(
     ("settings", "message"),
     [
         ({"microphone_shift": -1}, "microphone_shift is -1, expected"),
+        ({"rest_exchange": "much"}, "rest_exchange is 'much', expected"),
         ({"hear_meaning": True, "lora_rank": 2}, "lora_rank is 2, expected 0"),
     ],
 )

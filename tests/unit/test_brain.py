@@ -259,6 +259,7 @@ def test_a_loss_that_is_no_finite_scalar_is_named(folders, loss, message):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("align_speakers", True),
         ("microphone_shift", 3.0),
         ("start_at_words", True),
         ("emotion_means", True),

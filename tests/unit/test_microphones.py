@@ -54,6 +54,17 @@ def test_a_room_dies_away_by_60_db():
     assert decibels(early) - decibels(late) == pytest.approx(30, abs=1)
 
 
+@pytest.mark.parametrize("speed", [0.8, 1.25])
+def test_a_voice_is_higher_where_it_is_faster(speed):
+    heard = microphones.Voice(speed, speed)(sine(1000))
+    assert len(heard) == pytest.approx(RATE / speed, abs=1)
+    expected = sine(1000 * speed, 2.0)[: len(heard)]
+    # The ends are not whole.
+    torch.testing.assert_close(
+        heard[100:-100], expected[100:-100], atol=1e-2, rtol=0
+    )
+
+
 @pytest.mark.parametrize(
     "microphone",
     [
@@ -69,6 +80,18 @@ def test_what_is_drawn_is_the_same_each_time_and_always_a_number(microphone):
     for strange in (torch.zeros(RATE), torch.ones(1), 1e-30 * wav, wav[:100]):
         heard = microphone(strange)
         assert len(heard) >= len(strange) and heard.isfinite().all()
+
+
+def test_a_voices_speed_is_drawn_between_two_and_the_same_each_time():
+    voice = microphones.Voice(0.8, 1.25)
+    wavs = torch.randn(40, RATE, generator=torch.Generator().manual_seed(0))
+    speeds = [RATE / len(voice(wav)) for wav in wavs]
+    assert speeds == [RATE / len(voice(wav.clone())) for wav in wavs]
+    # Forty draws come near both ends.
+    assert 0.79 < min(speeds) < 0.85 and 1.19 < max(speeds) < 1.26
+    for strange in (torch.zeros(RATE), torch.ones(1), 1e-30 * wavs[0]):
+        heard = voice(strange)
+        assert len(heard) >= 1 and heard.isfinite().all()
 
 
 def test_noise_is_each_utterances_own():
