@@ -348,12 +348,9 @@ class EmotionBrain(TrainingLoop):
         super().on_fit_start()
         connector.bind(frozen, on_mismatch)
         standardizer = connector.standardizer
-        how = (
-            self._train_set,
-            self._encode_unless_asked,
-            self.hparams.statistics_utterances,
-            not self.noprogressbar,
-        )
+        heard = self._train_set, self._encode_unless_asked
+        most, show = self.hparams.statistics_utterances, not self.noprogressbar
+        how = *heard, most, show
         if standardizer is not None and not standardizer.fitted:
             estimate_statistics(standardizer, *how)
             if self.hparams.start_at_words:
@@ -362,7 +359,9 @@ class EmotionBrain(TrainingLoop):
         if self.hparams.align_corpora:
             self.alignment = align_corpora(standardizer, *how)
         if self.hparams.align_speakers:
-            self.voices = align_speakers(standardizer, self.alignment, *how)
+            self.voices = align_speakers(
+                standardizer, self.alignment, *heard, show
+            )
         if self.hparams.emotion_means and not connector.emotion_means:
             connector.emotion_means = estimate_emotion_means(
                 standardizer, self.alignment, *how

@@ -5,6 +5,7 @@ from speechbrain.utils.distributed import get_rank, if_main_process
 from tqdm import tqdm
 
 from speechbrain_mser.dataio.batching import UtteranceBatch
+from speechbrain_mser.dataio.utterances import THROUGH
 from speechbrain_mser.distributed import sum_over_ranks, world_size
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.lobes.alignment import (
@@ -88,17 +89,20 @@ def align_corpora(standardizer, dataset, *how):
     return alignment
 
 
-def align_speakers(standardizer, alignment, dataset, *how):
+def align_speakers(standardizer, alignment, dataset, encode, show=True):
     """Estimate what is each training speaker's own.
 
     Of a speaker, what is left of the utterances without the mean of each one's
     emotion, as `inference.speakers.speaker_shifts` has it; here it is known
-    which emotion that is. Not part of a checkpoint, as for `align_corpora`.
+    which emotion that is. All utterances are taken, as they were recorded. Not
+    part of a checkpoint, as for `align_corpora`.
 
     Arguments
     ---------
-    standardizer, alignment, dataset, *how
+    standardizer, alignment, dataset
         As for `estimate_emotion_means`.
+    encode, show
+        As for `estimate_statistics`.
 
     Returns
     -------
@@ -106,7 +110,9 @@ def align_speakers(standardizer, alignment, dataset, *how):
         For the training's speakers, where the manifest names them.
     """
     columns = ["corpus", "speaker", "emotion"]
-    found = _sums(standardizer, alignment, columns, dataset, *how)
+    recorded = dataset.filtered_sorted(key_test={THROUGH: (0).__eq__})
+    how = encode, len(recorded), show
+    found = _sums(standardizer, alignment, columns, recorded, *how)
     emotions = _means(found)
     own = {}
     for (corpus, speaker, emotion), (count, total) in found.items():

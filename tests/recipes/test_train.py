@@ -23,10 +23,10 @@ from transformers import LlamaForCausalLM, WhisperModel
 from speechbrain_mser.brain import EmotionBrain
 from speechbrain_mser.inference.folder import read_settings
 from speechbrain_mser.inference.settings import settings_text
-from speechbrain_mser.lobes.alignment import CorpusAlignment
+from speechbrain_mser.lobes.alignment import KAPPA_SPEAKER, CorpusAlignment
 from speechbrain_mser.lobes.llama import EmotionLLaMA
 from speechbrain_mser.lobes.qformer import EmotionQFormer
-from speechbrain_mser.lobes.standardize import FeatureStandardizer
+from speechbrain_mser.lobes.standardize import FeatureStandardizer, frame_means
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = ROOT / "recipes" / "M5SER"
@@ -664,3 +664,52 @@ def test_aligned_corpora_have_one_mean_and_deviation(
                 atol=1e-3,
                 rtol=1e-3,
             )
+
+
+def test_speakers_and_what_differs_within_emotions_in_training_alone(
+    run_script, tiny_flags, tmp_path, monkeypatch
+):
+    connected = []
+    connect = EmotionQFormer.forward
+
+    def watch(self, features, lens):
+        connected.append((features, lens))
+        return connect(self, features, lens)
+
+    monkeypatch.setattr(EmotionQFormer, "forward", watch)
+    flags = {**tiny_flags, "languages": "[eng, deu]", "batch_size": 24}
+    found = {}
+    for name, setting in (
+        ("plain", {}),
+        ("speakers", {"align_speakers": True}),
+        ("rests", {"rest_exchange": 0.5}),
+    ):
+        own = {"output_folder": tmp_path / name, **setting}
+        assert run_script("train", STAGE1, flags=flags | own) == 0
+        found[name] = [*connected]
+        connected.clear()
+    # The training set is one batch. Who is validated with was never trained on.
+    for name in ("speakers", "rests"):
+        for (one, _), (other, _) in zip(
+            found[name][1:], found["plain"][1:], strict=True
+        ):
+            assert torch.equal(one, other)
+    means = {
+        name: frame_means(*batches[0])[:, 0] for name, batches in found.items()
+    }
+    # Three speakers, eight utterances each, two of each emotion: what is
+    # theirs is off the mean of all, and ten utterances speak against it.
+    off = means["plain"] - means["speakers"]
+    nearest = torch.cdist(off, off).argsort(1)[:, :8]
+    groups = {tuple(sorted(row.tolist())) for row in nearest}
+    assert sorted(sum(groups, ())) == [*range(24)]
+    for rows in map(list, groups):
+        own = means["plain"][rows].mean(0) - means["plain"].mean(0)
+        expected = (8 / (8 + KAPPA_SPEAKER) * own).expand(8, -1)
+        torch.testing.assert_close(off[rows], expected, atol=1e-4, rtol=1e-3)
+    # What is added to one is another's, half of it; all of it together nothing.
+    added = means["rests"] - means["plain"]
+    assert added.norm(dim=1).min() > 0
+    torch.testing.assert_close(
+        added.sum(0), torch.zeros_like(added[0]), atol=1e-3, rtol=0
+    )
