@@ -134,10 +134,11 @@ def _left_out(left_out):
 def _results(results):
     """What was measured beside it, or that it was not."""
     if results["listening"]:
+        seeds = results["seeds"]
         yield (
             "After `recognizer.listen` to utterances of the same corpus, or a "
             "second training with the corpus's audio and no label of it; mean "
-            f"UA of the four, {results['seeds']} seeds (`make loco`):"
+            f"UA of the four, {seeds} seed{'s'[: seeds - 1]} (`make loco`):"
         )
         yield _figures(("", "UA"), results["listening"])
     else:
