@@ -604,8 +604,22 @@ def test_validation_takes_the_loss_from_the_scores(tiny_llama):
     assert brain.predictions == [words[i] for i in best]
 
 
+@pytest.fixture
+def connected(monkeypatch):
+    """The features and lengths that a Q-Former gets, batch by batch."""
+    batches = []
+    connect = EmotionQFormer.forward
+
+    def watch(self, features, lens):
+        batches.append((features, lens))
+        return connect(self, features, lens)
+
+    monkeypatch.setattr(EmotionQFormer, "forward", watch)
+    return batches
+
+
 def test_aligned_corpora_have_one_mean_and_deviation(
-    run_script, tiny_flags, tiny_corpus, tmp_path, monkeypatch
+    run_script, tiny_flags, tiny_corpus, tmp_path, monkeypatch, connected
 ):
     # German as a corpus of its own, four times as loud
     from speechbrain_mser.dataio.manifest import read_manifest, write_manifest
@@ -630,14 +644,6 @@ def test_aligned_corpora_have_one_mean_and_deviation(
         return moved[-1][1]
 
     monkeypatch.setattr(CorpusAlignment, "__call__", watch)
-    connected = []
-    connect = EmotionQFormer.forward
-
-    def watch_connector(self, features, lens):
-        connected.append((features, lens))
-        return connect(self, features, lens)
-
-    monkeypatch.setattr(EmotionQFormer, "forward", watch_connector)
     flags = {
         **tiny_flags,
         "manifest_folder": tmp_path,
@@ -667,16 +673,8 @@ def test_aligned_corpora_have_one_mean_and_deviation(
 
 
 def test_speakers_and_what_differs_within_emotions_in_training_alone(
-    run_script, tiny_flags, tmp_path, monkeypatch
+    run_script, tiny_flags, tmp_path, connected
 ):
-    connected = []
-    connect = EmotionQFormer.forward
-
-    def watch(self, features, lens):
-        connected.append((features, lens))
-        return connect(self, features, lens)
-
-    monkeypatch.setattr(EmotionQFormer, "forward", watch)
     flags = {**tiny_flags, "languages": "[eng, deu]", "batch_size": 24}
     found = {}
     for name, setting in (
