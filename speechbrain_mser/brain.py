@@ -64,7 +64,7 @@ class EmotionBrain(TrainingLoop):
         Whether each training corpus is moved to the mean and deviation of all
         together (`CorpusAlignment`).
     align_speakers : bool
-        Whether what is each training speaker's own is taken out
+        Whether what is each training speaker's own is taken out in training
         (`SpeakerAlignment`).
     rest_exchange : float
         How much of what another utterance of the batch has beside its emotion
@@ -148,7 +148,8 @@ class EmotionBrain(TrainingLoop):
         features, lens = batch.features
         if self.alignment is not None:
             features = self.alignment(features, batch.corpus)
-        if self.voices is not None:
+        # Not in validation: what is exported does not know them.
+        if stage == Stage.TRAIN and self.voices is not None:
             features = self.voices(features, batch.corpus, batch.speaker)
         if stage == Stage.TRAIN and self.hparams.rest_exchange > 0:
             features = exchange_rests(

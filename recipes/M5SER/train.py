@@ -62,7 +62,8 @@ def train(hparams_file, overrides, run_opts):
     settings = read_settings(hparams_file, overrides)
     check_settings(settings)
     tables = read_tables(settings)
-    data = describe_data(*tables)
+    speakers = settings["training"].get("align_speakers", False)
+    data = describe_data(*tables, speakers)
     if is_finished(settings, data):
         return
     with hold_folder(settings["output_folder"]):

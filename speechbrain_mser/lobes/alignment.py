@@ -98,7 +98,7 @@ class SpeakerAlignment:
 
     def __init__(self, common, shifts):
         self.common = common
-        self.shifts = shifts
+        self.shifts = {who: own.to(common.std) for who, own in shifts.items()}
 
     def __call__(self, features, corpora, speakers):
         """Move a batch.
@@ -118,7 +118,7 @@ class SpeakerAlignment:
         none = torch.zeros_like(self.common.std)
         shifts = torch.stack(
             [
-                self.shifts.get(known, none).to(none)
+                self.shifts.get(known, none)
                 for known in zip(corpora, speakers, strict=True)
             ]
         )
@@ -194,10 +194,11 @@ def exchange_rests(features, lens, emotions, amount):
 
     What utterances of one emotion differ in, voices, sentences and languages,
     moves features more than an emotion does, and each training corpus has few
-    of them. So what another utterance of the batch, drawn at random, is off
-    from the mean of its own emotion there is added to each: noise with the
-    covariance within emotions, which speaker recognition whitens with (WCCN,
-    Hatch et al. 2006), drawn anew each time.
+    of them. So what another utterance of the batch is off from the mean of its
+    own emotion there is added to each: noise with the covariance within
+    emotions, which speaker recognition whitens with (WCCN, Hatch et al. 2006),
+    drawn anew each time. They are shuffled, so one in a batch, in the mean,
+    gets its own; one that is alone with its emotion has nothing to give.
 
     Arguments
     ---------
@@ -228,7 +229,9 @@ def exchange_rests(features, lens, emotions, amount):
     which = torch.tensor([words.index(emotion) for emotion in emotions])
     member = F.one_hot(which, len(words)).T.to(means)
     member /= member.sum(1, keepdim=True)
-    rests = means - torch.einsum("eb,bld->eld", member, means)[which]
+    # In full precision: a feature's mean may be a hundred times its deviation.
+    with torch.autocast(means.device.type, enabled=False):
+        rests = means - torch.einsum("eb,bld->eld", member, means)[which]
     order = torch.randperm(len(rests), device=rests.device)
     return _move(features, amount * rests[order])
 

@@ -28,6 +28,7 @@ NAMED_SOURCES = ("recognizer", "pretrained", "published", "manifest", "table")
 NAMES = ("corpus", "corpora", "name", "language", "emotions", "split", "note")
 # Texts of which several may be given: [a, b]
 SEVERAL = ("recognizer", "labels", "corpora", "emotions")
+SWITCH = {"true": True, "false": False}
 # SpeechBrain's own options, and those of them that take several words.
 SEVERAL_WORDS = ("jit_module_keys", "compile_module_keys")
 RUN_OPTIONS = {*HELP_TEXTS, *SEVERAL_WORDS}
@@ -133,11 +134,14 @@ def read_value(name, text, default):
     # A folder may be called null, but a model or a split that is null is none.
     if text == "null" and (not place or default is None):
         return None
+    # A switch is one, whatever it is called.
+    if isinstance(default, bool):
+        if text.strip().lower() not in SWITCH:
+            raise InputError(f"{name} is {text!r}, expected True or False")
+        return SWITCH[text.strip().lower()]
     if _holds_texts(name, default):
         return _read_texts(name, text, default)
     value = _read_yaml(name, text)
-    if isinstance(default, bool) and not isinstance(value, bool):
-        raise InputError(f"{name} is {text!r}, expected True or False")
     numeric = isinstance(default, (int, float)) and name != "encoder_layers"
     if numeric and not isinstance(value, (int, float, list, type(None))):
         raise InputError(f"{name} is {text!r}, expected a number")

@@ -293,7 +293,7 @@ def write_data(folder, data):
     write_text(Path(folder, DATA), json.dumps(data, indent=2))
 
 
-def describe_data(train, valid):
+def describe_data(train, valid, speakers=False):
     """What a training is begun on.
 
     Arguments
@@ -302,21 +302,38 @@ def describe_data(train, valid):
         The utterances.
     valid : pandas.DataFrame or None
         Those of validation.
+    speakers : bool
+        Whether it matters who they are (``align_speakers``).
 
     Returns
     -------
     dict
         How many utterances, a digest of what a training sees of them, and
         the number of processes.
+
+    Example
+    -------
+    >>> import pandas
+    >>> row = {"ID": "a", "emotion": "sad", "language": "eng", "corpus": "c"}
+    >>> one = pandas.DataFrame([{**row, "duration": 1.0, "speaker": "x"}])
+    >>> other = one.assign(speaker="y")
+    >>> describe_data(one, None) == describe_data(other, None)
+    True
+    >>> describe_data(one, None, True) == describe_data(other, None, True)
+    False
     """
-    sets = {"train": _describe(train), "valid": _describe(valid)}
+    columns = ["ID", "emotion", "language", "corpus", "duration"]
+    columns += ["speaker"] * speakers
+    sets = {
+        "train": _describe(train, columns),
+        "valid": _describe(valid, columns),
+    }
     return {**sets, "processes": world_size()}
 
 
-def _describe(table):
+def _describe(table, columns):
     if table is None:
         return {"utterances": 0}
-    columns = ["ID", "emotion", "language", "corpus", "duration"]
     text = table[columns].to_csv(index=False)
     return {"utterances": len(table), "digest": sha256(text.encode())}
 

@@ -94,8 +94,9 @@ def align_speakers(standardizer, alignment, dataset, encode, show=True):
 
     Of a speaker, what is left of the utterances without the mean of each one's
     emotion, as `inference.speakers.speaker_shifts` has it; here it is known
-    which emotion that is. All utterances are taken, as they were recorded. Not
-    part of a checkpoint, as for `align_corpora`.
+    which emotion that is. All utterances are taken, as they were recorded; their
+    copies through microphones are moved by the same. Not part of a checkpoint,
+    as for `align_corpora`.
 
     Arguments
     ---------

@@ -7,6 +7,7 @@ import real_ablation
 import yaml
 from folds import Folds, read_overrides
 from miniature import cells
+from ruamel.yaml import YAML
 
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.settings.project_files import HPARAMS
@@ -48,6 +49,13 @@ def test_rows_of_stage_1_differ_in_its_loss_and_rate_alone(folds):
     ]
     assert all(one == shared[0] for one in shared)
     assert shared[0]["connector_type"] == "qformer"
+    # Where the open recipe differs from stage 1's loop, so do they not.
+    loop = YAML().load(HPARAMS / "training.yaml")
+    recipe = YAML().load(HPARAMS / "open" / "train.yaml")["training"]
+    kept = own | {"output_folder", "number_of_epochs", "weight_decay"}
+    kept |= {"features", "feature_dtype", "num_workers"}
+    for name in recipe.keys() - kept:
+        assert shared[0].get(name, recipe[name]) == loop[name], name
     assert {one["lr"] for one in settings} == {1e-5, 1e-4, 5e-4}
 
 

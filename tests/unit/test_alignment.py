@@ -7,6 +7,7 @@ from speechbrain.dataio.dataset import DynamicItemDataset
 
 from speechbrain_mser.lobes.alignment import (
     KAPPA_SPEAKER,
+    SpeakerAlignment,
     exchange_rests,
     shift_features,
 )
@@ -129,3 +130,27 @@ def test_a_speakers_own_is_told_from_what_the_speaker_says():
     moved = alignment(features, ["a", "b", "a"], ["x", "", "z"])
     expected = [9 - 2 * shifts["a", "x"], 9.0, 9.0]
     assert moved[:, 1, 0].tolist() == pytest.approx(expected)
+
+
+def test_rests_are_those_of_full_precision():
+    # A hundred deviations off, as some of Whisper's dimensions are
+    torch.manual_seed(0)
+    features = 100 + torch.randn(8, 1, 64)
+    emotions = ["sad", "angry"] * 4
+    torch.manual_seed(1)
+    expected = exchange_rests(features, torch.ones(8), emotions, 1.0)
+    torch.manual_seed(1)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = exchange_rests(features, torch.ones(8), emotions, 1.0)
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
+
+
+def test_each_layer_has_its_own_shift():
+    common = FeatureStandardizer(dim=3, n_layers=2)
+    common.std.copy_(torch.arange(1.0, 7).view(2, 3))
+    shift = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 0.5]])
+    alignment = SpeakerAlignment(common, {("a", "x"): shift})
+    moved = alignment(torch.zeros(2, 2, 4, 3), ["a", "a"], ["x", "y"])
+    expected = torch.tensor([[-1.0, 0, 0], [0, 0, -3]])[:, None].expand(2, 4, 3)
+    assert torch.equal(moved[0], expected)
+    assert torch.equal(moved[1], torch.zeros(2, 4, 3))

@@ -241,6 +241,8 @@ def test_numbers_switches_and_null_are_read_as_yaml():
         lr="1e-4",
         batch_size="8",
         skip_prep="true",
+        # by its name's end a text, by what it is a switch
+        align_speakers="False",
         encoder_layers="[2, 3]",
         qformer_layers="2",
         valid_split="null",
@@ -249,6 +251,7 @@ def test_numbers_switches_and_null_are_read_as_yaml():
     training, model = found["training"], found["model"]
     assert (training["lr"], training["batch_size"]) == (1e-4, 8)
     assert found["skip_prep"] is True
+    assert found["training"]["align_speakers"] is False
     assert (model["encoder_layers"], model["qformer_layers"]) == ([2, 3], 2)
     assert found["valid_split"] is None and found["languages"] is None
     assert read("stage1", data_root="/c", encoder_layers="-1")
