@@ -28,7 +28,9 @@ NAMED_SOURCES = ("recognizer", "pretrained", "published", "manifest", "table")
 NAMES = ("corpus", "corpora", "name", "language", "emotions", "split", "note")
 # Texts of which several may be given: [a, b]
 SEVERAL = ("recognizer", "labels", "corpora", "emotions")
-SWITCH = {"true": True, "false": False}
+# As YAML writes them
+SWITCH = {word: True for word in ("true", "True", "TRUE")}
+SWITCH |= {word: False for word in ("false", "False", "FALSE")}
 # SpeechBrain's own options, and those of them that take several words.
 SEVERAL_WORDS = ("jit_module_keys", "compile_module_keys")
 RUN_OPTIONS = {*HELP_TEXTS, *SEVERAL_WORDS}
@@ -136,9 +138,9 @@ def read_value(name, text, default):
         return None
     # A switch is one, whatever it is called.
     if isinstance(default, bool):
-        if text.strip().lower() not in SWITCH:
+        if text.strip() not in SWITCH:
             raise InputError(f"{name} is {text!r}, expected True or False")
-        return SWITCH[text.strip().lower()]
+        return SWITCH[text.strip()]
     if _holds_texts(name, default):
         return _read_texts(name, text, default)
     value = _read_yaml(name, text)

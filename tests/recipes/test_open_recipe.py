@@ -104,7 +104,8 @@ def test_without_validation_all_is_trained_on_and_the_last_epoch_kept(train):
 def test_training_hears_through_worse_microphones(
     train, run_script, open_flags, capsys
 ):
-    # Thirty-two recordings, each in noise, in a room, through a telephone and in two voices as well
+    # Forty recordings, each in noise, in a room, through a telephone and in two
+    # voices as well
     assert run_script("extract", OPEN, flags=open_flags) == 0
     assert "240 encoded" in capsys.readouterr().out
     heard = train("heard", features="read", number_of_epochs=1)

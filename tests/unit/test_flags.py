@@ -261,6 +261,8 @@ def test_numbers_switches_and_null_are_read_as_yaml():
     ("arguments", "message"),
     [
         (["--skip_prep", "no"], "skip_prep is 'no', expected True or False"),
+        (["--skip_prep", "tRuE"], "skip_prep is 'tRuE', expected True or"),
+        (["--align_speakers", "no"], "align_speakers is 'no', expected True"),
         (["--lr", "fast"], "lr is 'fast', expected a number"),
         (["--seed", "2026-11-28"], "seed is '2026-11-28', expected a number"),
         (["--batch_size", "True", "--x"], "--x has no value"),

@@ -135,10 +135,12 @@ def _results(results):
     """What was measured beside it, or that it was not."""
     if results["listening"]:
         seeds = results["seeds"]
+        plural = "" if seeds == 1 else "s"
         yield (
             "After `recognizer.listen` to utterances of the same corpus, or a "
-            "second training with the corpus's audio and no label of it; mean "
-            f"UA of the four, {seeds} seed{'s'[: seeds - 1]} (`make loco`):"
+            "second training with the corpus's audio, who speaks in it and no "
+            f"label of it; mean UA of the four, {seeds} seed{plural} "
+            "(`make loco`):"
         )
         yield _figures(("", "UA"), results["listening"])
     else:
