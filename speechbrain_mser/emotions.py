@@ -5,6 +5,7 @@ when all of them land on one vocabulary and a typo fails instead of becoming a
 class of its own. The words are those that the LLM is asked to say.
 """
 
+from collections.abc import Iterable
 from difflib import get_close_matches
 from unicodedata import category
 
@@ -146,6 +147,35 @@ def without_trained(labels, trained):
     return [label for label in labels if label.casefold() not in trained]
 
 
+def in_known_spelling(labels, known):
+    """Labels as they are known, where they differ from that in capitals only.
+
+    An LLM reads "Sad" as another word than "sad", and says it differently.
+
+    Arguments
+    ---------
+    labels : list of str
+        The candidates.
+    known : list of str
+        The words that are known, in their spelling.
+
+    Returns
+    -------
+    list of str
+        In the candidates' order; others are as they were.
+
+    Example
+    -------
+    >>> in_known_spelling(["Sad", "Bored"], ["sad", "happy"])
+    ['sad', 'Bored']
+    """
+    spelled = {word.casefold(): word for word in reversed(known)}
+    return [
+        label if label in known else spelled.get(label.casefold(), label)
+        for label in labels
+    ]
+
+
 def check_emotion_words(emotion_words, labels, whole=False):
     """Refuse to say two labels with the same word.
 
@@ -233,25 +263,42 @@ def candidate_labels(labels):
                 f"{', '.join(LABEL_SETS)}; or give a list of words"
             )
         return LABEL_SETS[labels]
-    if labels is None or len(labels) == 0:
+    if not isinstance(labels, (Iterable, type(None))):
+        raise InputError(f"labels are {labels!r}, expected a list of words")
+    labels = () if labels is None else tuple(labels)
+    if not labels:
         raise InputError("no labels: give at least one emotion word")
-    words = tuple(compose(str(label).strip()) for label in labels)
-    seen = {}
-    for position, word in enumerate(words, start=1):
-        if not word:
-            raise InputError(f"label {position} of {len(words)} is empty")
-        if len(word) > LONGEST_LABEL:
-            raise InputError(
-                f"label {position} of {len(words)} has {len(word)} characters; "
-                f"{LONGEST_LABEL} at most are a word or a phrase"
-            )
-        if any(category(one) in _NO_TEXT for one in word):
-            raise InputError(
-                f"label {word!r} has control characters: give words"
-            )
-        first = seen.get(word.casefold())
-        if first is not None:
+    words, seen = [], {}
+    for position, label in enumerate(labels, start=1):
+        word = _word(label, f"label {position} of {len(labels)}")
+        seen_as = _visible(word).casefold()
+        if seen_as in seen:
+            first = seen[seen_as]
             as_ = "" if first == word else f" (as {first!r} before)"
             raise InputError(f"label {word!r} is given twice{as_}")
-        seen[word.casefold()] = word
-    return words
+        seen[seen_as] = word
+        words.append(word)
+    return tuple(words)
+
+
+def _word(label, which):
+    """A candidate as it is asked for; `InputError` if it is no word."""
+    if not isinstance(label, str):
+        raise InputError(f"{which} is {label!r}, expected a word")
+    word = compose(label.strip())
+    if not _visible(word):
+        raise InputError(f"{which} is empty")
+    if len(word) > LONGEST_LABEL:
+        raise InputError(
+            f"{which} has {len(word)} characters; {LONGEST_LABEL} at most are "
+            "a word or a phrase"
+        )
+    if any(category(one) in _NO_TEXT for one in word):
+        raise InputError(f"label {word!r} has control characters: give words")
+    return word
+
+
+def _visible(word):
+    """A word without what only joins or directs its letters."""
+    letters = (one for one in word if category(one) != "Cf")
+    return "".join(letters).strip()

@@ -39,7 +39,7 @@ class InputError(ValueError):
     """Something the user gave cannot be used; the message says what to do."""
 
 
-def exits_on_input_error(main):
+def exits_on_input_error(main, goes_on=True):
     """Decorate a script's ``main`` to turn `InputError` into exit code 2.
 
     An error of the file system that is the user's ends the same way, see
@@ -51,6 +51,9 @@ def exits_on_input_error(main):
     ---------
     main : callable
         The script's entry point.
+    goes_on : bool
+        Whether what was done is kept, wherever it is interrupted, and is not
+        done again the next time.
 
     Returns
     -------
@@ -69,6 +72,8 @@ def exits_on_input_error(main):
     SystemExit: 2
     """
 
+    more = "; run it again to go on" if goes_on else ""
+
     @functools.wraps(main)
     def wrapper(*args, **kwargs):
         try:
@@ -77,11 +82,10 @@ def exits_on_input_error(main):
         except InputError as error:
             message = str(error)
         except KeyboardInterrupt:
-            # What is done is kept, everywhere: nothing to explain in length.
-            print("interrupted; run it again to go on", file=sys.stderr)
+            print(f"interrupted{more}", file=sys.stderr)
             sys.exit(130)
         except Terminated:
-            print("terminated; run it again to go on", file=sys.stderr)
+            print(f"terminated{more}", file=sys.stderr)
             sys.exit(EXIT_CODE)
         except OSError as error:
             if not is_users(error, sys.argv[1:]):

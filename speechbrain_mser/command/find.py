@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from speechbrain_mser.command import DONE, SOME_BAD, loading, recordings
 from speechbrain_mser.command.results import JSONLines, printable, why
-from speechbrain_mser.emotions import candidate_labels
+from speechbrain_mser.emotions import candidate_labels, in_known_spelling
 from speechbrain_mser.errors import InputError
 
 SCHEMA = "find/2"
@@ -63,11 +63,16 @@ def run(options, data):
     InputError
         The recogniser or the word cannot be used.
     """
+    # --help does without numpy
+    from speechbrain_mser.evaluation.calibration import check_mode
+
     if options.top < 1:
         raise InputError(f"--top is {options.top}, expected 1 or more")
     (word,) = candidate_labels([options.word])
+    check_mode(options.calibration or "none")
     recognizer = loading.load_named(options)
     own = recognizer.labels()
+    (word,) = in_known_spelling([word], own)
     labels = recognizer.labels(own if word in own else [*own, word])
     calibration = options.calibration or recognizer.usual_calibration(labels)
     best, bad = _rank(options, recognizer, word, (labels, calibration))

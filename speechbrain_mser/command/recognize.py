@@ -24,6 +24,7 @@ from speechbrain_mser.command.results import (
 )
 from speechbrain_mser.command.workers import recognize_by, recognize_one
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.files.atomic import check_output
 
 SCHEMA = "recognize/1"
 
@@ -123,12 +124,14 @@ def run(options, data):
 
 def _prepare(options, found):
     """What answers recordings, the candidates, and what answers depend on."""
+    from speechbrain_mser.devices import find_device
+
     named = {
         name: getattr(options, name)
         for name in ("recognizer", "heard", "overrides")
     }
     devices = (options.device or "").split(",")
-    devices = [device.strip() or None for device in devices]
+    devices = [find_device(device.strip() or None) for device in devices]
     recognizer = loading.load_recognizer(**named, device=devices[0])
     labels = recognizer.labels(options.labels)
     calibration = options.calibration or recognizer.usual_calibration(labels)
@@ -189,8 +192,8 @@ def _check(options):
         raise InputError(f"--jobs is {options.jobs}, expected 1 or more")
     if options.resume and not options.output:
         raise InputError("--resume goes on with an output: name it (--output)")
-    if options.output and os.path.isdir(options.output):
-        raise InputError(f"{options.output}: a folder; name a file in it")
+    if options.output:
+        check_output(options.output)
     if options.output and not options.resume and os.path.exists(options.output):
         raise InputError(
             f"{options.output} is there already: --resume goes on with it; "

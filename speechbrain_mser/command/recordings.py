@@ -96,6 +96,8 @@ def _named(sources):
         if source != STDIN:
             yield source
             continue
+        if sys.stdin is None:
+            raise InputError("-: standard input is closed")
         # Bytes, as files are called
         for line in sys.stdin.buffer:
             if path := os.fsdecode(line.rstrip(b"\r\n")):

@@ -117,7 +117,10 @@ class CSVRows:
                 f"it begins with {text.splitlines()[0][:200]!r}, expected "
                 f"{self.head.rstrip()!r}: other labels or another format"
             )
-        rows = list(csv.reader(io.StringIO(text, newline="")))[1:]
+        try:
+            rows = list(csv.reader(io.StringIO(text, newline="")))[1:]
+        except csv.Error as error:
+            raise InputError(f"it is no result of mser: {error}") from None
         # A path may hold a line break: half of its row may end with one
         if rows and (text[-1] != "\n" or len(rows[-1]) != len(self.columns)):
             rows.pop()

@@ -13,6 +13,7 @@ from speechbrain_mser.command import DONE, loading
 from speechbrain_mser.command.recordings import STDIN
 from speechbrain_mser.command.results import printable
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.files.atomic import check_output
 
 FORMATS = ("json", "csv", "rttm", "textgrid", "eaf", "audformat")
 CHANNELS = "channels"
@@ -123,6 +124,11 @@ def run(options, data):
 
 def _check(options):
     """Refuse what would be found out after hours."""
+    from speechbrain_mser.evaluation.calibration import check_mode
+
+    check_mode(options.calibration or "none")
+    if options.recording == STDIN and sys.stdin is None:
+        raise InputError("-: standard input is closed")
     named = [options.rttm]
     if options.recording != STDIN:
         named.append(options.recording)
@@ -130,8 +136,7 @@ def _check(options):
         if not os.path.exists(path):
             raise InputError(f"{path}: there is no such file")
     for path in filter(None, (options.output, options.plot)):
-        if os.path.isdir(path):
-            raise InputError(f"{path}: a folder; name a file in it")
+        check_output(path)
     if options.plot:
         from speechbrain_mser.timeline.drawing import KINDS
 

@@ -12,6 +12,7 @@ import soxr
 
 from speechbrain_mser import SAMPLE_RATE
 from speechbrain_mser.dataio.audio_limits import (
+    DITHER,
     MIN_SECONDS,
     AudioError,
     check_range,
@@ -114,13 +115,20 @@ def read_samples(file, start=None, stop=None):
     check_file(file)
     start = _seconds("start", start) or 0.0
     stop = _seconds("stop", stop)
-    samples, rate = decode(file, start, stop)
-    check_signal(samples, rate)
-    if rate != SAMPLE_RATE:
-        # Its default, HQ: a lower one saves a twentieth of the time, and is
-        # heard in the highest mel bands.
-        samples = soxr.resample(samples, rate, SAMPLE_RATE)
-    return np.ascontiguousarray(samples, dtype=np.float32)
+    try:
+        samples, rate = decode(file, start, stop)
+        check_signal(samples, rate)
+        if rate != SAMPLE_RATE:
+            # Its default, HQ: a lower one saves a twentieth of the time, and
+            # is heard in the highest mel bands.
+            samples = soxr.resample(samples, rate, SAMPLE_RATE)
+        return np.ascontiguousarray(samples, dtype=np.float32)
+    except MemoryError:
+        raise AudioError(
+            "as a whole it does not fit into this machine's memory; a timeline "
+            "reads it piece by piece",
+            "too long",
+        ) from None
 
 
 def check_signal(samples, sample_rate=SAMPLE_RATE):
@@ -136,8 +144,8 @@ def check_signal(samples, sample_rate=SAMPLE_RATE):
     Raises
     ------
     AudioError
-        Not one-dimensional, too short, too long, all zeros, not finite, or
-        far beyond ±1 (`limits.MAX_PEAK`).
+        Not one-dimensional, too short, too long, silent, not finite, or far
+        beyond ±1 (`limits.MAX_PEAK`).
 
     Example
     -------
@@ -160,9 +168,10 @@ def check_signal(samples, sample_rate=SAMPLE_RATE):
         )
     check_size(len(samples), sample_rate)
     peak = check_range(samples)
-    if not peak:
+    if peak <= DITHER:
+        all_are = "zero" if not peak else f"within {peak:.1e} of full scale"
         raise AudioError(
-            f"all {len(samples)} samples are zero: there is nothing to "
+            f"all {len(samples)} samples are {all_are}: there is nothing to "
             "recognise",
             "silent",
         )

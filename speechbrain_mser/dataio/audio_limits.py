@@ -26,6 +26,8 @@ MAX_CHANNELS = 64
 # Full scale is 1. Lossy codecs and normalisation pass it by a few decibels;
 # 18 of them are passed by damaged files, and by integers never scaled.
 MAX_PEAK = 8.0
+# One step of 16 bits: a muted recording has no more, if it has dither.
+DITHER = 2.0**-15
 # libsndfile repairs a header that promises more than the file holds and tells
 # only its log about it. The words are those of WAV, AIFF, AU, RF64 and W64; a
 # wrong "RIFF" size is common and harmless.

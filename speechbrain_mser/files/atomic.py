@@ -2,9 +2,12 @@
 
 import errno
 import os
+import re
 import stat
 from contextlib import contextmanager
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from speechbrain_mser.errors import InputError
 
@@ -25,7 +28,7 @@ def atomic_path(path):
     Raises
     ------
     InputError
-        A file is in the place of its folder.
+        A file is in the place of its folder, or that cannot be made.
 
     Yields
     ------
@@ -58,6 +61,11 @@ def atomic_path(path):
         raise InputError(
             f"{path.parent}: a file is there or above, where a folder is needed"
         ) from None
+    except FileNotFoundError:
+        # As in /proc
+        raise InputError(
+            f"{path.parent}: no folder can be made there"
+        ) from None
     # The suffix stays: writers such as matplotlib's go by it.
     partial = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
     try:
@@ -69,8 +77,47 @@ def atomic_path(path):
         to_disk(partial)
         os.replace(partial, path)
         to_disk(path.parent)
+    except SafetensorError as error:
+        # It has in words what the system said: a full disk, as a rule
+        if said := re.search(r"\(os error (\d+)\)", str(error)):
+            number = int(said[1])
+            raise OSError(number, os.strerror(number), str(path)) from error
+        raise
     finally:
         partial.unlink(missing_ok=True)
+
+
+def check_output(path):
+    """Refuse a file that cannot be made, before what shall be in it.
+
+    Arguments
+    ---------
+    path : str or path-like
+        The file to make or replace.
+
+    Raises
+    ------
+    InputError
+        It is a folder, or a file is in the place of its folder.
+    PermissionError
+        Nothing may be written there.
+
+    Example
+    -------
+    >>> check_output(getfixture("tmp_path"))
+    Traceback (most recent call last):
+    ...
+    speechbrain_mser.errors.InputError: ...: a folder; name a file in it
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: a folder; name a file in it")
+    there = next(one for one in path.absolute().parents if one.exists())
+    if not there.is_dir():
+        raise InputError(f"{there}: a file, where a folder is needed")
+    to_be_written = path if path.exists() and not path.is_file() else there
+    if not os.access(to_be_written, os.W_OK):
+        raise PermissionError(errno.EACCES, "permission denied", str(path))
 
 
 def write_text(path, text):

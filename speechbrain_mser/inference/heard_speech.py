@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.files.atomic import atomic_path
 from speechbrain_mser.files.fingerprints import (
+    new_digest,
     settings_digest,
     weights_digest,
 )
@@ -153,10 +154,18 @@ class HeardSpeech:
             "utterances": self.utterances,
             "frames": self.frames,
             "listener": self.listener,
+            "sums": self._digest(),
         }
         tensors = {"total": self.total, "squares": self.squares}
         with atomic_path(path) as partial:
             save_file(tensors, partial, {FORMAT: json.dumps(said)})
+
+    def _digest(self):
+        """Of the sums' numbers: a damaged file has others, as plausible."""
+        digest = new_digest()
+        for one in (self.total, self.squares):
+            digest.update(one.contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     @classmethod
     def load(cls, path):
@@ -196,6 +205,8 @@ class HeardSpeech:
                 _digests(said["listener"]),
             )
             _check_sums(heard)
+            if said["sums"] != heard._digest():
+                raise ValueError("it is damaged")
         # Whatever else a stranger's file is
         except (
             *(OSError, SafetensorError, ValueError, RecursionError),

@@ -9,7 +9,11 @@ from speechbrain.utils.logger import get_logger
 
 from speechbrain_mser.dataio.audio import load_audio
 from speechbrain_mser.devices import with_device
-from speechbrain_mser.emotions import candidate_labels, without_trained
+from speechbrain_mser.emotions import (
+    candidate_labels,
+    in_known_spelling,
+    without_trained,
+)
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.evaluation import calibration as calibrations
 from speechbrain_mser.files.fingerprints import weights_digest
@@ -261,9 +265,9 @@ class EmotionRecognizer(Pretrained):
         log_probs = self.score_features(features, lens, words, adaptation)
         check_rows((~log_probs.isnan().any(-1)).tolist(), NO_SCORE)
         if calibration != "none":
-            fitted = self.load_calibration()
+            fitted, said = self.load_calibration(), self._as_said(words)
             log_probs = fitted.apply(
-                log_probs, words, calibration, self.meant_words(words)
+                log_probs, said, calibration, self.meant_words(said)
             )
         return [words[i] for i in log_probs.argmax(-1).tolist()], log_probs
 
@@ -283,12 +287,10 @@ class EmotionRecognizer(Pretrained):
             labels. NaN for an utterance of which the model's numbers are not
             finite: it has no most probable emotion.
         """
-        words = self.labels(labels)
+        said = self._as_said(self.labels(labels))
         heard = self._connect(features, lens, adaptation)
         trained = self.trained_words()
-        scores = self.mods.llm.score(
-            heard.tokens, words, heard.meaning, trained
-        )
+        scores = self.mods.llm.score(heard.tokens, said, heard.meaning, trained)
         return scores.log_softmax(-1)
 
     @torch.no_grad()
@@ -310,10 +312,11 @@ class EmotionRecognizer(Pretrained):
         """
         if not self.mods.llm.token_mixture:
             return self.score_features(features, lens, labels)
-        heard, words = self._connect(features, lens), self.labels(labels)
+        said = self._as_said(self.labels(labels))
+        heard = self._connect(features, lens)
         trained = self.trained_words()
         return self.mods.llm.nearness(
-            heard.tokens, words, heard.meaning, trained
+            heard.tokens, said, heard.meaning, trained
         )
 
     def recognize_file(self, path, labels=None, calibration="none"):
@@ -472,6 +475,11 @@ class EmotionRecognizer(Pretrained):
         if labels is None:
             labels = self.hparams.label_words
         return list(candidate_labels(labels))
+
+    def _as_said(self, words):
+        """Candidates in the spelling of training: "Angry" is "angry"."""
+        known = [*self.labels(), *self.mods.llm.emotion_words]
+        return in_known_spelling(words, known)
 
     def trained_words(self):
         """The words of which there were training utterances.

@@ -57,15 +57,16 @@ def speaker_shifts(
     """
     names = sorted(set(speakers))
     number = torch.tensor([names.index(speaker) for speaker in speakers])
-    counts = torch.bincount(number)[:, None, None]
     shifts = features.new_zeros(len(names), *features.shape[1:])
     for _ in range(passes):
         said = probabilities(features - shifts[number])
         left = features - means[said.argmax(1).to(means.device)]
-        # What no emotion can be said of has no shift to tell either.
-        left[said.isnan().any(1).to(left.device)] = torch.nan
-        shifts = torch.zeros_like(shifts).index_add(0, number, left)
-        shifts /= counts + kappa
+        # What no emotion can be said of tells nothing of its speaker either.
+        tells = ~said.isnan().any(1).to(left.device)
+        who = number[tells]
+        shifts = torch.zeros_like(shifts).index_add(0, who, left[tells])
+        counts = torch.bincount(who, minlength=len(names))[:, None, None]
+        shifts /= (counts + kappa).clamp(min=1)
     return dict(zip(names, shifts, strict=True))
 
 

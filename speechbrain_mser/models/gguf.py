@@ -5,6 +5,7 @@ nothing of it takes them over and is saved like any other.
 """
 
 import os
+import re
 import shutil
 import tempfile
 from contextlib import suppress
@@ -74,12 +75,42 @@ def convert_kept(path, what):
     )
 
 
+def is_gguf(path):
+    """Whether a file begins as GGUF does, whatever it is called.
+
+    Arguments
+    ---------
+    path : path-like
+        A file.
+
+    Returns
+    -------
+    bool
+        It does; False where it cannot be read.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "sha256-1f2e"
+    >>> _ = path.write_bytes(b"GGUF" + bytes(20))
+    >>> is_gguf(path)
+    True
+    """
+    try:
+        with open(path, "rb") as file:
+            return file.read(4) == b"GGUF"
+    except OSError:
+        return False
+
+
 def _digest(path):
     """SHA-256 of a file, read again only when the file has changed."""
     identity = file_identity(path).hex()
     note = models_folder() / "gguf" / f".{identity}"
     if note.is_file():
-        return note.read_text(encoding="ascii")
+        # Whatever was written there, a digest is all that it may say
+        noted = note.read_text(encoding="ascii", errors="replace")
+        if re.fullmatch("[0-9a-f]{64}", noted):
+            return noted
     digest = file_sha256(path)
     # Where nothing may be written it is read again
     with suppress(OSError):

@@ -48,7 +48,7 @@ def models_folder():
     return Path(cache) / "speechbrain_mser" / "models"
 
 
-def make_once(name, fill, card, what):
+def make_once(name, fill, card, what, anew=False):
     """A folder of this cache; made if it is not there.
 
     Whoever comes second, in this process or another, waits and finds it. It
@@ -65,6 +65,8 @@ def make_once(name, fill, card, what):
         What it is made of; the files' hashes go to it.
     what : str
         The model, for messages.
+    anew : bool
+        Although it is there; that one stays until another one is whole.
 
     Returns
     -------
@@ -77,12 +79,12 @@ def make_once(name, fill, card, what):
         The disk is full, or nothing may be written there.
     """
     folder = models_folder() / name
-    if is_made(folder):
+    if is_made(folder) and not anew:
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _alone(folder, what):
-            if not is_made(folder):
+            if anew or not is_made(folder):
                 _make(folder, fill, card)
     except (OSError, SafetensorError) as error:
         # safetensors says of a full disk what its errors say

@@ -177,13 +177,15 @@ def find_open_model(name, what):
     return fetch_open_model(name)
 
 
-def fetch_open_model(name):
+def fetch_open_model(name, anew=False):
     """Have a model, converted.
 
     Arguments
     ---------
     name : str
         One of `OPEN_MODELS`.
+    anew : bool
+        Although it is there: as for `make_once`.
 
     Returns
     -------
@@ -206,4 +208,4 @@ def fetch_open_model(name):
         "made from": f"{model.source.filename} ({model.source.repository})",
         "sha256": model.source.sha256,
     }
-    return make_once(folder.name, fill, card, name)
+    return make_once(folder.name, fill, card, name, anew)

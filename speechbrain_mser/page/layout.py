@@ -180,6 +180,8 @@ def served(
     """
     if not max_mb > 0:
         raise InputError(f"max_mb is {max_mb}, expected more than 0")
+    if port is not None and not 0 <= port < 1 << 16:
+        raise InputError(f"port is {port}, expected 0 to 65535")
     with _forgotten():
         page = build_page(recognizer, max_minutes, calibration)
         try:

@@ -9,6 +9,7 @@ from speechbrain.utils.logger import get_logger
 
 from speechbrain_mser import SAMPLE_RATE
 from speechbrain_mser.dataio.audio_blocks import as_samples
+from speechbrain_mser.dataio.audio_limits import DITHER
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.inference.adaptation import shrink
 from speechbrain_mser.inference.heard_speech import HeardSpeech
@@ -287,10 +288,10 @@ class EmotionStream:
             if not isinstance(item, End):
                 first, last = item.start - self._begin, item.end - self._begin
                 samples = self._audio[first:last, speaker.channel].copy()
-                if not samples.any():
+                if np.abs(samples).max(initial=0) <= DITHER:
                     logger.warning(
-                        "%.2f to %.2f s of %s: all samples are zero, nothing "
-                        "is recognised there",
+                        "%.2f to %.2f s of %s: all samples are zero, or a "
+                        "step of 16 bits off; nothing is recognised there",
                         item.start / SAMPLE_RATE,
                         item.end / SAMPLE_RATE,
                         speaker.name or "the audio",

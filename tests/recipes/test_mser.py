@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -172,6 +173,7 @@ def test_what_is_finished_is_not_done_again(mser, rooms, tmp_path, monkeypatch):
     arguments = ("recognize", rooms, "-o", output)
     code, _, errors = mser(*arguments)
     assert code == 130 and "--resume" in errors
+    assert "run it again" not in errors  # that alone would begin anew
     assert [r["path"] for r in lines(output.read_text("utf-8"))] == done[:2]
     assert mser(*arguments, "--resume")[0] == 3
     assert done[2:] == [
@@ -193,6 +195,11 @@ def test_another_output_is_not_gone_on_with(mser, rooms, tmp_path):
         code, _, errors = mser("recognize", wav, "-o", output, *arguments)
         assert code == 2 and said in errors
         assert output.read_bytes() == kept
+    row = f'{results.CSVRows(WORDS).head}"{"x" * 200_000}'
+    output.write_text(row)
+    code, _, errors = mser("recognize", wav, "-o", output, "--resume", "--csv")
+    assert code == 2 and "no result of mser" in errors
+    assert output.read_text() == row
     for text in (
         *("precious", '{"path": "a"}\nprecious\n', "[]\n", "7\n"),
         *('{"path": 5}\n', '{"path": "a", "probabilities": [1]}\n'),
@@ -245,11 +252,19 @@ def test_what_was_heard_serves_again(mser, rooms, tmp_path, recognizer):
         (["recognize", "a.wav", "--calibration", "temperature"], "calibrat"),
         (["recognize", "a.wav", "--recognizer", "./no"], "no folder ./no"),
         (["recognize", "a.wav", "--device", "gpu"], "which is none"),
+        (["recognize", "a.wav", "--device", "cpu,gpu"], "'gpu', which is none"),
+        (
+            ["recognize", "a.wav", "--jobs", "2", "--device", "cpu,cuda:99"],
+            "'cuda:99', which is not to be had",
+        ),
+        (["recognize", "a.wav", "-o", "a.wav/x"], "a.wav: a file, where"),
+        (["recognize", "a.wav", "-o", "/proc/no/x"], "/proc/no: no folder can"),
         (["recognize", "a.wav", "--heard", "no"], "no such file"),
         (["recognize", "a.wav", "--output", "."], "a folder"),
         (["recognize", "no.wav", "--adapt"], "none of 1 recordings"),
         (["listen", "a.wav"], "required: -o"),
         (["listen", "a.wav", "-o", "."], ".: a folder; name a file in it"),
+        (["listen", "a.wav", "-o", "a.wav/x"], "a.wav: a file, where"),
         (["recognize", "none"], "there is no recording: none"),
         (["recognize", "none", "-o", "x"], "there is no recording: none"),
         (["find", "sad", "none"], "there is no recording: none"),
@@ -257,6 +272,13 @@ def test_what_was_heard_serves_again(mser, rooms, tmp_path, recognizer):
         (["timeline", "no.wav"], "no such file"),
         (["timeline", "a.wav", "--rttm", "no"], "no: there is no such file"),
         (["timeline", "a.wav", "--format", "xml"], "invalid choice"),
+        (["timeline", "a.wav", "-o", "a.wav/x"], "a.wav: a file, where"),
+        (
+            ["timeline", "a.wav", "--plot", "a.wav/x.png"],
+            "a.wav: a file, where",
+        ),
+        (["timeline", "a.wav", "--calibration", "hot"], "give none, temp"),
+        (["find", "sad", "a.wav", "--calibration", "hot"], "give none, temp"),
         (["find", "sad"], "required"),
         (["find", " ", "a.wav"], "label 1 of 1 is empty"),
         (["find", "sad", "a.wav", "--top", "0"], "expected 1 or more"),
@@ -276,6 +298,61 @@ def test_what_cannot_be_is_refused_in_a_line(
     code, out, errors = mser(*arguments, own=own)
     assert (code, out) == (2, "") and said in errors
     assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "closed"),
+    [
+        (["models"], ">&-"),
+        (["recognize", "-"], "<&-"),
+        (["timeline", "-"], "<&-"),
+    ],
+)
+def test_closed_streams_are_said(folder, arguments, closed):
+    if arguments != ["models"]:
+        arguments = [*arguments, "--recognizer", str(folder)]
+    command = [sys.executable, "-m", "speechbrain_mser", *arguments]
+    done = subprocess.run(
+        f"{shlex.join(command)} {closed}",
+        shell=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "is closed" in done.stderr
+
+
+def test_capitals_make_no_other_word(mser, rooms, recognizer):
+    wav = rooms / "b.wav"
+    plain = recognizer.recognize_file(wav, ["sad", "proud", "angry"])
+    words, log_probs = recognizer.recognize_file(wav, ["SAD", "proud", "Angry"])
+    assert torch.equal(log_probs, plain[1])
+    assert words[0] in ("SAD", "proud", "Angry")
+    assert words[0].casefold() == plain[0][0]
+    assert recognizer.meant_words(["Sad"]) == set()
+    _, small, _ = mser("find", "sad", wav)
+    code, out, _ = mser("find", "Sad", wav)
+    assert code == 0 and out == small
+
+
+def test_a_recording_that_memory_does_not_hold_is_a_line(
+    mser, rooms, monkeypatch
+):
+    """As numpy raises it; the others go on."""
+    from speechbrain_mser.dataio import audio
+
+    decode = audio.decode
+
+    def large(file, *between):
+        if str(file).endswith("b.wav"):
+            raise MemoryError("Unable to allocate 3.34 GiB")
+        return decode(file, *between)
+
+    monkeypatch.setattr(audio, "decode", large)
+    code, out, _ = mser("recognize", rooms / "b.wav", rooms / "deep/z.wav")
+    first, second = lines(out)
+    assert code == 3 and "memory" in first["error"] and "emotion" in second
 
 
 def test_a_card_is_printed_or_said_to_be_missing(mser, tmp_path):

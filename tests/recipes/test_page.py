@@ -170,6 +170,15 @@ def test_a_port_that_is_taken_is_said(recognizer, page):
         pass
 
 
+@pytest.mark.parametrize("port", [-1, 99999])
+def test_a_port_that_cannot_be_is_said(recognizer, port):
+    with (
+        pytest.raises(InputError, match=f"port is {port}"),
+        served(recognizer, port=port),
+    ):
+        pass
+
+
 @pytest.mark.parametrize("limit", ["max_mb", "max_minutes"])
 def test_a_limit_of_nothing_is_refused(recognizer, limit):
     with (

@@ -1,6 +1,8 @@
 """What scripts leave may be read by whom the umask says, and no less."""
 
+import errno
 import os
+import resource
 import stat
 import subprocess
 import sys
@@ -8,6 +10,8 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from speechbrain_mser.files.atomic import atomic_path, write_text
 
@@ -142,6 +146,20 @@ def test_permission_denied_is_said_as_such(open_folder):
         message = messages[messages.index(f"{name} 2") - 1]
         assert "permission denied" in message.lower()
         assert named in message
+
+
+def test_a_full_disk_is_an_error_of_the_system_by_whoever_writes(tmp_path):
+    """Safetensors says it in words of its own (Linux says EFBIG here)."""
+    path = tmp_path / "a.safetensors"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+    try:
+        with pytest.raises(OSError) as full, atomic_path(path) as partial:
+            save_file({"a": torch.zeros(10_000)}, partial)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (full.value.errno, full.value.filename) == (errno.EFBIG, str(path))
+    assert [*tmp_path.iterdir()] == []
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes have no names")

@@ -305,6 +305,16 @@ def test_all_zero_audio_is_refused(tmp_path, name, depth):
     assert reason_of(tmp_path / name).startswith("all 16000 samples are zero")
 
 
+def test_a_muted_recording_is_refused_and_a_whisper_is_not(tmp_path):
+    """Dither is a step of 16 bits; two are something that was said."""
+    path = tmp_path / "a.wav"
+    steps = np.random.default_rng(0).integers(-1, 2, 16000)
+    soundfile.write(path, steps.astype(np.int16), 16000)
+    assert reason_of(path).startswith("all 16000 samples are within 3.1e-05")
+    soundfile.write(path, (2 * steps).astype(np.int16), 16000)
+    assert len(load_audio(path)) == 16000
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_audio_that_is_not_finite_is_refused(tmp_path, value):
     signal = tone()

@@ -118,6 +118,10 @@ def test_candidates_may_be_any_words_in_the_order_given():
         (["sad", "\x1b[31m"], "control characters"),
         (["\udcff"], "control characters"),
         (["sad", "w" * 101], "label 2 of 2 has 101 characters; 100 at most"),
+        (["\u200b", "sad"], "label 1 of 2 is empty"),
+        (["sad", "sad\u200b"], r"'sad\\u200b' is given twice"),
+        (["sad", None], "label 2 of 2 is None, expected a word"),
+        (5, "labels are 5, expected a list of words"),
     ],
 )
 def test_candidates_that_make_no_choice_fail(labels, reason):

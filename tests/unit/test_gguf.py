@@ -215,6 +215,32 @@ def test_it_is_converted_once_whatever_it_is_called(llama_gguf, tmp_path, kept):
     assert [p.stat().st_ino for p in (kept / "gguf").glob("[!.]*/")] == [before]
 
 
+def test_without_its_suffix_it_is_told_by_how_it_begins(llama_gguf, tmp_path):
+    """As ollama and the hub's cache keep it."""
+    digest = EmotionLLaMA(llama_gguf).describe()["digest"]
+    blob = tmp_path / "sha256-1f2e"
+    blob.write_bytes(llama_gguf.read_bytes())
+    assert EmotionLLaMA(blob).describe()["digest"] == digest
+    blob.rename(tmp_path / "MODEL.GGUF")
+    assert EmotionLLaMA(tmp_path).describe()["digest"] == digest
+    refused(f"{tmp_path}/nosuch.gguf", r"there is no file .*nosuch\.gguf")
+
+
+def test_a_note_that_is_no_digest_is_not_believed(llama_gguf, kept):
+    digest = EmotionLLaMA(llama_gguf).describe()["digest"]
+    (note,) = (
+        path
+        for path in (kept / "gguf").glob(".*")
+        if path.is_file() and "lock" not in path.name
+    )
+    noted = note.read_bytes()
+    for damaged in (b"\xff\xfe", b"../../../escape", b"", noted[:-1]):
+        note.write_bytes(damaged)
+        assert EmotionLLaMA(llama_gguf).describe()["digest"] == digest
+        assert note.read_bytes() == noted
+    assert len([*(kept / "gguf").glob("[!.]*/")]) == 1
+
+
 def test_another_file_under_the_same_name_is_another_model(
     llama_gguf, tmp_path
 ):

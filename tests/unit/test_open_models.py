@@ -508,6 +508,53 @@ def test_the_command_fetches_and_mends_what_is_named(command, tiny, cache, hub):
     assert weights.read_bytes() == whole
 
 
+def test_what_works_stays_until_another_is_whole(
+    command, tiny, cache, hub, monkeypatch, capsys
+):
+    command("fetch", NAME)
+    (cache / "tiny/made_of.json").write_text("{}")
+    before = {
+        path.name: path.read_bytes() for path in (cache / "tiny").iterdir()
+    }
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with pytest.raises(SystemExit) as end:
+        main(["models", "fetch", NAME])
+    assert (
+        end.value.code == 2 and "what is here stays" in capsys.readouterr().err
+    )
+    after = {
+        path.name: path.read_bytes() for path in (cache / "tiny").iterdir()
+    }
+    assert after == before
+
+
+def test_a_part_that_was_kept_is_what_its_name_says(tiny, cache, hub, index):
+    """Whole by its name, and damaged by a power cut or by hand."""
+    fetched = cache / ".fetched-tiny"
+    fetched.mkdir(parents=True)
+    source = registry.OPEN_MODELS[NAME].source
+    (fetched / source.sha256).write_bytes(b"garbage")
+    for member in source.members:
+        (fetched / member.sha256).write_bytes(b"")
+    folder = registry.fetch_open_model(NAME)
+    assert "GET" in hub.asked and kept.damaged_files(folder) == []
+
+
+def test_half_of_what_the_hub_sent_stays_when_interrupted(
+    tiny, cache, hub, monkeypatch
+):
+    def interrupted(*name, local_dir):
+        local_dir.mkdir()
+        (local_dir / "half.incomplete").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fetch, "hf_hub_download", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        registry.fetch_open_model(NAME)
+    assert "half.incomplete" in left_over(cache)
+
+
 def test_the_command_knows_its_models(command, cache):
     out = command("list")
     for name, model in registry.OPEN_MODELS.items():

@@ -62,3 +62,22 @@ def test_the_more_no_shift_counts_the_smaller_it_is(kappa):
     )
     for speaker in found:
         assert smaller[speaker].norm() < found[speaker].norm()
+
+
+def test_an_utterance_of_which_nothing_can_be_said_takes_no_speaker_with_it():
+    features, speakers = speech([[0, 1, 2]] * 4)
+    kept = [1, *range(3, 12)]
+    expected = speaker_shifts(
+        features[kept],
+        [speakers[number] for number in kept],
+        MEANS,
+        gaussian,
+        kappa=3,
+    )
+    features[[0, 2]] = torch.nan
+    found = speaker_shifts(features, speakers, MEANS, gaussian, kappa=3)
+    for name, shift in expected.items():
+        torch.testing.assert_close(found[name], shift)
+    features[:3] = torch.nan  # nothing at all of the first
+    found = speaker_shifts(features, speakers, MEANS, gaussian, kappa=0)
+    assert torch.equal(found["s0"], torch.zeros(LAYERS, DIM))
