@@ -34,7 +34,7 @@ from speechbrain_mser.inference.folder import (
     needs_trust,
     read_settings,
 )
-from speechbrain_mser.inference.heard_speech import listener_of
+from speechbrain_mser.inference.heard_speech import HeardSpeech, listener_of
 from speechbrain_mser.inference.publish import publish
 from speechbrain_mser.inference.recordings import hear
 from speechbrain_mser.inference.settings import override_settings
@@ -603,8 +603,8 @@ class EmotionRecognizer(Pretrained):
 
         Arguments
         ---------
-        heard : HeardSpeech
-            What `listen` returned.
+        heard : HeardSpeech or path-like
+            What `listen` returned, or the file that it was saved to.
         kappa_mean, kappa_variance : float
             How many utterances the training's statistics count for beside
             them, see `speechbrain_mser.inference.adaptation`.
@@ -615,6 +615,8 @@ class EmotionRecognizer(Pretrained):
             Another recogniser heard it, or this one was trained without
             standardisation. It goes on as before.
         """
+        if not isinstance(heard, HeardSpeech):
+            heard = HeardSpeech.load(heard)
         heard.check_listener(self.listener)
         adaptation = Adaptation(
             self.mods.connector.standardizer, heard, kappa_mean, kappa_variance

@@ -1,6 +1,7 @@
 """Recordings that a user names or holds: heard one by one, bad ones left out."""
 
 import os
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -49,6 +50,10 @@ def hear(recordings, encode, listener):
     """
     if isinstance(recordings, (str, os.PathLike, torch.Tensor, np.ndarray)):
         recordings = [recordings]
+    if not isinstance(recordings, Iterable):
+        raise InputError(
+            f"{recordings!r} is no recording; expected files or signals"
+        )
     recordings = list(recordings)
     if not recordings:
         raise InputError("there is no recording to listen to")
