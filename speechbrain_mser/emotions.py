@@ -143,8 +143,8 @@ def without_trained(labels, trained):
     >>> without_trained(["Sad", "bored"], ["sad", "happy"])
     ['bored']
     """
-    trained = {word.casefold() for word in trained}
-    return [label for label in labels if label.casefold() not in trained]
+    trained = {_heard_as(word) for word in trained}
+    return [label for label in labels if _heard_as(label) not in trained]
 
 
 def in_known_spelling(labels, known):
@@ -169,9 +169,9 @@ def in_known_spelling(labels, known):
     >>> in_known_spelling(["Sad", "Bored"], ["sad", "happy"])
     ['sad', 'Bored']
     """
-    spelled = {word.casefold(): word for word in reversed(known)}
+    spelled = {_heard_as(word): word for word in reversed(known)}
     return [
-        label if label in known else spelled.get(label.casefold(), label)
+        label if label in known else spelled.get(_heard_as(label), label)
         for label in labels
     ]
 
@@ -218,7 +218,7 @@ def check_emotion_words(emotion_words, labels, whole=False):
     said = {}
     for label in labels:
         word = emotion_words.get(label, label).strip()
-        other = said.setdefault(word, label)
+        other = said.setdefault(_heard_as(word), label)
         if other != label:
             raise InputError(
                 f"labels {other!r} and {label!r} are both said with {word!r}; "
@@ -271,12 +271,12 @@ def candidate_labels(labels):
     words, seen = [], {}
     for position, label in enumerate(labels, start=1):
         word = _word(label, f"label {position} of {len(labels)}")
-        seen_as = _visible(word).casefold()
-        if seen_as in seen:
-            first = seen[seen_as]
+        heard_as = _heard_as(word)
+        if heard_as in seen:
+            first = seen[heard_as]
             as_ = "" if first == word else f" (as {first!r} before)"
             raise InputError(f"label {word!r} is given twice{as_}")
-        seen[seen_as] = word
+        seen[heard_as] = word
         words.append(word)
     return tuple(words)
 
@@ -286,7 +286,7 @@ def _word(label, which):
     if not isinstance(label, str):
         raise InputError(f"{which} is {label!r}, expected a word")
     word = compose(label.strip())
-    if not _visible(word):
+    if not _heard_as(word):
         raise InputError(f"{which} is empty")
     if len(word) > LONGEST_LABEL:
         raise InputError(
@@ -298,7 +298,7 @@ def _word(label, which):
     return word
 
 
-def _visible(word):
-    """A word without what only joins or directs its letters."""
-    letters = (one for one in word if category(one) != "Cf")
-    return "".join(letters).strip()
+def _heard_as(word):
+    """Equal for one word: whatever its case, joiners and direction marks."""
+    letters = (one for one in compose(word) if category(one) != "Cf")
+    return "".join(letters).strip().casefold()

@@ -39,7 +39,7 @@ class InputError(ValueError):
     """Something the user gave cannot be used; the message says what to do."""
 
 
-def exits_on_input_error(main, goes_on=True):
+def exits_on_input_error(main=None, *, resumes=False):
     """Decorate a script's ``main`` to turn `InputError` into exit code 2.
 
     An error of the file system that is the user's ends the same way, see
@@ -49,11 +49,11 @@ def exits_on_input_error(main, goes_on=True):
 
     Arguments
     ---------
-    main : callable
-        The script's entry point.
-    goes_on : bool
+    main : callable, optional
+        The script's entry point; without it, what decorates one.
+    resumes : bool
         Whether what was done is kept, wherever it is interrupted, and is not
-        done again the next time.
+        done again the next time; then an interrupt says so.
 
     Returns
     -------
@@ -72,7 +72,9 @@ def exits_on_input_error(main, goes_on=True):
     SystemExit: 2
     """
 
-    more = "; run it again to go on" if goes_on else ""
+    if main is None:
+        return functools.partial(exits_on_input_error, resumes=resumes)
+    more = "; run it again to go on" if resumes else ""
 
     @functools.wraps(main)
     def wrapper(*args, **kwargs):

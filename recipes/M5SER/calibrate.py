@@ -25,7 +25,7 @@ from speechbrain_mser.evaluation.calibration import (
 )
 from speechbrain_mser.evaluation.diagrams import plot_reliability
 from speechbrain_mser.evaluation.report import calibration_table
-from speechbrain_mser.files.atomic import write_text
+from speechbrain_mser.files.atomic import check_output, write_text
 from speechbrain_mser.inference.folder import RELEASED, find_folder
 from speechbrain_mser.settings.flags import read_command_line
 from speechbrain_mser.settings.hparams import read_settings
@@ -77,6 +77,9 @@ def main():
             f"there is no folder {source}: the calibration is written into "
             "the recogniser's, so a hub's has to be downloaded first"
         )
+    output = Path(settings["output_folder"])
+    for path in (source / FILE, output / "calibration.md"):
+        check_output(path)
     recognizer, reader = load_recognizer(str(source), settings, run_opts)
     # What is its meaning's is not the LLM's to be mended.
     meant = recognizer.meant_words()
@@ -97,9 +100,8 @@ def main():
     compared = compare_calibrations(
         fitted, log_probs, references, labels, "present"
     )
-    report = write_report(Path(settings["output_folder"]), compared, fitted)
     fitted.save(source / FILE)
-    print(report)
+    print(write_report(output, compared, fitted))
 
 
 if __name__ == "__main__":

@@ -44,7 +44,11 @@ from speechbrain_mser.evaluation.metrics import (
 )
 from speechbrain_mser.evaluation.reliability import calibration
 from speechbrain_mser.evaluation.report import evaluation_report, read_published
-from speechbrain_mser.files.atomic import atomic_path, write_text
+from speechbrain_mser.files.atomic import (
+    atomic_path,
+    check_output,
+    write_text,
+)
 from speechbrain_mser.files.csv_files import write_csv
 from speechbrain_mser.inference.ensemble import recognize_sets
 from speechbrain_mser.settings.flags import read_command_line
@@ -295,6 +299,7 @@ def main():
     check_mode(settings["calibration"])
     read_adaptation(settings)
     find_worse(settings["microphone"])
+    check_output(Path(settings["output_folder"]) / "metrics.json")
     recognizers, count = load_recognizers(settings, run_opts)
     if count > 1:
         check_alone(settings["calibration"])

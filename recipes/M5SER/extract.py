@@ -45,7 +45,7 @@ def extract(reader, table):
     return {**counts, "unreadable": len(reader.bad_utterances.reasons)}
 
 
-@exits_on_input_error
+@exits_on_input_error(resumes=True)
 def main():
     """Fill the store."""
     part, arguments = find_part(sys.argv[1:])

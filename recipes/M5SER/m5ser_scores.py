@@ -25,7 +25,7 @@ from speechbrain_mser.synthesis.scorers import (
 from speechbrain_mser.synthesis.scoring import score_folder
 
 
-@exits_on_input_error
+@exits_on_input_error(resumes=True)
 def main():
     """Read the command line and score."""
     parser = sources_parser(__doc__)

@@ -26,6 +26,7 @@ from speechbrain_mser.dataio.manifest import (
 )
 from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import exits_on_input_error
+from speechbrain_mser.files.atomic import check_output
 from speechbrain_mser.inference.ensemble import recognize_sets
 from speechbrain_mser.inference.pseudo_labels import (
     check_keep,
@@ -53,6 +54,9 @@ def main():
         settings["skip_prep"],
         settings["corpus_options"],
     )
+    (manifest,) = manifests
+    output = Path(settings["output_folder"]) / Path(manifest).name
+    check_output(output)
     table = read_manifests(manifests)
     recognizers, count = load_recognizers(settings, run_opts)
     sets = {corpus: (table, labels, table)}
@@ -62,13 +66,11 @@ def main():
     said, believed = surest(even_out(log_probs[0]), settings["keep"])
     emotions = dict(zip(table.ID, np.array(labels)[said], strict=True))
     chosen = set(table.ID[believed])
-    (manifest,) = manifests
     rows = [
         {**row, "emotion": emotions[row["ID"]], "label": "pseudo", "text": ""}
         for row in read_manifest(manifest).to_dict("records")
         if row["ID"] in chosen
     ]
-    output = Path(settings["output_folder"]) / Path(manifest).name
     write_manifest(output, rows)
     counts = {
         label: sum(r["emotion"] == label for r in rows) for label in labels

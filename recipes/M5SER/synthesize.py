@@ -245,7 +245,7 @@ def make(plan, folder, settings, make_backend, execute):
         return True
 
 
-@exits_on_input_error
+@exits_on_input_error(resumes=True)
 def main():
     """Plan, and make what is not there."""
     hparams_file, _, overrides = read_command_line(sys.argv[1:])

@@ -48,7 +48,7 @@ from speechbrain_mser.training.resuming import (
 
 
 @ends_with_its_group
-@exits_on_input_error
+@exits_on_input_error(resumes=True)
 def main():
     """Train one stage."""
     hparams_file, run_opts, overrides = read_command_line(sys.argv[1:])

@@ -1,10 +1,10 @@
 """``mser``: parses a command line, and ends with an exit code."""
 
 import argparse
+import io
 import os
 import sys
 from contextlib import contextmanager, redirect_stdout, suppress
-from functools import partial
 
 from speechbrain_mser import __version__
 from speechbrain_mser.command import (
@@ -81,7 +81,7 @@ def build_parser():
 
 
 # Of the commands, those that go on where they were say so.
-@partial(exits_on_input_error, goes_on=False)
+@exits_on_input_error
 def main(arguments=None):
     """Run a subcommand.
 
@@ -116,12 +116,18 @@ def main(arguments=None):
     return code
 
 
+class _Closed(io.TextIOBase):
+    """In place of standard output that is closed; some need none."""
+
+    def write(self, text):
+        """Refuse."""
+        raise InputError("standard output is closed: name a file (--output)")
+
+
 @contextmanager
 def _data_alone():
     """Standard output for data; whatever libraries print goes to stderr."""
-    data = sys.stdout
-    if data is None:
-        raise InputError("standard output is closed: there is nobody to tell")
+    data = sys.stdout or _Closed()
     # What a test or a notebook puts there need not have it
     with suppress(AttributeError):
         # Paths come out as the bytes that they are

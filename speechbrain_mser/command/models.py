@@ -10,6 +10,7 @@ package index.
 import sys
 
 from speechbrain_mser.command import DONE
+from speechbrain_mser.termination import Terminated
 
 ACTIONS = ("fetch", "list", "where")
 
@@ -88,7 +89,7 @@ def _have(name, data):
             flush=True,
         )
     try:
-        fetch_open_model(name, anew=bool(damaged))
-    except KeyboardInterrupt:
+        fetch_open_model(name, mend=bool(damaged))
+    except (KeyboardInterrupt, Terminated):
         print(f"{name}: run it again to go on", file=sys.stderr)
         raise

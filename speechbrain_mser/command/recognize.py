@@ -25,6 +25,7 @@ from speechbrain_mser.command.results import (
 from speechbrain_mser.command.workers import recognize_by, recognize_one
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.files.atomic import check_output
+from speechbrain_mser.termination import Terminated
 
 SCHEMA = "recognize/1"
 
@@ -164,7 +165,7 @@ def _destination(output, form, finished, data):
     with open_output(output, form, finished) as file:
         try:
             yield file
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Terminated):
             print(f"{output}: --resume goes on with it", file=sys.stderr)
             raise
 

@@ -140,7 +140,7 @@ def _call(function, *args, **kwargs):
     """Call another library; what it raises is the file's fault."""
     try:
         return function(*args, **kwargs)
-    except AudioError:
+    except (AudioError, MemoryError):
         raise
     except Exception as error:
         # soundfile's, FFmpeg's, anyone's

@@ -66,8 +66,7 @@ def atomic_path(path):
         raise InputError(
             f"{path.parent}: no folder can be made there"
         ) from None
-    # The suffix stays: writers such as matplotlib's go by it.
-    partial = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
+    partial = _partial(path)
     try:
         mode = _usual_mode(partial, path)
         yield partial
@@ -98,7 +97,8 @@ def check_output(path):
     Raises
     ------
     InputError
-        It is a folder, or a file is in the place of its folder.
+        It is a folder, a file is in the place of its folder, or the system
+        makes none of that name there.
     PermissionError
         Nothing may be written there.
 
@@ -112,12 +112,19 @@ def check_output(path):
     path = Path(path)
     if path.is_dir():
         raise InputError(f"{path}: a folder; name a file in it")
+    if path.exists() and not path.is_file():
+        return  # a device or a pipe
     there = next(one for one in path.absolute().parents if one.exists())
     if not there.is_dir():
         raise InputError(f"{there}: a file, where a folder is needed")
-    to_be_written = path if path.exists() and not path.is_file() else there
-    if not os.access(to_be_written, os.W_OK):
-        raise PermissionError(errno.EACCES, "permission denied", str(path))
+    try:
+        _usual_mode(_partial(there / path.name), path)
+    except PermissionError:
+        raise
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be made there ({error.strerror})"
+        ) from None
 
 
 def write_text(path, text):
@@ -145,6 +152,11 @@ def write_text(path, text):
     """
     with atomic_path(path) as partial:
         partial.write_bytes(text.encode("utf-8", "surrogateescape"))
+
+
+def _partial(path):
+    # The suffix stays: writers such as matplotlib's go by it.
+    return path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
 
 
 def _usual_mode(partial, path):

@@ -150,19 +150,22 @@ class HeardSpeech:
             raise InputError(
                 f"{path}: there is nothing to save that a recogniser has heard"
             )
-        said = {
-            "utterances": self.utterances,
-            "frames": self.frames,
-            "listener": self.listener,
-            "sums": self._digest(),
-        }
+        said = {**self._said(), "digest": self._digest()}
         tensors = {"total": self.total, "squares": self.squares}
         with atomic_path(path) as partial:
             save_file(tensors, partial, {FORMAT: json.dumps(said)})
 
+    def _said(self):
+        return {
+            "utterances": self.utterances,
+            "frames": self.frames,
+            "listener": self.listener,
+        }
+
     def _digest(self):
-        """Of the sums' numbers: a damaged file has others, as plausible."""
-        digest = new_digest()
+        """Of all numbers: a damaged file has others, as plausible."""
+        said = json.dumps(self._said(), sort_keys=True)
+        digest = new_digest(said.encode())
         for one in (self.total, self.squares):
             digest.update(one.contiguous().numpy().tobytes())
         return digest.hexdigest()
@@ -205,7 +208,9 @@ class HeardSpeech:
                 _digests(said["listener"]),
             )
             _check_sums(heard)
-            if said["sums"] != heard._digest():
+            if "digest" not in said:
+                raise ValueError("of an earlier version: listen again")
+            if said["digest"] != heard._digest():
                 raise ValueError("it is damaged")
         # Whatever else a stranger's file is
         except (

@@ -347,7 +347,7 @@ class EmotionRecognizer(Pretrained):
         InputError
             The file cannot be used, or the labels cannot, or the calibration.
         """
-        self.labels(labels)  # before a long file is read in vain
+        labels = self.labels(labels)  # before a long file is read in vain
         self._check_calibration(calibration)
         return self.recognize_batch(
             self.load_audio(path)[None], labels=labels, calibration=calibration

@@ -6,14 +6,13 @@ is wanted here, and nobody is asked at a prompt either.
 """
 
 from contextlib import contextmanager
-from pathlib import Path
 
 from safetensors import SafetensorError
 from transformers import AutoConfig
 
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.files.tables import read_json
-from speechbrain_mser.models.kept import models_folder
+from speechbrain_mser.models.registry import how_to_mend
 
 # Attention that transformers computes itself; others may be hub kernels.
 _IMPLEMENTATIONS = (None, "eager", "sdpa")
@@ -124,11 +123,7 @@ def explained(source, what="the model"):
             )
         else:
             reason = str(error).strip().partition("\n")[0] or repr(error)
-        if Path(source).is_relative_to(models_folder()):
-            reason += (
-                "; where that is damaged, mser models fetch makes an open "
-                "model again"
-            )
         raise InputError(
             f"{what} in {source} cannot be loaded: {reason}"
+            f"{how_to_mend(source)}"
         ) from error

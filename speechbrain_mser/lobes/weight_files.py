@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.files.fingerprints import new_digest
 from speechbrain_mser.files.tables import read_json
+from speechbrain_mser.models.registry import how_to_mend
 
 _NAME = "model.safetensors"
 _SUFFIX = ".safetensors"
@@ -89,7 +90,8 @@ def check_weights(folder, what):
             safe_open(path, framework="pt")
         except (OSError, SafetensorError) as error:
             raise InputError(
-                f"{what}: {path} is broken ({error}); fetch it again"
+                f"{what}: {path} is broken ({error})"
+                f"{how_to_mend(folder) or '; fetch it again'}"
             ) from None
 
 

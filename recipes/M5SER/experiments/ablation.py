@@ -339,7 +339,7 @@ def table_csv(rows, seeds):
     return text.getvalue()
 
 
-@exits_on_input_error
+@exits_on_input_error(resumes=True)
 def main():
     """Run the ablation."""
     hparams_file, run_opts, overrides = read_command_line(sys.argv[1:])

@@ -99,7 +99,7 @@ def report(rows, runs):
     return markdown_table(table)
 
 
-@exits_on_input_error
+@exits_on_input_error(resumes=True)
 def main():
     """Run every pair of every row and seed."""
     arguments, folds, rows = begin(__doc__)

@@ -149,7 +149,7 @@ def show_answer(recognizer, wav):
         print(f"  {word:10s} {value:.3f} {'#' * round(40 * value)}")
 
 
-@exits_on_input_error
+@exits_on_input_error(resumes=True)
 def main():
     """Run the demo."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -107,7 +107,7 @@ def compare(folders):
         )
 
 
-@exits_on_input_error
+@exits_on_input_error(resumes=True)
 def main():
     """Run the demo."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -101,7 +101,8 @@ def build_demo_models(save_folder, seed=1, llama_steps=LLAMA_STEPS):
             partial.mkdir(parents=True)
             build(partial, **settings)
             (partial / "demo.json").write_text(wanted, encoding="utf-8")
-            shutil.rmtree(folder, ignore_errors=True)
+            if folder.exists():
+                shutil.rmtree(folder)
             os.replace(partial, folder)
             print(f"{folder}: built")
         folders[name] = folder

@@ -161,7 +161,7 @@ def intervals(seed, folds):
     return markdown_table(rows)
 
 
-@exits_on_input_error
+@exits_on_input_error(resumes=True)
 def main():
     """Run the simple methods and every fold of every seed."""
     parser = argument_parser(__doc__.splitlines()[0])

@@ -193,7 +193,7 @@ def recall_table(runs):
     return markdown_table(rows)
 
 
-@exits_on_input_error
+@exits_on_input_error(resumes=True)
 def main():
     """Run every fold of every seed."""
     parser = argument_parser(__doc__.splitlines()[0], tuple(FURTHER))

@@ -125,7 +125,7 @@ def report(rows, runs):
     return "\n\n".join(tables)
 
 
-@exits_on_input_error
+@exits_on_input_error(resumes=True)
 def main():
     """Run every fold of every row and seed."""
     arguments, folds, rows = begin(__doc__)

@@ -111,7 +111,7 @@ def run_seed(folder, data, models, seed):
     evaluate_stages(folder, steps, shared)
 
 
-@exits_on_input_error
+@exits_on_input_error(resumes=True)
 def main():
     """Run the experiment."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -340,7 +340,7 @@ def release(source, scored, flags, training, measured, target):
     write_text(target / "README.md", release_card(facts))
 
 
-@exits_on_input_error
+@exits_on_input_error(resumes=True)
 def main():
     """Train five times, calibrate, describe, release."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
