@@ -124,7 +124,7 @@ def canonical(label):
 
 
 def without_trained(labels, trained):
-    """Labels that were never trained; one in capitals is the same word.
+    """Labels that were never trained, whatever their case.
 
     Arguments
     ---------
@@ -148,9 +148,10 @@ def without_trained(labels, trained):
 
 
 def in_known_spelling(labels, known):
-    """Labels as they are known, where they differ from that in capitals only.
+    """Labels in the spelling of the words that are known, if they are these.
 
     An LLM reads "Sad" as another word than "sad", and says it differently.
+    Neither capitals nor invisible marks make another emotion.
 
     Arguments
     ---------
@@ -246,8 +247,8 @@ def candidate_labels(labels):
     Raises
     ------
     InputError
-        No words, an empty word, a word twice (in another case, too), what is
-        no word, or an unknown set's name.
+        No words, an empty word, a word twice (in another case or with
+        invisible marks, too), what is no word, or an unknown set's name.
 
     Example
     -------

@@ -15,6 +15,7 @@ from speechbrain_mser.dataio.audio_limits import (
     DITHER,
     MIN_SECONDS,
     AudioError,
+    TooLarge,
     check_range,
     check_size,
 )
@@ -124,11 +125,7 @@ def read_samples(file, start=None, stop=None):
             samples = soxr.resample(samples, rate, SAMPLE_RATE)
         return np.ascontiguousarray(samples, dtype=np.float32)
     except MemoryError:
-        raise AudioError(
-            "as a whole it does not fit into this machine's memory; a timeline "
-            "reads it piece by piece",
-            "too long",
-        ) from None
+        raise TooLarge from None
 
 
 def check_signal(samples, sample_rate=SAMPLE_RATE):

@@ -67,6 +67,17 @@ class AudioError(InputError):
         return type(self), (str(self), self.kind)
 
 
+class TooLarge(AudioError):
+    """More audio than the memory holds at once."""
+
+    def __init__(self):
+        super().__init__(
+            "as a whole it does not fit into this machine's memory; a timeline "
+            "reads it piece by piece",
+            "too long",
+        )
+
+
 def check_form(rate, n_channels):
     """Refuse a rate or a number of channels that no recording has.
 

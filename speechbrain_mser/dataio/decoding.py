@@ -19,6 +19,7 @@ from speechbrain_mser.dataio.audio_limits import (
     REPAIRED,
     STREAMED,
     AudioError,
+    TooLarge,
     check_form,
     check_range,
     check_size,
@@ -140,9 +141,13 @@ def _call(function, *args, **kwargs):
     """Call another library; what it raises is the file's fault."""
     try:
         return function(*args, **kwargs)
-    except (AudioError, MemoryError):
+    except AudioError:
         raise
     except Exception as error:
+        # FFmpeg's has a number, and is of a header that claims too much
+        numbered = getattr(error, "errno", None) is not None
+        if isinstance(error, MemoryError) and not numbered:
+            raise TooLarge from None
         # soundfile's, FFmpeg's, anyone's
         for name in ("error_string", "strerror"):
             reason = getattr(error, name, None)

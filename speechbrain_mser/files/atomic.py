@@ -114,7 +114,7 @@ def check_output(path):
         raise InputError(f"{path}: a folder; name a file in it")
     if path.exists() and not path.is_file():
         return  # a device or a pipe
-    there = next(one for one in path.absolute().parents if one.exists())
+    there = next(filter(os.path.lexists, path.absolute().parents))
     if not there.is_dir():
         raise InputError(f"{there}: a file, where a folder is needed")
     try:

@@ -22,7 +22,7 @@ from speechbrain_mser.files.atomic import write_text
 from speechbrain_mser.files.fingerprints import file_identity, file_sha256
 from speechbrain_mser.models.fetch import OF_THE_DISK
 from speechbrain_mser.models.gguf_header import GGUFHeader
-from speechbrain_mser.models.kept import make_once, models_folder
+from speechbrain_mser.models.kept import GGUF, make_once, models_folder
 
 logger = get_logger(__name__)
 
@@ -68,7 +68,7 @@ def convert_kept(path, what):
     except OSError as error:
         raise InputError(f"{what}: {path}: {error.strerror}") from None
     return make_once(
-        f"gguf/{digest[:32]}-{VERSION}",
+        f"{GGUF}/{digest[:32]}-{VERSION}",
         lambda folder, fetched: convert(path, folder, what),
         {"gguf": os.fsdecode(os.path.basename(path)), "sha256": digest},
         what,
@@ -105,7 +105,7 @@ def is_gguf(path):
 def _digest(path):
     """SHA-256 of a file, read again only when the file has changed."""
     identity = file_identity(path).hex()
-    note = models_folder() / "gguf" / f".{identity}"
+    note = models_folder() / GGUF / f".{identity}"
     if note.is_file():
         # Whatever was written there, a digest is all that it may say
         noted = note.read_text(encoding="ascii", errors="replace")

@@ -21,6 +21,8 @@ logger = get_logger(__name__)
 
 # The environment variable that moves all of them.
 PLACE = "MSER_MODELS"
+# Where, in it, those made of GGUF files are.
+GGUF = "gguf"
 # What a folder is made of; written last.
 CARD = "made_of.json"
 _WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
@@ -42,13 +44,13 @@ def models_folder():
     >>> models_folder()
     PosixPath('/models')
     """
-    if place := os.environ.get(PLACE):
-        return Path(place).expanduser()
     try:
+        if place := os.environ.get(PLACE):
+            return Path(place).expanduser()
         cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     except RuntimeError as error:
         raise InputError(
-            f"no place for models: {error}; name one in the environment's "
+            f"no place for models: {error} Name one in the environment's "
             f"{PLACE}"
         ) from None
     return Path(cache) / "speechbrain_mser" / "models"
@@ -172,8 +174,11 @@ def _make(folder, fill, card):
     partial = folder.with_name(f"{PARTIAL}{folder.name}")
     fetched = folder.with_name(f".fetched-{folder.name}")
     before = folder.with_name(f"{PARTIAL}before-{folder.name}")
+    if os.path.lexists(before) and not os.path.lexists(folder):
+        # Whoever put it aside was killed before another took its place
+        os.replace(before, folder)
     for leftover in (partial, before):
-        shutil.rmtree(leftover, ignore_errors=True)
+        _remove(leftover)
     try:
         partial.mkdir()
         fetched.mkdir(exist_ok=True)
@@ -188,11 +193,21 @@ def _make(folder, fill, card):
         for path in (*made, partial / CARD, partial):
             to_disk(path)
         # One without its card, or a damaged one: aside, whatever is in it
-        if folder.exists():
+        if os.path.lexists(folder):
             os.replace(folder, before)
         os.replace(partial, folder)
         to_disk(folder.parent)
     finally:
+        if os.path.lexists(before) and not os.path.lexists(folder):
+            os.replace(before, folder)
         for leftover in (partial, before):
-            shutil.rmtree(leftover, ignore_errors=True)
+            _remove(leftover)
     shutil.rmtree(fetched, ignore_errors=True)
+
+
+def _remove(path):
+    """A folder, or the link to one on another disk."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)

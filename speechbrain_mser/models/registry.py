@@ -14,7 +14,13 @@ from huggingface_hub import constants
 
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.models.fetch import Member, Source, fetch
-from speechbrain_mser.models.kept import is_made, make_once, models_folder
+from speechbrain_mser.models.kept import (
+    GGUF,
+    damaged_files,
+    is_made,
+    make_once,
+    models_folder,
+)
 
 PREFIX = "open:"
 
@@ -114,36 +120,36 @@ OPEN_MODELS = {
 
 
 def how_to_mend(folder):
-    """What makes a damaged model of this cache whole again.
+    """What makes a model whole again that was made here and is damaged.
 
     Arguments
     ---------
     folder : path-like
-        A model's, of this cache or not.
+        Any model's.
 
     Returns
     -------
     str
-        To be said behind what is wrong with it; "" for another folder.
+        To be said behind what is wrong with it; "" for a folder that is not
+        damaged, or that nobody here has made.
 
     Example
     -------
-    >>> how_to_mend(open_folder("open:whisper-base"))
-    '; mser models fetch open:whisper-base mends it'
     >>> how_to_mend("/models/whisper")
     ''
     """
-    folder = Path(folder)
+    folder = Path(folder).absolute()
     try:
-        place = models_folder()
+        place = models_folder().absolute()
     except InputError:
         return ""
-    for name in OPEN_MODELS:
-        if folder == open_folder(name):
-            return f"; mser models fetch {name} mends it"
-    if folder.is_relative_to(place):
-        return f"; remove {folder}, and it is made again"
-    return ""
+    names = {place / open_folder(name).name: name for name in OPEN_MODELS}
+    ours = folder in names or folder.parent == place / GGUF
+    if not (ours and is_made(folder) and damaged_files(folder)):
+        return ""
+    if folder in names:
+        return f"; mser models fetch {names[folder]} mends it"
+    return f"; remove {folder}, and it is made again"
 
 
 def open_folder(name):

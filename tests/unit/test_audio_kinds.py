@@ -15,6 +15,7 @@ from speechbrain_mser.dataio.audio import (
     load_samples,
     read_samples,
 )
+from speechbrain_mser.dataio.audio_blocks import read_blocks
 from speechbrain_mser.dataio.downmix import downmix
 from speechbrain_mser.preparation.audio_extraction import extract_audio
 from speechbrain_mser.preparation.audio_listing import probe
@@ -566,6 +567,19 @@ ERRORS = [
     KeyError("s24p"),
     av.error.InvalidDataError(1, "Invalid data"),
 ]
+
+
+def test_a_container_that_claims_too_much_is_damaged(tmp_path):
+    """FFmpeg's want of memory is of the header, not of this machine."""
+    path = encode(tmp_path / "a.m4a", "aac", [noise()], 16000)
+    content = bytearray(path.read_bytes())
+    place = content.index(b"stts") + 8  # how many entries follow
+    content[place : place + 4] = b"\xff" * 4
+    path.write_bytes(content)
+    assert "cannot be decoded as audio (Cannot allocate" in reason_of(path)
+    for read in (decoding.duration, lambda path: [*read_blocks(path)]):
+        with pytest.raises(AudioError, match="Cannot allocate"):
+            read(path)
 
 
 @pytest.mark.parametrize(

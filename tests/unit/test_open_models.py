@@ -7,6 +7,7 @@ import io
 import json
 import os
 import resource
+import shutil
 import struct
 import threading
 import zipfile
@@ -579,8 +580,56 @@ def test_a_damaged_model_says_what_mends_it(tiny, cache, hub, tmp_path):
     weights.write_bytes(weights.read_bytes()[:-9])
     with pytest.raises(InputError, match=f"broken .*mser models fetch {NAME}"):
         WhisperEncoder(NAME)
-    assert registry.how_to_mend(cache / "gguf" / "a").endswith("made again")
-    assert registry.how_to_mend(tmp_path) == ""
+    # What nobody here made is not to be removed, nor what is whole
+    mine = cache / "mine"
+    mine.mkdir()
+    for whole in (mine, tmp_path, "someone/model"):
+        assert registry.how_to_mend(whole) == ""
+    made = kept.make_once("gguf/a", fill, {}, "the LLM")
+    assert registry.how_to_mend(made) == ""
+    (made / "weights").write_bytes(b"damaged")
+    assert (
+        registry.how_to_mend(made) == f"; remove {made}, and it is made again"
+    )
+
+
+def test_a_mend_that_is_killed_at_the_end_leaves_what_was_there(
+    cache, monkeypatch
+):
+    folder = kept.make_once("a", fill, {}, "the LLM")
+    (folder / "weights").write_bytes(b"damaged")
+    replace = os.replace
+
+    def fail(source, target):
+        if Path(source).name == ".partial-a":
+            raise OSError(errno.EIO, "no more")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(InputError, match="no more"):
+        kept.make_once("a", fill, {}, "the LLM", mend=True)
+    assert (folder / "weights").read_bytes() == b"damaged"
+    monkeypatch.setattr(os, "replace", replace)
+    # Killed between the two: it lies aside, and is found
+    folder.rename(cache / ".partial-before-a")
+    assert kept.make_once("a", fill, {}, "the LLM", mend=True) == folder
+    assert kept.damaged_files(folder) == []
+
+
+def test_a_link_in_the_place_of_a_model_is_mended_again_and_again(
+    cache, tmp_path
+):
+    folder = kept.make_once("a", fill, {}, "the LLM")
+    elsewhere = tmp_path / "other disk"
+    folder.rename(elsewhere)
+    for _ in range(3):
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.symlink_to(elsewhere)
+        (elsewhere / "weights").write_bytes(b"damaged")
+        kept.make_once("a", fill, {}, "the LLM", mend=True)
+        assert kept.damaged_files(folder) == [] and not folder.is_symlink()
+        assert (elsewhere / "weights").read_bytes() == b"damaged"
 
 
 def test_the_command_knows_its_models(command, cache):
