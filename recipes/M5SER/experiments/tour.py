@@ -118,7 +118,7 @@ def tour(source, call, folder):
     show_page(recognizer, call)
 
 
-@exits_on_input_error(resumes=True)
+@exits_on_input_error
 def main():
     """Take it with each recogniser that is here."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
