@@ -5,7 +5,7 @@ import logging
 
 from speechbrain_mser.emotions import LABEL_SETS, candidate_labels
 from speechbrain_mser.errors import InputError
-from speechbrain_mser.files.fingerprints import new_digest, settings_digest
+from speechbrain_mser.files.fingerprints import settings_digest
 
 RELEASED = "open"
 # Warn that the LLM is frozen; each has set its own level when imported.
@@ -199,9 +199,7 @@ def identify(recognizer):
         "llm": recognizer.mods.llm.digest,
     }
     heard = recognizer.heard
-    if heard is not None:
-        digest = new_digest(f"{heard.utterances} {heard.frames}".encode())
-        digest.update(heard.total.numpy().tobytes())
-        digest.update(heard.squares.numpy().tobytes())
-        heard = digest.hexdigest()
-    return {"recognizer": settings_digest(described), "heard": heard}
+    return {
+        "recognizer": settings_digest(described),
+        "heard": None if heard is None else heard.digest(),
+    }

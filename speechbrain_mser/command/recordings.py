@@ -91,15 +91,31 @@ def sized(sources):
     return found if STDIN in sources else list(found)
 
 
+def standard_input():
+    """Its bytes.
+
+    Returns
+    -------
+    file-like
+        Open.
+
+    Raises
+    ------
+    InputError
+        It is closed.
+    """
+    if sys.stdin is None:
+        raise InputError("-: standard input is closed")
+    return sys.stdin.buffer
+
+
 def _named(sources):
     for source in sources:
         if source != STDIN:
             yield source
             continue
-        if sys.stdin is None:
-            raise InputError("-: standard input is closed")
         # Bytes, as files are called
-        for line in sys.stdin.buffer:
+        for line in standard_input():
             if path := os.fsdecode(line.rstrip(b"\r\n")):
                 yield path
 

@@ -6,11 +6,10 @@ start, end, speaker and probabilities.
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
 from speechbrain_mser.command import DONE, loading
-from speechbrain_mser.command.recordings import STDIN
+from speechbrain_mser.command.recordings import STDIN, standard_input
 from speechbrain_mser.command.results import printable
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.files.atomic import check_output
@@ -97,7 +96,7 @@ def run(options, data):
     recognizer = loading.load_named(options)
     made = make_timeline(
         recognizer,
-        sys.stdin.buffer if from_stdin else options.recording,
+        standard_input() if from_stdin else options.recording,
         labels=options.labels,
         speakers=options.rttm or options.speakers,
         listen=not options.no_listen,
@@ -127,8 +126,8 @@ def _check(options):
     from speechbrain_mser.evaluation.calibration import check_mode
 
     check_mode(options.calibration or "none")
-    if options.recording == STDIN and sys.stdin is None:
-        raise InputError("-: standard input is closed")
+    if options.recording == STDIN:
+        standard_input()
     named = [options.rttm]
     if options.recording != STDIN:
         named.append(options.recording)

@@ -174,11 +174,7 @@ def _make(folder, fill, card):
     partial = folder.with_name(f"{PARTIAL}{folder.name}")
     fetched = folder.with_name(f".fetched-{folder.name}")
     before = folder.with_name(f"{PARTIAL}before-{folder.name}")
-    if os.path.lexists(before) and not os.path.lexists(folder):
-        # Whoever put it aside was killed before another took its place
-        os.replace(before, folder)
-    for leftover in (partial, before):
-        _remove(leftover)
+    _settle(folder, before, partial)  # what whoever was killed has left
     try:
         partial.mkdir()
         fetched.mkdir(exist_ok=True)
@@ -198,16 +194,17 @@ def _make(folder, fill, card):
         os.replace(partial, folder)
         to_disk(folder.parent)
     finally:
-        if os.path.lexists(before) and not os.path.lexists(folder):
-            os.replace(before, folder)
-        for leftover in (partial, before):
-            _remove(leftover)
+        _settle(folder, before, partial)
     shutil.rmtree(fetched, ignore_errors=True)
 
 
-def _remove(path):
-    """A folder, or the link to one on another disk."""
-    if path.is_symlink() or path.is_file():
-        path.unlink()
-    else:
-        shutil.rmtree(path, ignore_errors=True)
+def _settle(folder, before, partial):
+    """Put back what was aside, if nothing took its place; remove the rest."""
+    if os.path.lexists(before) and not os.path.lexists(folder):
+        os.replace(before, folder)
+    for leftover in (before, partial):
+        # A folder, or the link to one on another disk
+        if leftover.is_symlink() or leftover.is_file():
+            leftover.unlink()
+        else:
+            shutil.rmtree(leftover, ignore_errors=True)

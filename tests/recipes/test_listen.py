@@ -233,10 +233,8 @@ def rewritten(path, said=None, **changed):
     tensors = {name: one for name, one in tensors.items() if one is not None}
     if len(tensors) == 2:
         # Of numbers that are meant so; what is damaged has another
-        listener = described["listener"]
         counts = described["utterances"], described["frames"]
-        heard = HeardSpeech(*counts, **tensors, listener=listener)
-        described["digest"] = heard._digest()
+        described["digest"] = HeardSpeech(*counts, **tensors).digest()
     text = json.dumps(described | (said or {}))
     save_file(tensors, path, {"heard_speech": text})
 
