@@ -43,19 +43,27 @@ def test_a_corpus_has_no_part_in_what_is_chosen_for_it(found, left_out):
     )
 
 
-def test_each_corpus_chooses_by_the_others(found):
-    def all_of(ua):
-        return {pair: dict.fromkeys(uas, ua) for pair, uas in found.items()}
+@pytest.mark.parametrize("kind", choose.KINDS)
+def test_each_corpus_chooses_by_the_others(found, kind):
+    def all_of(ua, other=0.0):
+        return {
+            pair: {
+                each: dict.fromkeys(uas, ua if each == kind else other)
+                for each in choose.KINDS
+            }
+            for pair, uas in found.items()
+        }
 
-    better_on_urdu = all_of(0.5)
-    better_on_urdu["emodb", "emovo"] = {"ravdess": 0.5, "urdu": 0.8}
+    # Of what is not asked for, b is best.
+    better_on_urdu = all_of(0.5, other=0.9)
+    better_on_urdu["emodb", "emovo"][kind] = {"ravdess": 0.5, "urdu": 0.8}
     rows = {"a": {"name": "row a"}, "b": {"name": "row b"}}
     runs = {1: {"a": all_of(0.55), "b": better_on_urdu}}
-    table = cells(choose.report(rows, runs))
-    # URDU's own 0.8 counts for RAVDESS's fold alone.
-    assert table[2][1:] == ["0.550"] * 4
-    assert table[3][1:] == ["0.500", "0.500", "0.600", "0.500"]
-    assert table[4] == ["chosen", "row a", "row a", "row b", "row a"]
+    table = cells(choose.report(rows, runs, kind))
+    # URDU's own 0.8 counts for RAVDESS's fold alone, and among all twelve.
+    assert table[2][1:] == ["0.550"] * 5
+    assert table[3][1:] == ["0.500", "0.500", "0.600", "0.500", "0.525"]
+    assert table[4] == ["chosen", "row a", "row a", "row b", "row a", "row a"]
 
 
 def test_every_row_has_a_name_and_settings_that_there_are(real_corpora):

@@ -4,12 +4,13 @@
     python choose.py hparams/choices.yaml --data FOLDER
 
 Rows as in real_ablation.py: settings in which each differs from the open recipe.
-Of four corpora each two are trained on, and each of the two others is tested, as
-its utterances come. Whoever tests on one corpus may choose by the other three,
-each tested by what was trained on the remaining two: the corpus that a figure is
-reported on has no part in it. The table has, for each corpus left out, each row's
-mean UA on those three; what is the best for all four has been chosen without
-looking.
+Of four corpora each two are trained on, and each of the two others is tested: as
+its utterances come, after listening to 30 of them, and to all. Whoever tests on
+one corpus may choose by the other three, each tested by what was trained on the
+remaining two: the corpus that a figure is reported on has no part in it. The
+tables have, for each corpus left out, each row's mean UA on those three; what is
+the best for all four has been chosen without looking. Their last column is the
+mean over all twelve.
 
 Usage: python choose.py hparams/choices.yaml --data FOLDER \
            [--folder results/loco] [--seeds 1 2 3] [--rows recipe as_recorded]
@@ -25,31 +26,45 @@ from speechbrain_mser.errors import exits_on_input_error
 from speechbrain_mser.files.markdown import markdown_table
 
 PAIRS = [*combinations(LABELS, 2)]
+KINDS = {
+    "none": "one utterance by one",
+    "listen:30": "after 30 utterances",
+    "set": "after all of them",
+}
 
 
 def run_pair(folds, seed, key, row, pair):
-    """Train a row on two corpora and test the others; corpus to UA."""
+    """Train a row on two corpora and test the others; kind to corpus to UA."""
     place = f"choices/{key}/{'_'.join(pair)}/seed{seed}"
     recognizer = folds.train(
         f"{place}/training", [*pair], row["settings"], seed
     )
     return {
-        corpus: folds.evaluate(
-            f"{place}/{corpus}", recognizer, corpus, LABELS[corpus], "none"
-        )["UA"]
-        for corpus in LABELS
-        if corpus not in pair
+        kind: {
+            corpus: folds.evaluate(
+                f"{place}/{corpus}_{kind.replace(':', '_')}",
+                recognizer,
+                corpus,
+                LABELS[corpus],
+                kind,
+            )["UA"]
+            for corpus in LABELS
+            if corpus not in pair
+        }
+        for kind in KINDS
     }
 
 
 def inside(found, left_out):
     """Mean UA on the three other corpora, where one has no part in it.
 
+    Of all four, where none is left out.
+
     Arguments
     ---------
     found : dict
         Pair to corpus to UA, of one row.
-    left_out : str
+    left_out : str or None
         The corpus.
 
     Returns
@@ -72,7 +87,7 @@ def inside(found, left_out):
     )
 
 
-def report(rows, runs):
+def report(rows, runs, kind):
     """Rows by corpus left out; the last line has each corpus's choice.
 
     Arguments
@@ -80,17 +95,27 @@ def report(rows, runs):
     rows : dict
         Key to row, as `read_rows` returns.
     runs : dict
-        Seed to row's key to pair to corpus to UA.
+        Seed to row's key to pair to kind to corpus to UA.
+    kind : str
+        One of KINDS.
     """
-    table = [["UA on the other three, without", *LABELS]]
-    best = dict.fromkeys(LABELS, (0.0, ""))
+    table = [[f"UA, {KINDS[kind]}, without", *LABELS, "twelve"]]
+    # The column's best so far; the mean of all twelve is a choice, too.
+    best = dict.fromkeys(table[0][1:], (0.0, ""))
     for key, row in rows.items():
+        found = [
+            {pair: of_pair[kind] for pair, of_pair in of[key].items()}
+            for of in runs.values()
+        ]
         cells = [row["name"]]
-        for corpus in LABELS:
-            uas = [inside(of[key], corpus) for of in runs.values()]
+        for column in best:
+            uas = [
+                inside(one, None if column == "twelve" else column)
+                for one in found
+            ]
             cells.append(mean_and_sd(uas))
-            best[corpus] = max(
-                best[corpus],
+            best[column] = max(
+                best[column],
                 (statistics.mean(uas), row["name"]),
                 key=lambda one: one[0],
             )
@@ -113,7 +138,9 @@ def main():
     runs = {}
     for seed in arguments.seeds:
         runs[seed] = {key: {pair: next(done) for pair in PAIRS} for key in rows}
-        print(f"\nseeds {[*runs]}\n{report(rows, runs)}")
+        print(f"\nseeds {[*runs]}")
+        for kind in KINDS:
+            print(f"\n{report(rows, runs, kind)}")
 
 
 if __name__ == "__main__":
