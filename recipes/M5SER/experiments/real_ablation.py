@@ -69,16 +69,20 @@ def read_rows(path, folds, wanted):
     return {key: row for key, row in rows.items() if key in (wanted or rows)}
 
 
-def begin(doc):
-    """The arguments, the folds, prepared, and the rows that are asked for."""
+def rows_parser(doc):
+    """The command line of scripts that run rows."""
     parser = argument_parser(doc.splitlines()[0])
     parser.add_argument("yaml", help="the rows")
     parser.add_argument("--rows", nargs="+", help="those to run; all if not")
-    arguments = parser.parse_args()
+    return parser
+
+
+def begin(arguments):
+    """The folds, prepared, and the rows that are asked for."""
     folds = Folds(arguments.data, arguments.folder, arguments.overrides)
     rows = read_rows(arguments.yaml, folds, arguments.rows)
     folds.prepare()
-    return arguments, folds, rows
+    return folds, rows
 
 
 def run_row(folds, seed, key, row, corpus):
@@ -128,7 +132,8 @@ def report(rows, runs):
 @exits_on_input_error(resumes=True)
 def main():
     """Run every fold of every row and seed."""
-    arguments, folds, rows = begin(__doc__)
+    arguments = rows_parser(__doc__).parse_args()
+    folds, rows = begin(arguments)
     # Rows that come to the same are trained once.
     same = {}
     own = {
