@@ -27,7 +27,7 @@ from speechbrain_mser.errors import exits_on_input_error
 from speechbrain_mser.files.folder_lock import hold_folder
 from speechbrain_mser.inference.export import export_recognizer, plain_settings
 from speechbrain_mser.inference.folder import load_pretrained
-from speechbrain_mser.settings.experiment_files import included_files
+from speechbrain_mser.settings.experiment_files import section_tree
 from speechbrain_mser.settings.flags import read_command_line
 from speechbrain_mser.settings.hparams import load_hparams, read_settings
 from speechbrain_mser.training.output_folder import (
@@ -78,9 +78,9 @@ def train_on(tables, data, hparams_file, overrides, run_opts):
     before, said = {}, set()
     if hparams["pretrained"] is not None:
         before, said = load_pretrained(hparams["pretrained"], model)
-    model_yaml = included_files(hparams_file)["model"]
+    model_tree = section_tree(hparams_file, "model", overrides)
     # What could not be exported is known before it is trained.
-    plain_settings(model, model_yaml)
+    plain_settings(model, model_tree, hparams_file)
 
     output_folder = hparams["output_folder"]
     # Its own way of writing settings leaves half a file when it is killed.
@@ -91,7 +91,7 @@ def train_on(tables, data, hparams_file, overrides, run_opts):
     export = partial(
         export_recognizer,
         f"{output_folder}/recognizer",
-        model_yaml,
+        model_tree,
         model,
         record=describe(tables[0], before, hparams_file, hparams),
     )

@@ -3,6 +3,7 @@
 `inference.folder` finds it again and builds the recogniser of it.
 """
 
+import copy
 import io
 import os
 import shutil
@@ -33,15 +34,17 @@ from speechbrain_mser.lobes.hub import resolve_dtype
 from speechbrain_mser.training.record import FILE, write_record
 
 
-def plain_settings(model, model_yaml):
+def plain_settings(model, tree, where):
     """The settings of a training's model, before anything is trained.
 
     Arguments
     ---------
     model : dict
         As the model's YAML was loaded.
-    model_yaml : str or path-like
-        That file.
+    tree : dict
+        That YAML, as `section_tree` returns it.
+    where : str or path-like
+        Where it is from, for the message.
 
     Returns
     -------
@@ -54,7 +57,7 @@ def plain_settings(model, model_yaml):
     InputError
         A value that no recogniser could be loaded with.
     """
-    if not describes_ours(Path(model_yaml).read_text(encoding="utf-8")):
+    if not describes_ours(tree):
         return None
     if model["encoder_class"] is not None:
         return None
@@ -68,7 +71,7 @@ def plain_settings(model, model_yaml):
         for name, value in model["connector"].initialised().items()
         if name in SHAPE
     }
-    return check_settings(settings, model_yaml)
+    return check_settings(settings, where)
 
 
 def _from_anywhere(name, value):
@@ -82,9 +85,7 @@ def _from_anywhere(name, value):
     return list(value) if isinstance(value, tuple) else value
 
 
-def export_recognizer(
-    folder, model_yaml, model, connector, llm=None, record=None
-):
+def export_recognizer(folder, tree, model, connector, llm=None, record=None):
     """Write the folder that `EmotionRecognizer.from_hparams` loads.
 
     A kill at any moment leaves the recogniser that was there, or the new one.
@@ -96,8 +97,9 @@ def export_recognizer(
     ---------
     folder : str or path-like
         Where to; a recogniser that is there is replaced.
-    model_yaml : str or path-like
-        The file that says what the experiment's model is made of.
+    tree : dict
+        The YAML that says what the experiment's model is made of, as
+        `section_tree` returns it.
     model : dict
         What it was loaded to.
     connector : Connector
@@ -108,7 +110,7 @@ def export_recognizer(
         What the training was made of, see `speechbrain_mser.training.record`.
     """
     folder = Path(folder)
-    settings = plain_settings(model, model_yaml)
+    settings = plain_settings(model, tree, folder)
     _make_room(folder)
     parts = {"connector": connector}
     if llm is not None:
@@ -119,7 +121,7 @@ def export_recognizer(
         if settings is not None:
             settings[f"{part}_digest"] = hex_digest(path)
     if settings is None:
-        text = _hyperpyyaml_text(model_yaml, model, connector)
+        text = _hyperpyyaml_text(tree, model, connector)
     else:
         text = settings_text(settings)
     if record is not None:
@@ -220,7 +222,7 @@ def _counts(folder, following):
     return hex_digest(following) == settings[f"{part}_digest"]
 
 
-def _hyperpyyaml_text(model_yaml, model, connector):
+def _hyperpyyaml_text(tree, model, connector):
     """The experiment's own YAML, with its values in it.
 
     For lobes of one's own, which plain settings cannot name; it is loaded
@@ -228,14 +230,19 @@ def _hyperpyyaml_text(model_yaml, model, connector):
     """
     yaml = YAML()
     yaml.width = 1000  # one setting, one line
-    tree = yaml.load(Path(model_yaml))
+    tree = copy.deepcopy(tree)
     for name, value in model.items():
         plain = isinstance(value, (str, int, float, list, type(None)))
         if plain or name == "emotion_words":
             tree[name] = _from_anywhere(name, value)
+    # A training's own modules stay with it.
+    for name in tree["modules"].keys() - {"encoder", "connector", "llm"}:
+        del tree["modules"][name]
     # All of the connector's parameters are in its file: nothing is taken
     # from BERT again, only its shape has to be said.
-    tree["connector"].update(connector.initialised())
+    arguments = connector.initialised()
+    if arguments.keys() & tree["connector"].keys():
+        tree["connector"].update(arguments)
     text = io.StringIO()
     yaml.dump(tree, text)
     return text.getvalue()

@@ -88,6 +88,32 @@ def included_files(path):
     }
 
 
+def section_tree(path, section, overrides):
+    """What an included file comes to in an experiment.
+
+    Arguments
+    ---------
+    path : str or path-like
+        The experiment's file.
+    section : str
+        Under which name the file is included.
+    overrides : dict
+        As `place_overrides` returns.
+
+    Returns
+    -------
+    ruamel.yaml.CommentedMap
+        The included file's tree, with the lines of the experiment's file, and
+        those of the files that it goes on from, in place of its own.
+    """
+    tree, included = read_files(path)
+    part = included[section]
+    for lines in (tree[section], overrides.get(section)):
+        for name, value in lines.items() if isinstance(lines, dict) else ():
+            _put(part, name, value)
+    return part
+
+
 def _tag(node):
     """A node's own tag, such as ``!new:torch.nn.Linear``; "" if it has none."""
     return getattr(getattr(node, "tag", None), "value", None) or ""

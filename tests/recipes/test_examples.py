@@ -7,6 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 from speechbrain_mser.brain import EmotionBrain
+from speechbrain_mser.errors import InputError
+from speechbrain_mser.inference import EmotionRecognizer
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 
@@ -98,3 +100,58 @@ def test_a_term_is_added_trained_logged_and_saved(
     assert run_script("train", "hparams/stage1.yaml", flags=flags) == 2
     message = capsys.readouterr().err
     assert "holds a training with brain_class '!name:gender_term" in message
+
+
+# A subclass has the parameters of what it stands for, a mapping changes an
+# argument: loaded as the project's own, these would be other recognisers.
+VARIANTS = {
+    "a subclass": """
+connector: !new:own.Backwards
+  input_dim: !ref <encoder.hidden_size>
+  output_dim: !ref <llm.hidden_size>
+  n_queries: 2
+""",
+    "an argument": """
+llm:
+  prompt: "Say how the person feels:"
+encoder:
+  layers: 1
+connector:
+  n_queries: 3
+""",
+}
+OWN = """
+from speechbrain_mser.lobes.linear import LinearConnector
+class Backwards(LinearConnector):
+    def write_tokens(self, hidden):
+        return super().write_tokens(hidden.flip(1))
+"""
+
+
+@pytest.mark.parametrize("changed", ["docs", *VARIANTS])
+def test_what_is_exported_is_what_was_trained(
+    run_script, tiny_flags, tmp_path, brains, changed, monkeypatch
+):
+    yaml = EXAMPLES / "attentive.yaml"
+    monkeypatch.syspath_prepend(EXAMPLES)
+    if changed != "docs":
+        (tmp_path / "own.py").write_text(OWN)
+        monkeypatch.syspath_prepend(tmp_path)
+        yaml = tmp_path / "own.yaml"
+        yaml.write_text(f"extends: hparams/stage1.yaml\n{VARIANTS[changed]}")
+    flags = {**tiny_flags, "output_folder": tmp_path / "out"}
+    assert run_script("train", yaml, flags=flags) == 0
+    (brain,) = brains
+    source = tmp_path / "out" / "recognizer"
+    with pytest.raises(InputError, match="trusted=True"):
+        EmotionRecognizer.from_hparams(source)
+    found = EmotionRecognizer.from_hparams(source, trusted=True).mods
+    torch.manual_seed(0)
+    wavs, lens = torch.randn(2, 9000), torch.tensor([1.0, 0.7])
+    said = []
+    for modules in (found, brain.modules):
+        connector = modules.connector.eval()
+        with torch.no_grad():
+            tokens = connector(*modules.encoder(wavs, lens)).tokens
+            said.append(modules.llm.score(tokens, ["happy", "sad"]))
+    assert torch.equal(*said)

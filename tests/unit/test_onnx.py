@@ -7,6 +7,7 @@ import onnxruntime
 import pytest
 import torch
 from hyperpyyaml import load_hyperpyyaml
+from ruamel.yaml import YAML
 
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.inference import EmotionRecognizer
@@ -56,7 +57,7 @@ def load(tiny_whisper, tiny_llama, tmp_path_factory):
             "llm": model["llm"].describe(),
         }
         connector.bind(described)
-        export_recognizer(folder, path, model, connector)
+        export_recognizer(folder, YAML().load(path), model, connector)
         return EmotionRecognizer.from_hparams(folder)
 
     return make

@@ -14,6 +14,7 @@ import torch
 from hub_stand_in import READER, TOKEN
 from huggingface_hub import ModelCard, constants
 from hyperpyyaml import load_hyperpyyaml
+from ruamel.yaml import YAML
 from speechbrain.utils.fetching import FetchConfig
 
 from speechbrain_mser.command.main import main as mser
@@ -70,7 +71,9 @@ def trained(models, tmp_path_factory):
     connector.bind(
         {"encoder": model["encoder"].describe(), "llm": llm.describe()}
     )
-    export_recognizer(folder, path, model, connector, record=RECORD)
+    export_recognizer(
+        folder, YAML().load(path), model, connector, record=RECORD
+    )
     fitted = fit_calibration(
         torch.randn(9, 3).log_softmax(-1),
         LABELS * 3,

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from hyperpyyaml import load_hyperpyyaml
+from ruamel.yaml import YAML
 from safetensors.torch import load as load_bytes
 from safetensors.torch import load_file, save_file
 
@@ -32,6 +33,7 @@ from speechbrain_mser.lobes.linear import LinearConnector
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL_YAML = ROOT / "hparams" / "model.yaml"
+MODEL_TREE = YAML().load(MODEL_YAML)
 FILES = ["connector.safetensors", "hyperparams.yaml"]
 
 
@@ -68,7 +70,7 @@ def exported(folder, settings, seed=0, **changes):
         {"encoder": model["encoder"].describe(), "llm": llama.describe()}
     )
     adapters = llama if model["lora_rank"] else None
-    export_recognizer(folder, MODEL_YAML, model, connector, adapters)
+    export_recognizer(folder, MODEL_TREE, model, connector, adapters)
     return connector
 
 
@@ -183,7 +185,9 @@ def test_what_could_not_be_loaded_is_not_trained(settings):
 
     model = load(MODEL_YAML, **settings)
     with pytest.raises(InputError, match="prompt"):
-        plain_settings({**model, "prompt": "x" * 30_000}, MODEL_YAML)
+        plain_settings(
+            {**model, "prompt": "x" * 30_000}, MODEL_TREE, "mine.yaml"
+        )
 
 
 def test_lobes_of_ones_own_are_exported_as_hyperpyyaml(
@@ -196,7 +200,7 @@ def test_lobes_of_ones_own_are_exported_as_hyperpyyaml(
     )
     monkeypatch.syspath_prepend(tmp_path)
     model = load(MODEL_YAML, **settings, encoder_class="own.Own")
-    export_recognizer("recognizer", MODEL_YAML, model, model["connector"])
+    export_recognizer("recognizer", MODEL_TREE, model, model["connector"])
     with pytest.raises(InputError, match="trusted=True"):
         EmotionRecognizer.from_hparams("recognizer")
     # Nothing that lies in a savedir takes a file's place, here neither
@@ -275,7 +279,7 @@ def export_killed_at(number, folder, connectors, model):
         folder,
         export_recognizer,
         folder,
-        MODEL_YAML,
+        MODEL_TREE,
         model,
         *connectors,
     )
@@ -323,7 +327,7 @@ def test_a_kill_during_an_export_leaves_a_recogniser_that_loads(
     parts = ("connector", "llama")
     model = load(MODEL_YAML, **settings, connector_type="linear")
     first, last = tmp_path / "first", 1.0
-    export_recognizer(first, MODEL_YAML, model, Part(last), Part(last))
+    export_recognizer(first, MODEL_TREE, model, Part(last), Part(last))
     if before == "old":  # which says no digest
         path = first / "hyperparams.yaml"
         plain = read_settings(path)
@@ -331,7 +335,7 @@ def test_a_kill_during_an_export_leaves_a_recogniser_that_loads(
         path.write_text(settings_text(plain))
     if before == "killed":  # when the settings counted, and no more
         last = 2.0
-        export_recognizer(first, MODEL_YAML, model, Part(last), Part(last))
+        export_recognizer(first, MODEL_TREE, model, Part(last), Part(last))
         for part in parts:
             path = first / f"{part}.safetensors"
             path.rename(first / f"next-{path.name}")
@@ -348,7 +352,7 @@ def test_a_kill_during_an_export_leaves_a_recogniser_that_loads(
         if not killed:
             break
         if number % 3 == 0:  # and the next one ends as if nothing had been
-            export_recognizer(folder, MODEL_YAML, model, *new)
+            export_recognizer(folder, MODEL_TREE, model, *new)
             assert loaded(folder, parts) == [3.0, 3.0]
             assert names(folder) == [FILES[0], FILES[1], "llama.safetensors"]
     assert [last, last] in outcomes
@@ -379,7 +383,7 @@ def test_a_kill_while_one_replaces_another_leaves_all_of_either(
 ):
     model = load(MODEL_YAML, **settings, connector_type="linear")
     for name, value in zip(("old", "new"), connectors, strict=True):
-        export_recognizer(tmp_path / name, MODEL_YAML, model, Part(value))
+        export_recognizer(tmp_path / name, MODEL_TREE, model, Part(value))
         for beside in BESIDE:
             (tmp_path / name / beside).write_text(name)
     expected = {

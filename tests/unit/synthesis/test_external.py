@@ -45,7 +45,9 @@ class Fake(ExternalBackend):
 
     @property
     def starts(self):
-        """The IDs of the processes that were started."""
+        """The IDs of the processes that were started, and could note it."""
+        if not self.record.exists():
+            return []
         return [int(line) for line in self.record.read_text().split()]
 
 
