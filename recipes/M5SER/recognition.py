@@ -31,6 +31,7 @@ def load_recognizer(source, settings, run_opts):
             if settings[name] is not None
         },
         run_opts=run_opts,
+        trusted=settings["trusted"],
     )
     encoder = recognizer.mods.encoder
     store = open_store(

@@ -46,6 +46,12 @@ def add_arguments(parser):
         help="settings in place of the recogniser's, such as "
         '"{whisper_hub: /models/whisper, llama_hub: /models/llama}"',
     )
+    group.add_argument(
+        "--trusted",
+        action="store_true",
+        help="run the code that the folder names, an encoder or connector of "
+        "your own; never for a folder of somebody whom you would not let in",
+    )
 
 
 def add_labels(parser):
@@ -114,7 +120,9 @@ def parse_labels(text):
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def load_recognizer(recognizer, heard=None, device=None, overrides=None):
+def load_recognizer(
+    recognizer, heard=None, device=None, overrides=None, trusted=False
+):
     """A recogniser, ready.
 
     Arguments
@@ -127,6 +135,8 @@ def load_recognizer(recognizer, heard=None, device=None, overrides=None):
         As for `speechbrain_mser.devices.find_device`.
     overrides : str, optional
         YAML.
+    trusted : bool
+        As for `EmotionRecognizer.from_hparams`.
 
     Returns
     -------
@@ -146,6 +156,7 @@ def load_recognizer(recognizer, heard=None, device=None, overrides=None):
         recognizer,
         overrides=overrides,
         run_opts={"device": device} if device else None,
+        trusted=trusted,
     )
     if known is not None:
         loaded.adapt(known)
@@ -175,7 +186,11 @@ def load_named(options):
         Ready.
     """
     return load_recognizer(
-        options.recognizer, options.heard, options.device, options.overrides
+        options.recognizer,
+        options.heard,
+        options.device,
+        options.overrides,
+        options.trusted,
     )
 
 

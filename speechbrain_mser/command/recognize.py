@@ -129,7 +129,7 @@ def _prepare(options, found):
 
     named = {
         name: getattr(options, name)
-        for name in ("recognizer", "heard", "overrides")
+        for name in ("recognizer", "heard", "overrides", "trusted")
     }
     devices = (options.device or "").split(",")
     devices = [find_device(device.strip() or None) for device in devices]

@@ -234,5 +234,6 @@ def _tag(node):
 def _foreign(what, where):
     return InputError(
         f"{where} uses {what[:80]}, which may run code from outside this package; "
-        "read the file, and pass trusted=True if you wrote it"
+        "read the file, and pass trusted=True (scripts: --trusted True, mser: "
+        "--trusted) if you wrote it"
     )

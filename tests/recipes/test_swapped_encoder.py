@@ -12,6 +12,7 @@ from transformers import (
 )
 
 from speechbrain_mser.brain import EmotionBrain
+from speechbrain_mser.command.main import main as mser
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.inference import EmotionRecognizer
 from speechbrain_mser.inference.folder import read_settings
@@ -124,6 +125,42 @@ def test_the_documents_encoder_trains_and_is_loaded_when_trusted(
     assert both.shape == (2, 100, 80)
     assert (lens * 100).tolist() == [10, 100]
     assert torch.equal(both[0, :10], encoder(short[None])[0][0])
+
+
+def test_scripts_and_the_command_load_it_when_trusted(
+    train, run_script, tiny_corpus, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    sys.modules.pop("encoder", None)
+    folder, _ = train(
+        whisper_hub="mel", encoder_class="encoder.MelEncoder", encoder_layers=0
+    )
+    flags = {
+        "recognizer": folder,
+        "data_root": tiny_corpus / "corpora",
+        "manifest_folder": tiny_corpus / "manifests",
+        "skip_prep": True,
+        "num_workers": 0,
+    }
+    name = tmp_path / "table"
+    calls = {
+        "evaluate": {"sets": "[tiny]", "output_folder": name, "resamples": 0},
+        "pseudo_label": {"corpus": "tiny", "output_folder": tmp_path / "new"},
+    }
+    wav = next((tiny_corpus / "corpora").rglob("*.wav"))
+    command = ["recognize", str(wav), "--json", "--recognizer", str(folder)]
+    for script, own in calls.items():
+        yaml = HPARAMS / f"{script}.yaml"
+        both = {**flags, **own}
+        assert run_script(script, yaml, flags=both) == 2
+        assert "--trusted True" in capsys.readouterr().err
+        assert run_script(script, yaml, flags={**both, "trusted": True}) == 0
+    assert (name / "metrics.json").is_file()
+    with pytest.raises(SystemExit):
+        mser(command)
+    assert "--trusted" in capsys.readouterr().err
+    assert mser([*command, "--trusted"]) == 0
+    assert '"emotion"' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["os.system", "no.such", "torch.nn.Linear"])
