@@ -3,6 +3,7 @@
 from functools import cached_property
 
 import torch
+from ruamel.yaml import YAML
 from speechbrain.inference.interfaces import Pretrained
 from speechbrain.utils.fetching import FetchConfig
 from speechbrain.utils.logger import get_logger
@@ -11,6 +12,7 @@ from speechbrain_mser.dataio.audio import load_audio
 from speechbrain_mser.devices import with_device
 from speechbrain_mser.emotions import (
     candidate_labels,
+    check_emotion_words,
     in_known_spelling,
     without_trained,
 )
@@ -70,6 +72,12 @@ class EmotionRecognizer(Pretrained):
         super().__init__(*args, **kwargs)
         self.source = self.folder = None
         self._calibration = None
+        self._learned = _learned(
+            {
+                **vars(self.hparams),
+                "emotion_words": self.mods.llm.emotion_words,
+            }
+        )
         self.forget()
         self.mods.connector.bind(
             {
@@ -160,11 +168,13 @@ class EmotionRecognizer(Pretrained):
         if trusted and needs_trust(path):
             if download_only:
                 return None
+            trained = YAML().load(path)
             hparams = load_trusted(
                 folder, hparams_file, overrides or {}, overrides_must_match
             )
         else:
-            settings, own = override_settings(read_settings(path), overrides)
+            trained = read_settings(path)
+            settings, own = override_settings(trained, overrides)
             if download_only:
                 return None
             modules = build_recognizer(
@@ -173,6 +183,9 @@ class EmotionRecognizer(Pretrained):
             hparams = {**settings, **own, "modules": modules}
         recognizer = cls(hparams["modules"], hparams, **kwargs)
         recognizer.source, recognizer.folder = str(source), folder
+        # What was trained is the folder's, whatever is asked for here.
+        if "label_words" in trained:
+            recognizer._learned = _learned(trained)
         return recognizer
 
     def encode_batch(self, wavs, wav_lens=None):
@@ -477,20 +490,33 @@ class EmotionRecognizer(Pretrained):
         return list(candidate_labels(labels))
 
     def _as_said(self, words):
-        """Candidates in the spelling of training: "Angry" is "angry"."""
-        known = [*self.labels(), *self.mods.llm.emotion_words]
-        return in_known_spelling(words, known)
+        """Candidates by the names of training.
+
+        "Angry" is "angry", and so is "wütend" where that is said for it.
+        """
+        by_word = {w: label for label, w in self.mods.llm.emotion_words.items()}
+        known = [*self._learned, *self.labels(), *by_word.values()]
+        words = in_known_spelling(words, [*known, *by_word])
+        check_emotion_words(self.mods.llm.emotion_words, words)
+        return [
+            word if word in known else by_word.get(word, word) for word in words
+        ]
 
     def trained_words(self):
-        """The words of which there were training utterances.
+        """The labels of which there were training utterances.
 
         Returns
         -------
         set of str
-            All others are zero-shot.
+            Those that the LLM says with the word of training; all others are
+            zero-shot.
         """
-        untrained = getattr(self.hparams, "untrained_words", None) or ()
-        return {*self.labels()} - {*untrained}
+        says = self.mods.llm.emotion_words
+        return {
+            label
+            for label, word in self._learned.items()
+            if not without_trained([says.get(label, label)], [word])
+        }
 
     def meant_words(self, labels=None):
         """Candidates whose probability is their meaning's, not the LLM's.
@@ -507,7 +533,10 @@ class EmotionRecognizer(Pretrained):
         """
         if getattr(self.mods.connector, "meaning", None) is None:
             return set()
-        return {*without_trained(self.labels(labels), self.trained_words())}
+        words = self.labels(labels)
+        said = self._as_said(words)
+        new = {*without_trained(said, self.trained_words())}
+        return {w for w, s in zip(words, said, strict=True) if s in new}
 
     def load_calibration(self):
         """What was measured on validation data, beside the connector.
@@ -699,3 +728,15 @@ class EmotionRecognizer(Pretrained):
         features, lens = self.mods.encoder(wavs, wav_lens)
         check_rows(finite_rows(features), NOT_FINITE)
         return features, lens
+
+
+def _learned(settings):
+    """Label to the word that training had the LLM say for it."""
+    said = settings.get("emotion_words") or {}
+    untrained = settings.get("untrained_words") or ()
+    labels = candidate_labels(settings["label_words"])
+    return {
+        str(label): str(said.get(label, label))
+        for label in labels
+        if label not in untrained
+    }

@@ -125,3 +125,62 @@ def test_a_label_without_training_utterances_is_zero_shot(
         flags["output_folder"] / "recognizer"
     )
     assert recognizer.trained_words() == {"happy", "sad"}
+
+
+@pytest.fixture
+def meaning(run_script, flags):
+    """A recogniser's folder that hears the meaning of words never trained."""
+    changed = {
+        **flags,
+        "label_words": "[happy, sad]",
+        "emotion_words": "{happy: froh, sad: traurig}",
+        "connector_type": "linear",
+        "hear_meaning": True,
+        "token_mixture": True,
+    }
+    assert run_script("train", STAGE1, flags=changed) == 0
+    return flags["output_folder"] / "recognizer"
+
+
+@pytest.fixture
+def wavs():
+    return torch.randn(2, 9000, generator=torch.Generator().manual_seed(1)) / 9
+
+
+def test_a_word_that_training_had_said_is_its_label(meaning, wavs):
+    recognizer = EmotionRecognizer.from_hparams(meaning)
+    _, expected = recognizer.recognize_batch(wavs, labels=["sad", "happy"])
+    asked = ["Traurig", "froh"]
+    words, found = recognizer.recognize_batch(wavs, labels=asked)
+    assert torch.equal(found, expected)
+    assert {*words} <= {*asked}
+    assert recognizer.meant_words([*asked, "bored"]) == {"bored"}
+    with pytest.raises(InputError, match="'happy' and 'froh' are both said"):
+        recognizer.recognize_batch(wavs, labels=["happy", "froh"])
+
+
+def test_what_is_asked_for_was_not_trained_for_that(meaning, wavs):
+    plain = EmotionRecognizer.from_hparams(meaning)
+    asked = ["happy", "bored", "sad"]
+    overridden = EmotionRecognizer.from_hparams(
+        meaning, overrides={"label_words": asked}
+    )
+    assert overridden.labels() == asked
+    assert overridden.trained_words() == {"happy", "sad"}
+    assert overridden.meant_words() == {"bored"}
+    _, found = overridden.recognize_batch(wavs)
+    assert torch.equal(found, plain.recognize_batch(wavs, labels=asked)[1])
+
+
+def test_another_word_for_a_label_was_never_trained(meaning, wavs):
+    other = EmotionRecognizer.from_hparams(
+        meaning, overrides={"emotion_words": {"happy": "glad"}}
+    )
+    # "sad" is said as sad now, and training had it say something else.
+    assert other.trained_words() == set()
+    assert other.meant_words(["happy", "sad"]) == {"happy", "sad"}
+    other = EmotionRecognizer.from_hparams(
+        meaning,
+        overrides={"emotion_words": {"happy": "glad", "sad": "Traurig"}},
+    )
+    assert other.trained_words() == {"sad"}
