@@ -26,7 +26,7 @@ from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import exits_on_input_error
 from speechbrain_mser.files.folder_lock import hold_folder
 from speechbrain_mser.inference.export import export_recognizer, plain_settings
-from speechbrain_mser.inference.folder import load_pretrained
+from speechbrain_mser.inference.folder import OUTPUT, load_pretrained
 from speechbrain_mser.settings.experiment_files import section_tree
 from speechbrain_mser.settings.flags import read_command_line
 from speechbrain_mser.settings.hparams import load_hparams, read_settings
@@ -90,7 +90,7 @@ def train_on(tables, data, hparams_file, overrides, run_opts):
     write_data(output_folder, data)
     export = partial(
         export_recognizer,
-        f"{output_folder}/recognizer",
+        f"{output_folder}/{OUTPUT}",
         model_tree,
         model,
         record=describe(tables[0], before, hparams_file, hparams),

@@ -1,10 +1,41 @@
 """What is no batch of signals, or no numbers, is refused by name."""
 
+import os
+
 import torch
 
 from speechbrain_mser.dataio.audio import check_signal
 from speechbrain_mser.dataio.audio_limits import AudioError
 from speechbrain_mser.errors import InputError
+
+
+def check_path(path, others):
+    """Refuse what is no file's path.
+
+    Arguments
+    ---------
+    path : object
+        What was given.
+    others : str
+        What takes others, for the message.
+
+    Raises
+    ------
+    InputError
+        It is none.
+
+    Example
+    -------
+    >>> check_path(None, "recognize_batch takes signals")
+    Traceback (most recent call last):
+    ...
+    InputError: a NoneType; a file's path is expected, one at a time; ...
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise InputError(
+            f"a {type(path).__name__}; a file's path is expected, one at a "
+            f"time; {others}"
+        )
 
 
 def check_batch(wavs, wav_lens):

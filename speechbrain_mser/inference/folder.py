@@ -42,6 +42,8 @@ BESIDE = [calibration.FILE, record.FILE, CARD]
 FILES = [*WEIGHTS, SETTINGS_FILE, *BESIDE]
 # Files of an export that was interrupted as soon as its settings counted.
 NEXT = "next-"
+# In the output folder of a training.
+OUTPUT = "recognizer"
 # Settings that decide what features a connector hears.
 HEARD = (
     "encoder_layers",
@@ -99,7 +101,13 @@ def find_folder(
         return _find_released()
     source = str(source)
     if is_folder(source):
-        return Path(source)
+        folder, inner = Path(source), Path(source, OUTPUT)
+        if (inner / SETTINGS_FILE).is_file() and not _is_recognizer(folder):
+            raise InputError(
+                f"{folder} is a training's output folder: the recogniser is "
+                f"{inner}"
+            )
+        return folder
     if Path(source).is_absolute() or source.startswith("."):
         raise InputError(f"there is no folder {source}")
     names = {*FILES, settings_file}
@@ -129,6 +137,12 @@ def find_folder(
             "listened with or that is to answer is whisper_hub or llama_hub"
         )
     return folder
+
+
+def _is_recognizer(folder):
+    """Whether a folder has a connector, be it in the middle of an export."""
+    names = (WEIGHTS[0], f"{NEXT}{WEIGHTS[0]}")
+    return any((folder / name).is_file() for name in names)
 
 
 def _at(revision):

@@ -25,7 +25,11 @@ from speechbrain_mser.inference.adaptation import (
     KAPPA_VARIANCE,
     Adaptation,
 )
-from speechbrain_mser.inference.batch_checks import check_batch, check_rows
+from speechbrain_mser.inference.batch_checks import (
+    check_batch,
+    check_path,
+    check_rows,
+)
 from speechbrain_mser.inference.folder import (
     RELEASED,
     SETTINGS_FILE,
@@ -360,6 +364,7 @@ class EmotionRecognizer(Pretrained):
         InputError
             The file cannot be used, or the labels cannot, or the calibration.
         """
+        check_path(path, "recognize_batch takes signals")
         labels = self.labels(labels)  # before a long file is read in vain
         self._check_calibration(calibration)
         return self.recognize_batch(
@@ -476,6 +481,10 @@ class EmotionRecognizer(Pretrained):
         list of str
             ``[batch]``.
         """
+        if not max_new_tokens >= 1:
+            raise InputError(
+                f"max_new_tokens is {max_new_tokens!r}, expected 1 or more"
+            )
         tokens, _ = self._listen(wavs, wav_lens)
         return self.mods.llm.generate(tokens, max_new_tokens, self.labels())
 
@@ -645,6 +654,7 @@ class EmotionRecognizer(Pretrained):
             standardisation. It goes on as before.
         """
         if not isinstance(heard, HeardSpeech):
+            check_path(heard, "listen takes recordings")
             heard = HeardSpeech.load(heard)
         heard.check_listener(self.listener)
         adaptation = Adaptation(

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from numbers import Number
 
 import numpy as np
 import torch
@@ -48,15 +49,7 @@ def hear(recordings, encode, listener):
     >>> hear([torch.randn(16000), np.ones(16000)], encode, {}).utterances
     2
     """
-    if isinstance(recordings, (str, os.PathLike, torch.Tensor, np.ndarray)):
-        recordings = [recordings]
-    if not isinstance(recordings, Iterable):
-        raise InputError(
-            f"{recordings!r} is no recording; expected files or signals"
-        )
-    recordings = list(recordings)
-    if not recordings:
-        raise InputError("there is no recording to listen to")
+    recordings = _each(recordings)
     heard, bad = HeardSpeech(), []
     for number, recording in enumerate(
         tqdm(recordings, "listening", disable=len(recordings) == 1), start=1
@@ -81,6 +74,26 @@ def hear(recordings, encode, listener):
             f"{'; '.join(bad[:_SHOWN])}{more}"
         )
     return heard
+
+
+def _each(recordings):
+    """A list of what is to be heard."""
+    if isinstance(recordings, (str, os.PathLike, torch.Tensor, np.ndarray)):
+        return [recordings]
+    if not isinstance(recordings, Iterable):
+        raise InputError(
+            f"{recordings!r} is no recording; expected files or signals"
+        )
+    recordings = list(recordings)
+    # Numpy's, too
+    if any(isinstance(one, Number) for one in recordings):
+        raise InputError(
+            "a number among the recordings: a signal and its rate are not two "
+            "of them; name the file, or give a signal alone, at 16 kHz"
+        )
+    if not recordings:
+        raise InputError("there is no recording to listen to")
+    return recordings
 
 
 def _signal(recording):

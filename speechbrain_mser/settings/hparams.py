@@ -219,10 +219,25 @@ def _explained(path):
                 f"{path}: a setting that is a mapping there is none in the "
                 "flags, or the other way round"
             ) from None
+        if match := re.fullmatch(
+            r'The reference "(.*)" is not valid', str(error)
+        ):
+            raise InputError(
+                f"{path}: !ref <{match[1]}> names nothing in the same file, or "
+                "in what it includes there"
+            ) from None
         if "!PLACEHOLDER" not in str(error):
             raise
         name = str(error).split("'")[1]
         raise InputError(f"{path}: {name} must be given") from None
+    except ImportError as error:
+        # HyperPyYAML's own, not one of a module that was found
+        if not re.match(r"There is no such \w+ as ", str(error)):
+            raise
+        raise InputError(
+            f"{path}: {error}, among what Python finds (beside the file, on "
+            "PYTHONPATH, installed)"
+        ) from None
 
 
 def _resolve(path, overrides, texts):

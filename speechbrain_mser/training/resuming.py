@@ -64,7 +64,11 @@ WITHOUT = {
     "epochs_before_llm": 0,
 }
 # Objects that decide it too.
-OBJECTS = ("contrastive_loss", "brain_class")
+OBJECTS = ("contrastive_loss", "brain_class", "opt_class")
+# And those of the model, whose arguments may be an experiment's own; these are
+# settings that are free, or are compared as such.
+LOBES = ("encoder", "connector", "llm")
+ARGUMENTS = ("source", "save_path", "bert_source", "emotion_words")
 
 
 def check_settings(settings):
@@ -203,6 +207,16 @@ def _flat(settings):
             flat[name] = dict(value or {})
         elif name in OBJECTS:
             flat[name] = _described(value, settings)
+        elif name in LOBES and isinstance(value, dict):
+            flat[name] = _tag(value)
+            flat |= {
+                f"{name}: {key}": argument
+                for key, argument in value.items()
+                if key not in ARGUMENTS
+                and key not in FREE
+                # Else what another lobe has, as its width
+                and isinstance(argument, (str, int, float, type(None)))
+            }
         elif name == "microphones":
             flat[name] = [_described(one, {}) for one in value]
         elif name == "meaning_frames" and not settings["hear_meaning"]:

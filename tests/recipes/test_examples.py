@@ -130,7 +130,7 @@ class Backwards(LinearConnector):
 
 @pytest.mark.parametrize("changed", ["docs", *VARIANTS])
 def test_what_is_exported_is_what_was_trained(
-    run_script, tiny_flags, tmp_path, brains, changed, monkeypatch
+    run_script, tiny_flags, tmp_path, brains, changed, monkeypatch, capsys
 ):
     yaml = EXAMPLES / "attentive.yaml"
     monkeypatch.syspath_prepend(EXAMPLES)
@@ -155,3 +155,59 @@ def test_what_is_exported_is_what_was_trained(
             tokens = connector(*modules.encoder(wavs, lens)).tokens
             said.append(modules.llm.score(tokens, ["happy", "sad"]))
     assert torch.equal(*said)
+    # The training does not go on as another one.
+    flags |= {"number_of_epochs": 2}
+    capsys.readouterr()
+    assert run_script("train", "hparams/stage1.yaml", flags=flags) == 2
+    told = "llm: prompt" if changed == "an argument" else "connector '!new:"
+    message = capsys.readouterr().err
+    assert "holds a training with " in message and told in message
+
+
+LOSS = """
+extends: hparams/stage1.yaml
+modules:
+  contrastive_loss: !new:pytorch_metric_learning.losses.ProxyAnchorLoss
+    num_classes: 4
+    embedding_size: !ref <connector.embedding_dim>
+"""
+
+
+def test_a_loss_with_parameters_of_its_own_is_trained_and_resumed(
+    run_script, tiny_flags, tmp_path, brains
+):
+    losses = pytest.importorskip("pytorch_metric_learning.losses")
+    yaml = tmp_path / "proxies.yaml"
+    yaml.write_text(LOSS)
+    flags = {**tiny_flags, "output_folder": tmp_path / "out", "lr": 0.01}
+    assert run_script("train", yaml, flags=flags) == 0
+    (brain,) = brains
+    loss = brain.raw("contrastive_loss")
+    assert type(loss) is losses.ProxyAnchorLoss
+    (group,) = brain.optimizer.param_groups
+    assert any(proxies is loss.proxies for proxies in group["params"])
+    (checkpoint,) = (tmp_path / "out" / "save").glob("CKPT*")
+    saved = load_file(checkpoint / "contrastive_loss.ckpt")
+    assert torch.equal(saved["proxies"], loss.proxies)
+    # The recogniser needs none of it, and names no code.
+    EmotionRecognizer.from_hparams(tmp_path / "out" / "recognizer")
+
+
+@pytest.mark.parametrize(
+    "line, told",
+    [
+        ("contrastive_loss: !new:no.such.Loss {}", "no such class as no.such"),
+        (
+            "contrastive_loss: !new:torch.nn.Linear {dim: !ref <connector>}",
+            "!ref <connector> names nothing in the same file",
+        ),
+    ],
+)
+def test_a_class_or_name_that_there_is_not_is_said(
+    run_script, tiny_flags, tmp_path, line, told, capsys
+):
+    yaml = tmp_path / "wrong.yaml"
+    yaml.write_text(f"extends: hparams/stage1.yaml\n{line}\n")
+    flags = {**tiny_flags, "output_folder": tmp_path / "out"}
+    assert run_script("train", yaml, flags=flags) == 2
+    assert told in capsys.readouterr().err

@@ -336,3 +336,28 @@ def test_the_page_shows_what_works(
     names = {}
     exec(compile(shown, "recognise.md", "exec"), names)
     assert names["recognizer"].heard.utterances == 4
+
+
+def test_a_signal_and_its_rate_are_not_two_recordings(recognizer, files):
+    # What soundfile and torchaudio return
+    for recording in (soundfile.read(files[0]), (signals(1)[0], np.int64(8))):
+        with pytest.raises(InputError, match="a signal and its rate are not"):
+            recognizer.listen(recording)
+    assert recognizer.heard is None
+
+
+@pytest.mark.parametrize("given", [None, ["a.wav", "b.wav"], np.zeros(RATE)])
+def test_what_is_no_path_is_said(recognizer, given):
+    for method in (recognizer.recognize_file, recognizer.adapt):
+        with pytest.raises(InputError, match="a file's path is expected"):
+            method(given)
+
+
+def test_no_words_cannot_be_generated(recognizer):
+    with pytest.raises(InputError, match="max_new_tokens is 0"):
+        recognizer.generate_batch(signals(1)[0][None], max_new_tokens=0)
+
+
+def test_the_output_folder_is_not_the_recogniser_in_it(folder):
+    with pytest.raises(InputError, match=r"the recogniser is .*/recognizer"):
+        EmotionRecognizer.from_hparams(folder.parent)
