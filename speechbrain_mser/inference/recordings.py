@@ -85,11 +85,11 @@ def _each(recordings):
             f"{recordings!r} is no recording; expected files or signals"
         )
     recordings = list(recordings)
-    # Numpy's, too
-    if any(isinstance(one, Number) for one in recordings):
+    # As soundfile and torchaudio return them
+    if len(recordings) == 2 and isinstance(recordings[1], Number):
         raise InputError(
-            "a number among the recordings: a signal and its rate are not two "
-            "of them; name the file, or give a signal alone, at 16 kHz"
+            "a signal and its rate are not two recordings: name the file, or "
+            "give the signal alone, at 16 kHz"
         )
     if not recordings:
         raise InputError("there is no recording to listen to")
