@@ -17,6 +17,7 @@ import pandas as pd
 import speechbrain as sb
 from corpora import read_tables
 from licences import with_terms
+from speechbrain.utils.logger import get_logger
 
 from speechbrain_mser.dataio.cached_encoding import log_size, open_store
 from speechbrain_mser.dataio.emotion_counts import log_counts
@@ -27,7 +28,10 @@ from speechbrain_mser.errors import exits_on_input_error
 from speechbrain_mser.files.folder_lock import hold_folder
 from speechbrain_mser.inference.export import export_recognizer, plain_settings
 from speechbrain_mser.inference.folder import OUTPUT, load_pretrained
-from speechbrain_mser.settings.experiment_files import section_tree
+from speechbrain_mser.settings.experiment_files import (
+    section_tree,
+    without_effect,
+)
 from speechbrain_mser.settings.flags import read_command_line
 from speechbrain_mser.settings.hparams import load_hparams, read_settings
 from speechbrain_mser.training.output_folder import (
@@ -46,6 +50,8 @@ from speechbrain_mser.training.resuming import (
     write_data,
 )
 
+logger = get_logger(__name__)
+
 
 @ends_with_its_group
 @exits_on_input_error(resumes=True)
@@ -61,6 +67,12 @@ def train(hparams_file, overrides, run_opts):
     # The data first: what is wrong with it shows before an LLM is loaded.
     settings = read_settings(hparams_file, overrides)
     check_settings(settings)
+    for name in without_effect(hparams_file, overrides):
+        logger.warning(
+            "%s has no effect: what took it is another object in %s",
+            name,
+            hparams_file,
+        )
     tables = read_tables(settings)
     speakers = settings["training"].get("align_speakers", False)
     data = describe_data(*tables, speakers)

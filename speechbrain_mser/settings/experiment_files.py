@@ -5,6 +5,7 @@ lines that differ, each of which stands in place of the line of that name, in
 whichever of the files it is.
 """
 
+import re
 import sys
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -17,6 +18,8 @@ from speechbrain_mser.errors import InputError
 from speechbrain_mser.settings.project_files import find_hparams_file
 
 INCLUDE = "!include:"
+# In the text of a reference.
+_NAME = re.compile(r"<(\w+)")
 EXTENDS = "extends"
 
 
@@ -112,6 +115,41 @@ def section_tree(path, section, overrides):
         for name, value in lines.items() if isinstance(lines, dict) else ():
             _put(part, name, value)
     return part
+
+
+def without_effect(path, overrides):
+    """What is given, and was taken by objects alone that others stand in for.
+
+    Arguments
+    ---------
+    path : str or path-like
+        The experiment's file.
+    overrides : dict
+        As `place_overrides` returns.
+
+    Returns
+    -------
+    list of str
+        Settings of the file's own lines and of the overrides to which nothing
+        refers, but to which the project's file does.
+    """
+    tree, included = read_files(path)
+    parts = [section_tree(path, name, overrides) for name in included]
+    before = [YAML().load(file) for file in included_files(path).values()]
+    lost = _references(before) - _references([tree, *parts])
+    given = {*YAML().load(Path(path)), *overrides}
+    for section in included:
+        given.update(overrides.get(section, {}))
+    return sorted(given & lost)
+
+
+def _references(node):
+    """The names that ``!ref <name.attribute>`` is about, anywhere in a tree."""
+    if isinstance(node, dict):
+        node = list(node.values())
+    if isinstance(node, list):
+        return set().union(*map(_references, node))
+    return {*_NAME.findall(node.value)} if _tag(node) == "!ref" else set()
 
 
 def _tag(node):

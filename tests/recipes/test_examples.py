@@ -30,10 +30,15 @@ def log_of(folder):
     return (folder / "train_log.txt").read_text()
 
 
-def test_a_loss_is_swapped_by_a_line(run_script, tiny_flags, tmp_path, brains):
+def test_a_loss_is_swapped_by_a_line(
+    run_script, tiny_flags, tmp_path, brains, caplog
+):
     losses = pytest.importorskip("pytorch_metric_learning.losses")
-    flags = {**tiny_flags, "output_folder": tmp_path}
+    flags = {**tiny_flags, "output_folder": tmp_path, "w1": 5}
     assert run_script("train", EXAMPLES / "loss.yaml", flags=flags) == 0
+    # What is given and nothing takes is said, and nothing else.
+    (told,) = [each for each in caplog.messages if "has no effect" in each]
+    assert told.startswith("w1 has no effect: ")
     (loss,) = {brain.hparams.contrastive_loss for brain in brains}
     assert type(loss) is losses.SupConLoss
     assert loss.temperature == 0.1
