@@ -7,6 +7,7 @@ class of its own. The words are those that the LLM is asked to say.
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 from unicodedata import category
 
 from speechbrain_mser.errors import InputError
@@ -32,6 +33,9 @@ FURTHER = (
     "excited",
     "frustrated",
 )
+
+# Beside manifests: emotions that these have beyond the vocabulary.
+OWN_FILE = "emotions.txt"
 
 # The spellings of the corpora's own labels, in lower case.
 ALIASES = {
@@ -80,18 +84,94 @@ LABEL_SETS = {
 }
 
 
-def canonical(label):
+def read_own(folder):
+    """The emotions beyond the vocabulary that manifests in a folder may have.
+
+    They stand in its `OWN_FILE`, one a line; after ``#`` comes a comment.
+
+    Arguments
+    ---------
+    folder : str or path-like
+        Where manifests are, or will be.
+
+    Returns
+    -------
+    tuple of str
+        In lower case; none where there is no such file.
+
+    Raises
+    ------
+    InputError
+        It is no text, or a line is no new word.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> read_own(folder)
+    ()
+    >>> _ = (folder / OWN_FILE).write_text("stressed  # by others\\nrelaxed\\n")
+    >>> read_own(folder)
+    ('stressed', 'relaxed')
+    """
+    path = Path(folder) / OWN_FILE
+    if not path.is_file():
+        return ()
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: no text in UTF-8") from None
+    own = {}
+    for number, line in enumerate(lines, start=1):
+        word = line.partition("#")[0].strip().lower()
+        if not word:
+            continue
+        word = _word(word, f"{path}, line {number}: the emotion")
+        if word in ALIASES:
+            raise InputError(
+                f"{path}, line {number}: {word!r} is {ALIASES[word]!r} already"
+            )
+        own[word] = True
+    return tuple(own)
+
+
+def in_vocabulary_order(emotions):
+    """Emotions as the vocabulary has them, and then the others.
+
+    Arguments
+    ---------
+    emotions : iterable of str
+        Repeated or not.
+
+    Returns
+    -------
+    list of str
+        Each once.
+
+    Example
+    -------
+    >>> in_vocabulary_order(["stressed", "sad", "neutral", "sad"])
+    ['neutral', 'sad', 'stressed']
+    """
+    known = {word: place for place, word in enumerate((*CANONICAL, *FURTHER))}
+    return sorted(
+        set(emotions), key=lambda word: (known.get(word, len(known)), word)
+    )
+
+
+def canonical(label, own=()):
     """The vocabulary's word for a label, whatever its case or spelling.
 
     Arguments
     ---------
     label : str
         A label as a corpus or a user writes it.
+    own : tuple of str
+        Emotions beyond the vocabulary, as `read_own` returns them.
 
     Returns
     -------
     str
-        One of `CANONICAL` or `FURTHER`.
+        One of `CANONICAL`, `FURTHER` or these.
 
     Raises
     ------
@@ -109,17 +189,17 @@ def canonical(label):
     """
     word = str(label).strip().lower()
     word = ALIASES.get(word, word)
-    if word in CANONICAL or word in FURTHER:
+    if word in CANONICAL or word in FURTHER or word in own:
         return word
     # Without the three-letter codes, which resemble anything ("nan": "ang").
     spelled_out = (alias for alias in ALIASES if len(alias) > 3)
-    known = [*CANONICAL, *FURTHER, *spelled_out]
+    known = [*CANONICAL, *FURTHER, *own, *spelled_out]
     close = get_close_matches(word, known, n=1)
     if close:
         # The word itself, not an alias: manifests accept nothing else.
         hint = f"; did you mean {ALIASES.get(close[0], close[0])!r}?"
     else:
-        hint = f"; known are {', '.join([*CANONICAL, *FURTHER])}"
+        hint = f"; known are {', '.join([*CANONICAL, *FURTHER, *own])}"
     raise InputError(f"unknown emotion {str(label).strip()!r}{hint}")
 
 

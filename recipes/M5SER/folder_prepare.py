@@ -27,7 +27,7 @@ import re
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from speechbrain_mser.emotions import canonical
+from speechbrain_mser.emotions import OWN_FILE, canonical, read_own
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.files.fingerprints import sha256
 from speechbrain_mser.files.tables import read_table
@@ -113,14 +113,15 @@ def prepare_folder(
         )
     _check_name_is_free(name)
     _check_language("language", language)
-    meanings = dict(map(_meaning, emotions))
+    own = read_own(find_spelling(Path(save_folder).expanduser()))
+    meanings = dict(_meaning(pair, own) for pair in emotions)
     table = _find_table(folder, table)
     corpus = replace(FOLDER, name=name, language=language)
     if table is None:
         table_digest = ""
 
         def collect(_, paths):
-            return _by_folder(paths, meanings)
+            return _by_folder(paths, meanings, own)
 
     else:
         entries = read_table(table, ["path", "label"])
@@ -138,7 +139,7 @@ def prepare_folder(
         )
 
         def collect(folder, paths):
-            return _by_table(folder, paths, table, entries, meanings)
+            return _by_table(folder, paths, table, entries, meanings, own)
 
     return prepare_corpus(
         corpus,
@@ -180,14 +181,13 @@ def _check_language(where, language):
         )
 
 
-def _meaning(pair):
+def _meaning(pair, own):
     """``freude=happy`` to ``("freude", "happy")``."""
     label, sign, emotion = pair.partition("=")
     if not sign:
         raise InputError(f"emotions: {pair!r} is not of the form label=emotion")
-    return compose(label).strip().lower(), emotion.strip() and canonical(
-        emotion
-    )
+    emotion = emotion.strip()
+    return compose(label).strip().lower(), emotion and canonical(emotion, own)
 
 
 def _find_table(folder, table):
@@ -208,20 +208,21 @@ def _companions(folder, table):
     return (glob.escape(inside),)
 
 
-def _emotion(label, meanings, where):
+def _emotion(label, meanings, own, where):
     label = compose(label)
     if label.lower() in meanings:
         return meanings[label.lower()]
     try:
-        return canonical(label)
+        return canonical(label, own)
     except InputError as error:
         raise InputError(
             f"{where}: {error}; or say what it means: --emotions "
-            f"'{label}=happy', or '{label}=' for no emotion"
+            f"'{label}=happy', or '{label}=' for no emotion; a further emotion "
+            f"is a line of {OWN_FILE} in the save folder"
         ) from None
 
 
-def _by_folder(paths, meanings):
+def _by_folder(paths, meanings, own):
     rows, dropped, known = [], [], {}
     for path in paths:
         label, slash, _ = path.partition("/")
@@ -229,14 +230,14 @@ def _by_folder(paths, meanings):
             dropped.append((path, "no label: not in a folder of an emotion"))
             continue
         if label not in known:
-            known[label] = _emotion(label, meanings, f"folder {label}")
+            known[label] = _emotion(label, meanings, own, f"folder {label}")
         item = str(PurePosixPath(path).with_suffix(""))
         row = {"ID": item, "wav": path, "label": label, "speaker": ""}
         rows.append({**row, "emotion": known[label]})
     return rows, dropped
 
 
-def _by_table(folder, paths, table, entries, meanings):
+def _by_table(folder, paths, table, entries, meanings, own):
     # A name typed on one system may be composed otherwise than on another
     on_disk = {compose(path): path for path in paths}
     rows, dropped = {}, []
@@ -248,7 +249,7 @@ def _by_table(folder, paths, table, entries, meanings):
         elif not entry["label"]:
             dropped.append((path, "no label: the cell is empty"))
         else:
-            row = _row(path, entry, meanings, f"{table}: {path}")
+            row = _row(path, entry, meanings, own, f"{table}: {path}")
             first = rows.setdefault(path, row)
             if first["emotion"] != row["emotion"]:
                 raise InputError(
@@ -288,12 +289,12 @@ def _absence(folder, path):
     return "unusable: hidden, no audio, or a name that cannot be written"
 
 
-def _row(path, entry, meanings, where):
+def _row(path, entry, meanings, own, where):
     row = {
         "ID": str(PurePosixPath(path).with_suffix("")),
         "wav": path,
         "label": entry["label"],
-        "emotion": _emotion(entry["label"], meanings, where),
+        "emotion": _emotion(entry["label"], meanings, own, where),
         "speaker": entry.get("speaker", ""),
         "gender": GENDERS.get(entry.get("gender", "").lower(), ""),
         "text": entry.get("text", ""),

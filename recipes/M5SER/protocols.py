@@ -12,10 +12,9 @@ from speechbrain.utils.logger import get_logger
 from speechbrain_mser.dataio.manifest import read_manifests
 from speechbrain_mser.dataio.utterances import select_utterances
 from speechbrain_mser.emotions import (
-    CANONICAL,
-    FURTHER,
     candidate_labels,
     canonical,
+    in_vocabulary_order,
 )
 from speechbrain_mser.errors import InputError
 
@@ -180,8 +179,7 @@ def _whole_corpus(table):
     """A corpus without a protocol: its test split, if any; its emotions."""
     split = "test" if (table.split == "test").any() else None
     part = table if split is None else table[table.split == split]
-    emotions = set(part.emotion)
-    labels = [word for word in (*CANONICAL, *FURTHER) if word in emotions]
+    labels = in_vocabulary_order({*part.emotion} - {""})
     what = "the test split" if split else "all recordings"
     note = f"{what}, the labels are the emotions that occur"
     return {"labels": labels, "split": split, "note": note}
@@ -248,5 +246,6 @@ def _merge(table, entry):
             f"set {entry['name']}: merge is {merge!r}, expected {{emotion: "
             "emotion that it counts as}"
         )
-    merge = {canonical(a): canonical(b) for a, b in merge.items()}
+    own = {*table.emotion}
+    merge = {canonical(a, own): canonical(b, own) for a, b in merge.items()}
     return table.assign(emotion=table.emotion.replace(merge))

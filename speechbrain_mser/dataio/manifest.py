@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas
 
-from speechbrain_mser.emotions import canonical
+from speechbrain_mser.emotions import OWN_FILE, canonical, read_own
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.files.atomic import atomic_path
 from speechbrain_mser.files.csv_files import read_csv, write_csv
@@ -249,12 +249,16 @@ def _check_ids(path, table):
 
 def _check_emotions(path, table):
     # Empty is allowed: the corpus has the utterance, but no usable label.
+    own = read_own(Path(path).parent)
     for emotion in sorted(set(table.emotion) - {""}):
         line = table.index[table.emotion == emotion][0]
         try:
-            word = canonical(emotion)
+            word = canonical(emotion, own)
         except InputError as error:
-            raise ManifestError(f"{path}, line {line}: {error}") from None
+            raise ManifestError(
+                f"{path}, line {line}: {error}; a further emotion is a line of "
+                f"{Path(path).parent / OWN_FILE}"
+            ) from None
         if word != emotion:
             raise ManifestError(
                 f"{path}, line {line}: emotion {emotion!r} must be written "

@@ -12,7 +12,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from speechbrain_mser.emotions import ALIASES, CANONICAL, FURTHER
+from speechbrain_mser.emotions import (
+    ALIASES,
+    CANONICAL,
+    FURTHER,
+    in_vocabulary_order,
+)
 from speechbrain_mser.files.atomic import atomic_path
 
 GREY = "#8C8C8C"
@@ -130,8 +135,7 @@ def in_order(words):
     >>> in_order(["sad", "neutral", "sad"]), in_order(["ita", "deu"])
     (['neutral', 'sad'], ['deu', 'ita'])
     """
-    place = {word: n for n, word in enumerate((*CANONICAL, *FURTHER))}
-    return sorted(set(words), key=lambda w: (place.get(w, len(place)), w))
+    return in_vocabulary_order(words)
 
 
 def styles(words):

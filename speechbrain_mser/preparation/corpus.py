@@ -15,7 +15,7 @@ from pathlib import Path
 
 from speechbrain_mser.dataio.audio_limits import MAX_SECONDS, MIN_SECONDS
 from speechbrain_mser.dataio.manifest import DATA_ROOT, MANIFEST_FOLDER
-from speechbrain_mser.emotions import canonical
+from speechbrain_mser.emotions import OWN_FILE, canonical, read_own
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.files.tables import read_table
 from speechbrain_mser.preparation.audio_listing import (
@@ -260,7 +260,8 @@ def _prepare(corpus, collect, refuse, data_folder, listing, outputs, record):
     rows = _usable(rows, dropped)
     # A second copy may be good
     excluded = known_bad.keys() - {row["ID"] for row in rows}
-    rows = [_complete(corpus, row) for row in rows]
+    own = read_own(outputs[0].parent)
+    rows = [_complete(corpus, row, own) for row in rows]
     if not rows:
         raise InputError(_nothing(corpus, data_folder, listing, dropped))
     if corpus.official_splits:
@@ -361,14 +362,14 @@ def _length(row, seconds):
     return inside, ""
 
 
-def _complete(corpus, row):
+def _complete(corpus, row, own):
     """A row of the manifest."""
     if "emotion" in row:
         emotion = row["emotion"]
     elif row["label"] in corpus.without_emotion:
         emotion = ""
     else:
-        emotion = _known_emotion(corpus, row)
+        emotion = _known_emotion(corpus, row, own)
     # SpeechBrain replaces $name in every field, and a transcript may hold $5
     text = " ".join(row.get("text", "").replace("$", "").split())
     return {
@@ -384,11 +385,14 @@ def _complete(corpus, row):
     }
 
 
-def _known_emotion(corpus, row):
+def _known_emotion(corpus, row, own):
     try:
-        return canonical(row["label"])
+        return canonical(row["label"], own)
     except InputError as error:
-        raise InputError(f"{corpus.name}, {row['wav']}: {error}") from None
+        raise InputError(
+            f"{corpus.name}, {row['wav']}: {error}; a further emotion is a "
+            f"line of {OWN_FILE} in the save folder"
+        ) from None
 
 
 def _nothing(corpus, data_folder, listing, dropped):

@@ -12,7 +12,7 @@ import tempfile
 from collections import Counter
 
 from speechbrain_mser.dataio.manifest import MANIFEST_FOLDER, write_manifest
-from speechbrain_mser.emotions import CANONICAL, FURTHER
+from speechbrain_mser.emotions import in_vocabulary_order
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.files.atomic import write_text
 from speechbrain_mser.files.csv_files import write_csv
@@ -194,7 +194,8 @@ def split_table(rows):
     columns = [[row for row in rows if row["split"] == s] for s in splits]
     columns.append(rows)
     lines = [("", *splits, "total")]
-    for emotion in (*CANONICAL, *FURTHER, ""):
+    emotions = {row["emotion"] for row in rows} - {""}
+    for emotion in (*in_vocabulary_order(emotions), ""):
         numbers = [
             sum(row["emotion"] == emotion for row in column)
             for column in columns
