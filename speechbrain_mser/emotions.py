@@ -11,6 +11,7 @@ from pathlib import Path
 from unicodedata import category
 
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.files.atomic import write_text
 from speechbrain_mser.spelling import compose
 
 # The seven basic emotions of M5SER, in the paper's order (section III-A).
@@ -132,6 +133,27 @@ def read_own(folder):
             )
         own[word] = True
     return tuple(own)
+
+
+def carry_own(source, target):
+    """Let manifests of a folder have the emotions that another's may have.
+
+    Arguments
+    ---------
+    source, target : str or path-like
+        The folders; the target's file gets what it lacks.
+
+    Returns
+    -------
+    tuple of str
+        As `read_own` returns of the target.
+    """
+    there = read_own(target)
+    lacking = [word for word in read_own(source) if word not in there]
+    if lacking:
+        lines = [f"{word}\n" for word in (*there, *lacking)]
+        write_text(Path(target) / OWN_FILE, "".join(lines))
+    return (*there, *lacking)
 
 
 def in_vocabulary_order(emotions):

@@ -24,7 +24,11 @@ from speechbrain_mser.dataio.manifest import (
     read_manifests,
     write_manifest,
 )
-from speechbrain_mser.emotions import candidate_labels
+from speechbrain_mser.emotions import (
+    candidate_labels,
+    canonical,
+    carry_own,
+)
 from speechbrain_mser.errors import exits_on_input_error
 from speechbrain_mser.files.atomic import check_output
 from speechbrain_mser.inference.ensemble import recognize_sets
@@ -57,6 +61,9 @@ def main():
     (manifest,) = manifests
     output = Path(settings["output_folder"]) / Path(manifest).name
     check_output(output)
+    # What could not be written is known before anything is heard.
+    own = carry_own(Path(manifest).parent, output.parent)
+    labels = [canonical(label, own) for label in labels]
     table = read_manifests(manifests)
     recognizers, count = load_recognizers(settings, run_opts)
     sets = {corpus: (table, labels, table)}

@@ -8,6 +8,7 @@ from folder_prepare import prepare_folder
 from miniature import write_noise
 from protocols import read_sets
 
+from speechbrain_mser.dataio.manifest import read_manifest
 from speechbrain_mser.emotions import OWN_FILE, read_own
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.inference import EmotionRecognizer
@@ -83,6 +84,17 @@ def test_it_is_trained_and_evaluated_like_any_other(
     # The vocabulary's first
     assert header == "ID,label,prediction,sad,relaxed,stressed"
     assert metrics["untrained"] == []
+    # What it labels itself may be called so, too; and nothing unknown.
+    flags = {**own, "recognizer": folder, "output_folder": declared / "pseudo"}
+    flags |= {"corpus": "mine", "adaptation": "none"}
+    yaml = HPARAMS / "pseudo_label.yaml"
+    wrong = {**flags, "labels": "[stresed, sad]"}
+    assert run_script("pseudo_label", yaml, flags=wrong) == 2
+    assert not (declared / "pseudo" / "mine.csv").exists()
+    flags["labels"] = "[stressed, sad]"
+    assert run_script("pseudo_label", yaml, flags=flags) == 0
+    labelled = read_manifest(declared / "pseudo" / "mine.csv")
+    assert set(labelled.emotion) == {"stressed", "sad"}
 
 
 def test_a_protocol_may_ask_for_it_or_count_it_as_another(declared):
