@@ -44,6 +44,7 @@ from speechbrain_mser.evaluation.metrics import (
 )
 from speechbrain_mser.evaluation.reliability import calibration
 from speechbrain_mser.evaluation.report import evaluation_report, read_published
+from speechbrain_mser.evaluation.unfinished import Unfinished
 from speechbrain_mser.files.atomic import (
     atomic_path,
     check_output,
@@ -55,6 +56,19 @@ from speechbrain_mser.settings.flags import read_command_line
 from speechbrain_mser.settings.hparams import read_settings
 
 logger = get_logger(__name__)
+
+# Settings that answers depend on; of what is made of them others do.
+ANSWERED_BY = (
+    "adaptation",
+    "draws",
+    "seed",
+    "kappa_mean",
+    "kappa_variance",
+    "kappa_speaker",
+    "microphone",
+    "features",
+    "feature_dtype",
+)
 
 
 def find_calibration(recognizer, mode):
@@ -207,6 +221,9 @@ class Evaluation:
         self.settings, self.published = settings, published
         self.sets, self.absent = read_sets(settings)
         self.folder = Path(settings["output_folder"])
+        self.unfinished = Unfinished(
+            self.folder, {name: settings[name] for name in ANSWERED_BY}
+        )
         self.results, self.fitted, self.connector = {}, None, None
         # What the recognisers were trained to say, and on which corpora.
         self.trained, self.corpora = set(), set()
@@ -228,9 +245,11 @@ class Evaluation:
             count,
             sets,
             read_adaptation(self.settings),
+            self.unfinished,
         ):
             self.results[name] = self._evaluate(name, self.sets[name], *answers)
             self._write_results()
+        self.unfinished.forget()
         return evaluation_report(self.results, self.absent)
 
     def _note_words(self, recognizers):
@@ -291,7 +310,7 @@ class Evaluation:
             write_text(self.folder / name, text + "\n")
 
 
-@exits_on_input_error
+@exits_on_input_error(resumes=True)
 def main():
     """Evaluate."""
     hparams_file, run_opts, overrides = read_command_line(sys.argv[1:])

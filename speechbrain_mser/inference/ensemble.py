@@ -15,7 +15,7 @@ from speechbrain_mser.lobes.alignment import move_statistics
 logger = get_logger(__name__)
 
 
-def recognize_sets(recognizers, count, sets, listening=None):
+def recognize_sets(recognizers, count, sets, listening=None, unfinished=None):
     """What one or several recognisers make of one or several sets.
 
     Arguments
@@ -34,6 +34,9 @@ def recognize_sets(recognizers, count, sets, listening=None):
         What is heard of each set before it is recognised, and how often that
         is drawn; every utterance is encoded once, whatever the number of
         draws, and those that are heard once more where nothing is stored.
+    unfinished : speechbrain_mser.evaluation.unfinished.Unfinished, optional
+        Answers that an interrupted evaluation has left are taken, and those
+        that are found are left.
 
     Yields
     ------
@@ -56,21 +59,30 @@ def recognize_sets(recognizers, count, sets, listening=None):
     answers = {name: [] for name in sets}
     for number, (recognizer, reader) in enumerate(recognizers, start=1):
         for name, (table, labels, audio) in sets.items():
-            moves = [lambda _, features: features]
-            if listening is not None:
-                moves = _listen(
-                    listening, reader, audio, recognizer, labels, name
-                )
-            recognized, log_probs = reader.compute_of(
-                partial(_score, recognizer, moves, labels),
-                table.sort_values("ID"),
-                name,
+            a_set = table.sort_values("ID"), labels, audio
+            ask = partial(
+                _recognize, recognizer, reader, listening, name, *a_set
             )
+            if unfinished is None:
+                recognized, log_probs = ask()
+            else:
+                recognized, log_probs = unfinished.answer(
+                    recognizer, *a_set, ask
+                )
             answers[name].append(log_probs.transpose(0, 1).log_softmax(-1))
             if number == count:
                 each = answers[name]
                 mean = torch.stack(each).mean(0).log_softmax(-1)
                 yield name, recognized, mean, each
+
+
+def _recognize(recognizer, reader, listening, name, table, labels, audio):
+    """The utterances that could be read, and ``[n, draws, n_labels]``."""
+    moves = [lambda _, features: features]
+    if listening is not None:
+        moves = _listen(listening, reader, audio, recognizer, labels, name)
+    score = partial(_score, recognizer, moves, labels)
+    return reader.compute_of(score, table, name)
 
 
 def _score(recognizer, moves, labels, utterances, features, lens):

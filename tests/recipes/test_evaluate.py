@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ from speechbrain_mser.dataio.manifest import read_manifest, write_manifest
 from speechbrain_mser.dataio.microphones import WORSE
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.evaluation.diagrams import plot_confusion
-from speechbrain_mser.inference import EmotionRecognizer
+from speechbrain_mser.evaluation.unfinished import FOLDER, Unfinished
+from speechbrain_mser.inference import EmotionRecognizer, ensemble
 from speechbrain_mser.inference.heard_speech import HeardSpeech
 from speechbrain_mser.settings.project_files import HPARAMS
 
@@ -619,3 +621,78 @@ def test_an_unknown_adaptation_is_refused(run_script, flags, capsys):
     flags = {**flags, "adaptation": "corpus"}
     assert run_script("evaluate", EVALUATE, flags=flags) == 2
     assert "expected none, set, listen:N" in capsys.readouterr().err
+
+
+def predictions(folder):
+    return {
+        path.parent.name: path.read_text()
+        for path in sorted(folder.glob("*/predictions.csv"))
+    }
+
+
+@pytest.mark.parametrize("adaptation", ["none", "listen:3"])
+def test_what_was_recognised_before_an_interrupt_is_not_again(
+    run_script, flags, monkeypatch, adaptation, tiny_corpus, capsys
+):
+    """Three sets, interrupted in the last of them."""
+    more = "{name: two, corpus: tiny, labels: [sad, angry]}]"
+    flags |= {
+        "sets": f"{flags['sets'][:-1]}, {more}",
+        "adaptation": adaptation,
+        "draws": 2,
+        "resamples": 0,
+    }
+    whole = {**flags, "output_folder": flags["output_folder"].parent / "whole"}
+    assert run_script("evaluate", EVALUATE, flags=whole) == 0
+    asked = []
+    recognize = ensemble._recognize
+
+    def count(recognizer, reader, listening, name, *a_set):
+        asked.append(name)
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return recognize(recognizer, reader, listening, name, *a_set)
+
+    monkeypatch.setattr(ensemble, "_recognize", count)
+    folder = flags["output_folder"]
+    capsys.readouterr()
+    assert run_script("evaluate", EVALUATE, flags=flags) == 130
+    assert "run it again to go on" in capsys.readouterr().err
+    # One of the two that were found is damaged meanwhile.
+    kept = sorted((folder / FOLDER).iterdir(), key=os.path.getmtime)
+    assert asked == ["all", "test-deu", "two"] and len(kept) == 2
+    kept[1].write_bytes(kept[1].read_bytes()[:-9])
+    assert run_script("evaluate", EVALUATE, flags=flags) == 0
+    assert asked[3:] == ["test-deu", "two"]
+    assert predictions(folder) == predictions(whole["output_folder"])
+    assert evaluated(flags) == evaluated(whole)
+    # Nothing is kept of what is finished.
+    assert not (folder / FOLDER).exists()
+
+
+def test_answers_that_were_kept_are_those_of_the_same_question(
+    flags, recognizer, tiny_corpus, tmp_path
+):
+    table = read_manifest(
+        tiny_corpus / "manifests" / "tiny.csv", tiny_corpus / "corpora" / "tiny"
+    ).sort_values("ID")
+    table = table.assign(wav=str(tmp_path / "one.wav"))
+    (tmp_path / "one.wav").write_bytes(b"one")
+    asked = []
+
+    def ask():
+        asked.append(1)
+        return table[3:], torch.full((len(table) - 3, 1, 2), len(asked))
+
+    def answer(labels=("sad", "happy"), rows=table, **settings):
+        unfinished = Unfinished(tmp_path, {"seed": 1, **settings})
+        found, log_probs = unfinished.answer(
+            recognizer, rows, labels, table, ask
+        )
+        assert found.equals(table[3:])
+        return log_probs[0, 0, 0].item()
+
+    assert [answer(), answer()] == [1, 1]
+    assert [answer(seed=2), answer(("happy", "sad")), answer()] == [2, 3, 1]
+    (tmp_path / "one.wav").write_bytes(b"other")
+    assert [answer(), answer()] == [4, 4]
