@@ -209,7 +209,7 @@ def canonical(label, own=()):
     ...
     InputError: unknown emotion 'anrgy'; did you mean 'angry'?
     """
-    word = str(label).strip().lower()
+    word = compose(str(label).strip().lower())
     word = ALIASES.get(word, word)
     if word in CANONICAL or word in FURTHER or word in own:
         return word
@@ -397,7 +397,9 @@ def _word(label, which):
             "a word or a phrase"
         )
     if any(category(one) in _NO_TEXT for one in word):
-        raise InputError(f"label {word!r} has control characters: give words")
+        raise InputError(
+            f"{which} is {word!r}, which has control characters: give words"
+        )
     return word
 
 

@@ -40,7 +40,7 @@ from pathlib import Path
 
 from speechbrain_mser.dataio.audio_limits import CONTAINERS
 from speechbrain_mser.dataio.manifest import MANIFEST_FOLDER
-from speechbrain_mser.emotions import canonical
+from speechbrain_mser.emotions import canonical, read_own
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.files.fingerprints import sha256
 from speechbrain_mser.files.tables import read_json, read_json_lines, read_text
@@ -48,6 +48,7 @@ from speechbrain_mser.preparation.audio_extraction import extract_audio
 from speechbrain_mser.preparation.audio_listing import locate
 from speechbrain_mser.preparation.command_line import entry_point
 from speechbrain_mser.preparation.corpus import Corpus, prepare_corpus
+from speechbrain_mser.spelling import find_spelling
 
 # By language; a corpus that EmoBox may add is undetermined
 SPOKEN_IN = (
@@ -130,7 +131,8 @@ def prepare_emobox(
     if not 0 <= valid_share < 1:
         raise InputError(f"valid_share is {valid_share}, not from 0 to 1")
     lists = _find_lists(Path(emobox).expanduser(), corpus)
-    utterances = _read_utterances(lists, fold, valid_share)
+    own = read_own(find_spelling(Path(save_folder).expanduser()))
+    utterances = _read_utterances(lists, fold, valid_share, own)
     counts = Counter(row["label"] for row in utterances if not row["problem"])
     return prepare_corpus(
         replace(EMOBOX, name=f"emobox_{corpus}", counts=dict(counts)),
@@ -155,11 +157,11 @@ def _find_lists(emobox, corpus):
     return data / corpus
 
 
-def _read_utterances(lists, fold, valid_share):
+def _read_utterances(lists, fold, valid_share, own):
     """A row per utterance, its ``wav`` as EmoBox has it."""
     corpus = lists.name
     splits = _read_splits(lists, fold, valid_share) if fold else {}
-    emotions = _read_emotions(lists)
+    emotions = _read_emotions(lists, own)
     speakers = dict(SPOKEN.findall(read_text(lists / "data.seg.wrd.stm")))
     rows = []
     for entry in read_json_lines(lists / f"{corpus}.jsonl", NEEDED):
@@ -220,7 +222,7 @@ def _read_splits(lists, fold, valid_share):
     return splits
 
 
-def _read_emotions(lists):
+def _read_emotions(lists, own):
     """Label to emotion, or to an empty one."""
     # EMOVO's map has a name of its own
     path = next(iter(sorted(lists.glob("label_*.json"))), None)
@@ -230,7 +232,7 @@ def _read_emotions(lists):
     emotions = dict.fromkeys(words, "")
     for label, word in words.items():
         with suppress(InputError):
-            emotions[label] = canonical(word)
+            emotions[label] = canonical(word, own)
     return emotions
 
 

@@ -234,7 +234,7 @@ class Evaluation:
         if count == 1:
             recognizers = list(recognizers)
             self.fitted = find_calibration(recognizers[0][0], mode)
-            self.meant = recognizers[0][0].meant_words
+            self.recognizer = recognizers[0][0]
             self.connector = recognizers[0][0].describe()["connector"]
         sets = {
             name: (one.table, one.labels, one.audio)
@@ -265,9 +265,10 @@ class Evaluation:
         labels, log_probs = test_set.labels, raw
         if self.fitted:
             mode = self.settings["calibration"]
-            meant = self.meant(labels)
+            names = self.recognizer.as_said(labels)
+            meant = self.recognizer.meant_words(names)
             log_probs = [
-                self.fitted.apply(one, labels, mode, meant) for one in raw
+                self.fitted.apply(one, names, mode, meant) for one in raw
             ]
         metrics = measure(test_set, table, log_probs, self.settings)
         if heard := sorted(set(table.corpus) & self.corpora):
@@ -293,8 +294,13 @@ class Evaluation:
         )
         if self.fitted:
             metrics["calibrated_on_it"] = calibrated_on(self.fitted, table)
+            name = dict(zip(labels, names, strict=True))
             metrics["calibrations"] = compare_calibrations(
-                self.fitted, raw[0], references, labels, test_set.ua_over
+                self.fitted,
+                raw[0],
+                [name[label] for label in references],
+                names,
+                test_set.ua_over,
             )
             plot_reliability(
                 metrics["calibrations"], folder / "reliability", name

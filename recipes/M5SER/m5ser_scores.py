@@ -32,6 +32,7 @@ def main():
     add = parser.add_argument
     add("--whisper", metavar="HUB", help="a multilingual Whisper")
     add("--recognizer", metavar="FOLDER", help="what a training left")
+    add("--trusted", action="store_true", help="run the code that it names")
     add("--batch_size", type=int, default=16)
     add("--device", default="cpu")
     given = parser.parse_args()
@@ -40,7 +41,9 @@ def main():
     if given.whisper:
         scorers.append(WhisperScorer(given.whisper, device=given.device))
     if given.recognizer:
-        scorers.append(EmotionAgreement(given.recognizer, given.device))
+        scorers.append(
+            EmotionAgreement(given.recognizer, given.device, given.trusted)
+        )
     print(score_folder(given.data_folder, sources, scorers, given.batch_size))
 
 

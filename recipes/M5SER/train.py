@@ -28,12 +28,13 @@ from speechbrain_mser.errors import exits_on_input_error
 from speechbrain_mser.files.folder_lock import hold_folder
 from speechbrain_mser.inference.export import export_recognizer, plain_settings
 from speechbrain_mser.inference.folder import OUTPUT, load_pretrained
-from speechbrain_mser.settings.experiment_files import (
-    section_tree,
-    without_effect,
-)
+from speechbrain_mser.settings.experiment_files import without_effect
 from speechbrain_mser.settings.flags import read_command_line
-from speechbrain_mser.settings.hparams import load_hparams, read_settings
+from speechbrain_mser.settings.hparams import (
+    load_hparams,
+    read_settings,
+    section_tree,
+)
 from speechbrain_mser.training.output_folder import (
     write_environment,
     write_settings,

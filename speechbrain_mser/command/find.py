@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from speechbrain_mser.command import DONE, SOME_BAD, loading, recordings
 from speechbrain_mser.command.results import JSONLines, printable, why
-from speechbrain_mser.emotions import candidate_labels, in_known_spelling
+from speechbrain_mser.emotions import candidate_labels
 from speechbrain_mser.errors import InputError
 
 SCHEMA = "find/2"
@@ -72,7 +72,7 @@ def run(options, data):
     check_mode(options.calibration or "none")
     recognizer = loading.load_named(options)
     own = recognizer.labels()
-    (word,) = in_known_spelling([word], own)
+    (word,) = recognizer.as_said([word])
     labels = recognizer.labels(own if word in own else [*own, word])
     calibration = options.calibration or recognizer.usual_calibration(labels)
     best, bad = _rank(options, recognizer, word, (labels, calibration))

@@ -9,6 +9,7 @@ import os
 import shutil
 from pathlib import Path
 
+from hyperpyyaml import resolve_references
 from ruamel.yaml import YAML
 
 from speechbrain_mser.errors import InputError
@@ -31,6 +32,7 @@ from speechbrain_mser.inference.settings import (
     settings_text,
 )
 from speechbrain_mser.lobes.hub import resolve_dtype
+from speechbrain_mser.settings.hparams import explained
 from speechbrain_mser.training.record import FILE, write_record
 
 
@@ -57,9 +59,11 @@ def plain_settings(model, tree, where):
     InputError
         A value that no recogniser could be loaded with.
     """
-    if not describes_ours(tree):
-        return None
-    if model["encoder_class"] is not None:
+    if not describes_ours(tree) or model["encoder_class"] is not None:
+        with explained(where):
+            resolve_references(
+                _hyperpyyaml_text(tree, model, model["connector"])
+            )
         return None
     settings = {
         name: _from_anywhere(name, model[name])

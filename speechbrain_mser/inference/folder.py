@@ -26,6 +26,7 @@ from speechbrain_mser.lobes import build_connector, build_encoder
 from speechbrain_mser.lobes.encoder import layer_numbers
 from speechbrain_mser.lobes.hub import is_folder
 from speechbrain_mser.lobes.llama import EmotionLLaMA
+from speechbrain_mser.settings.hparams import explained
 from speechbrain_mser.settings.project_files import PACKAGE
 from speechbrain_mser.training import record
 
@@ -315,7 +316,8 @@ def load_trusted(folder, settings_file, overrides, overrides_must_match):
     InputError
         The parameters are missing, damaged, or of another model.
     """
-    with open(folder / settings_file, encoding="utf-8") as file:
+    path = folder / settings_file
+    with explained(path), open(path, encoding="utf-8") as file:
         hparams = load_hyperpyyaml(file, overrides, overrides_must_match)
     modules = hparams["modules"]
     load_parts(

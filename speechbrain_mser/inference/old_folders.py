@@ -175,7 +175,7 @@ def describes_ours(tree):
     try:
         for name in expected:
             there = modules if name == "modules" else tree.get(name)
-            _compare(there, expected[name], name, "")
+            _compare(there, expected[name], name, "", later=())
     except InputError:
         return False
     return True
@@ -209,7 +209,7 @@ def _refuse_tags(node, where):
             _refuse_tags(part, where)
 
 
-def _compare(node, expected, name, where):
+def _compare(node, expected, name, where, later=_LATER):
     """Refuse a node that says another thing than ours."""
     if _tag(node) != _tag(expected):
         raise _foreign(_tag(node) or f"another {name}", where)
@@ -222,8 +222,10 @@ def _compare(node, expected, name, where):
     for key in expected.keys() | node.keys():
         if key not in expected:
             raise _foreign(f"{name}: {key}", where)
-        if key in node or key not in _LATER:
-            _compare(node.get(key), expected[key], f"{name}: {key}", where)
+        if key in node or key not in later:
+            _compare(
+                node.get(key), expected[key], f"{name}: {key}", where, later
+            )
 
 
 def _tag(node):

@@ -3,6 +3,7 @@
 from functools import cached_property
 
 import torch
+from hyperpyyaml import resolve_references
 from ruamel.yaml import YAML
 from speechbrain.inference.interfaces import Pretrained
 from speechbrain.utils.fetching import FetchConfig
@@ -172,12 +173,13 @@ class EmotionRecognizer(Pretrained):
         if trusted and needs_trust(path):
             if download_only:
                 return None
-            trained = YAML().load(path)
+            learned = _learned_by_trusted(path)
             hparams = load_trusted(
                 folder, hparams_file, overrides or {}, overrides_must_match
             )
         else:
             trained = read_settings(path)
+            learned = _learned(trained)
             settings, own = override_settings(trained, overrides)
             if download_only:
                 return None
@@ -188,8 +190,8 @@ class EmotionRecognizer(Pretrained):
         recognizer = cls(hparams["modules"], hparams, **kwargs)
         recognizer.source, recognizer.folder = str(source), folder
         # What was trained is the folder's, whatever is asked for here.
-        if "label_words" in trained:
-            recognizer._learned = _learned(trained)
+        if learned is not None:
+            recognizer._learned = learned
         return recognizer
 
     def encode_batch(self, wavs, wav_lens=None):
@@ -282,7 +284,7 @@ class EmotionRecognizer(Pretrained):
         log_probs = self.score_features(features, lens, words, adaptation)
         check_rows((~log_probs.isnan().any(-1)).tolist(), NO_SCORE)
         if calibration != "none":
-            fitted, said = self.load_calibration(), self._as_said(words)
+            fitted, said = self.load_calibration(), self.as_said(words)
             log_probs = fitted.apply(
                 log_probs, said, calibration, self.meant_words(said)
             )
@@ -304,7 +306,7 @@ class EmotionRecognizer(Pretrained):
             labels. NaN for an utterance of which the model's numbers are not
             finite: it has no most probable emotion.
         """
-        said = self._as_said(self.labels(labels))
+        said = self.as_said(self.labels(labels))
         heard = self._connect(features, lens, adaptation)
         trained = self.trained_words()
         scores = self.mods.llm.score(heard.tokens, said, heard.meaning, trained)
@@ -329,7 +331,7 @@ class EmotionRecognizer(Pretrained):
         """
         if not self.mods.llm.token_mixture:
             return self.score_features(features, lens, labels)
-        said = self._as_said(self.labels(labels))
+        said = self.as_said(self.labels(labels))
         heard = self._connect(features, lens)
         trained = self.trained_words()
         return self.mods.llm.nearness(
@@ -498,13 +500,27 @@ class EmotionRecognizer(Pretrained):
             labels = self.hparams.label_words
         return list(candidate_labels(labels))
 
-    def _as_said(self, words):
+    def as_said(self, words):
         """Candidates by the names of training.
 
-        "Angry" is "angry", and so is "wütend" where that is said for it.
+        Arguments
+        ---------
+        words : list of str
+            As they are asked for.
+
+        Returns
+        -------
+        list of str
+            "Angry" is "angry", and so is "wütend" where that is said for it.
+
+        Raises
+        ------
+        InputError
+            Two of them are said alike.
         """
         by_word = {w: label for label, w in self.mods.llm.emotion_words.items()}
-        known = [*self._learned, *self.labels(), *by_word.values()]
+        known = [*self._learned, *by_word.values()]
+        known += in_known_spelling(self.labels(), [*known, *by_word])
         words = in_known_spelling(words, [*known, *by_word])
         check_emotion_words(self.mods.llm.emotion_words, words)
         return [
@@ -512,19 +528,19 @@ class EmotionRecognizer(Pretrained):
         ]
 
     def trained_words(self):
-        """The labels of which there were training utterances.
+        """The words of which there were training utterances.
 
         Returns
         -------
         set of str
-            Those that the LLM says with the word of training; all others are
-            zero-shot.
+            Words that training had the LLM say, and labels for which it says
+            one of them; all others are zero-shot.
         """
-        says = self.mods.llm.emotion_words
+        says, said = self.mods.llm.emotion_words, {*self._learned.values()}
         return {
             label
-            for label, word in self._learned.items()
-            if not without_trained([says.get(label, label)], [word])
+            for label in (*self._learned, *said, *says, *self.labels())
+            if not without_trained([says.get(label, label)], said)
         }
 
     def meant_words(self, labels=None):
@@ -543,7 +559,7 @@ class EmotionRecognizer(Pretrained):
         if getattr(self.mods.connector, "meaning", None) is None:
             return set()
         words = self.labels(labels)
-        said = self._as_said(words)
+        said = self.as_said(words)
         new = {*without_trained(said, self.trained_words())}
         return {w for w, s in zip(words, said, strict=True) if s in new}
 
@@ -738,6 +754,15 @@ class EmotionRecognizer(Pretrained):
         features, lens = self.mods.encoder(wavs, wav_lens)
         check_rows(finite_rows(features), NOT_FINITE)
         return features, lens
+
+
+def _learned_by_trusted(path):
+    """The same of HyperPyYAML; None where it does not say by itself."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return _learned(YAML().load(resolve_references(file)))
+    except (ValueError, KeyError):
+        return None
 
 
 def _learned(settings):

@@ -38,21 +38,31 @@ def read_files(path):
             continue
         sections = sections_of(name, path, tree, included)
         for section in sections:
-            _put(included[section], name, value)
+            put_line(included[section], name, value)
             # Where the file gives it to what it includes.
             if isinstance(tree[section], dict):
                 tree[section].pop(name, None)
         if not sections:
-            _put(tree, name, value)
+            put_line(tree, name, value)
     return tree, included
 
 
-def _put(tree, name, value):
-    """Take a line for the one of its name; plain mappings become one."""
+def put_line(tree, name, value):
+    """Take a line for the one of its name; plain mappings become one.
+
+    Arguments
+    ---------
+    tree : dict
+        Is changed.
+    name : str
+        The line's.
+    value : object
+        What it says.
+    """
     there = tree.get(name)
     if isinstance(there, dict) and isinstance(value, dict) and not _tag(value):
         for key, part in value.items():
-            _put(there, key, part)
+            put_line(there, key, part)
     else:
         tree[name] = value
 
@@ -91,32 +101,6 @@ def included_files(path):
     }
 
 
-def section_tree(path, section, overrides):
-    """What an included file comes to in an experiment.
-
-    Arguments
-    ---------
-    path : str or path-like
-        The experiment's file.
-    section : str
-        Under which name the file is included.
-    overrides : dict
-        As `place_overrides` returns.
-
-    Returns
-    -------
-    ruamel.yaml.CommentedMap
-        The included file's tree, with the lines of the experiment's file, and
-        those of the files that it goes on from, in place of its own.
-    """
-    tree, included = read_files(path)
-    part = included[section]
-    for lines in (tree[section], overrides.get(section)):
-        for name, value in lines.items() if isinstance(lines, dict) else ():
-            _put(part, name, value)
-    return part
-
-
 def without_effect(path, overrides):
     """What is given, and was taken by objects alone that others stand in for.
 
@@ -134,8 +118,13 @@ def without_effect(path, overrides):
         refers, but to which the project's file does.
     """
     tree, included = read_files(path)
-    parts = [section_tree(path, name, overrides) for name in included]
+    parts = [*included.values()]
     before = [YAML().load(file) for file in included_files(path).values()]
+    # The file's own lines stand in for those of what it includes.
+    for section, part in included.items():
+        lines = tree[section]
+        for name, value in lines.items() if isinstance(lines, dict) else ():
+            put_line(part, name, value)
     lost = _references(before) - _references([tree, *parts])
     given = {*YAML().load(Path(path)), *overrides}
     for section in included:

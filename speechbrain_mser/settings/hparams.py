@@ -25,6 +25,7 @@ from speechbrain_mser.settings.experiment_files import (
     all_settings,
     find_own_code,
     open_hparams,
+    put_line,
     read_files,
     sections_of,
 )
@@ -57,7 +58,7 @@ def load_hparams(path, overrides):
     texts = []
     hidden = _hide(overrides, texts)
     find_own_code(path)
-    with _explained(path), open_hparams(path) as file:
+    with explained(path), open_hparams(path) as file:
         return load_hyperpyyaml(file, hidden, False, _loader(texts))
 
 
@@ -208,9 +209,72 @@ def find_settings(path):
     return all_settings(*read_files(path))
 
 
+def section_tree(path, section, overrides):
+    """What an included file comes to in an experiment.
+
+    Arguments
+    ---------
+    path : str or path-like
+        The experiment's file.
+    section : str
+        Under which name the file is included.
+    overrides : dict
+        As `place_overrides` returns.
+
+    Returns
+    -------
+    ruamel.yaml.CommentedMap
+        The included file's tree, with the lines of the experiment's file, and
+        those of the files that it goes on from, in place of its own; what
+        those refer to in the experiment's file is in its place.
+    """
+    tree, included = read_files(path)
+    plain = {
+        name: value
+        for name, value in read_settings(path, overrides).items()
+        if isinstance(value, (str, int, float, type(None)))
+    }
+    part = included[section]
+    for lines in (tree[section], overrides.get(section)):
+        for name, value in lines.items() if isinstance(lines, dict) else ():
+            put_line(part, name, _with_values(value, plain))
+    return part
+
+
+def _with_values(node, values):
+    """The same with plain values where a reference is to one of these."""
+    if isinstance(node, dict):
+        for key, part in node.items():
+            node[key] = _with_values(part, values)
+    elif isinstance(node, list):
+        for place, part in enumerate(node):
+            node[place] = _with_values(part, values)
+    elif getattr(getattr(node, "tag", None), "value", None) == "!ref":
+        whole = re.fullmatch(r"<(\w+)>", node.value)
+        if whole and whole[1] in values:
+            return values[whole[1]]
+        names = re.findall(r"<([^<>]*)>", node.value)
+        if names and all(name in values for name in names):
+            return re.sub(
+                r"<(\w+)>", lambda match: str(values[match[1]]), node.value
+            )
+    return node
+
+
 @contextmanager
-def _explained(path):
-    """Turn HyperPyYAML's complaints about what is given into advice."""
+def explained(path):
+    """Turn HyperPyYAML's complaints about what is given into advice.
+
+    Arguments
+    ---------
+    path : str or path-like
+        The file that it reads, for the messages.
+
+    Raises
+    ------
+    InputError
+        In place of its own errors about the file; others pass.
+    """
     try:
         yield
     except ValueError as error:
@@ -243,7 +307,7 @@ def _explained(path):
 def _resolve(path, overrides, texts):
     """A file's tree, references resolved; texts of the overrides hidden."""
     hidden = _hide(overrides, texts)
-    with _explained(path), open_hparams(path) as file:
+    with explained(path), open_hparams(path) as file:
         return YAML().load(resolve_references(file, hidden))
 
 

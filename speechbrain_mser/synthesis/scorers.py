@@ -284,6 +284,8 @@ class EmotionAgreement(Scorer):
         What a training left, or its name on the hub.
     device : str
         Where it runs.
+    trusted : bool
+        As for `EmotionRecognizer.from_hparams`.
     """
 
     columns = (
@@ -293,9 +295,9 @@ class EmotionAgreement(Scorer):
         "label_probability",
     )
 
-    def __init__(self, recognizer, device="cpu"):
+    def __init__(self, recognizer, device="cpu", trusted=False):
         self._recognizer = EmotionRecognizer.from_hparams(
-            recognizer, run_opts={"device": device}
+            recognizer, run_opts={"device": device}, trusted=trusted
         )
         # A source is met once in every language.
         self._heard = {}

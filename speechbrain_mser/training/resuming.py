@@ -68,7 +68,15 @@ OBJECTS = ("contrastive_loss", "brain_class", "opt_class")
 # And those of the model, whose arguments may be an experiment's own; these are
 # settings that are free, or are compared as such.
 LOBES = ("encoder", "connector", "llm")
-ARGUMENTS = ("source", "save_path", "bert_source", "emotion_words")
+ARGUMENTS = {"source", "save_path", "bert_source", "meaning_frames", *FREE}
+# Between an object and its argument.
+ARGUMENT = ": "
+# What the project called what it has now.
+BEFORE = {
+    "!new:speechbrain_mser.lobes.whisper.WhisperEncoder": (
+        "!apply:speechbrain_mser.lobes.build_encoder"
+    )
+}
 
 
 def check_settings(settings):
@@ -178,12 +186,16 @@ def refuse_other_settings(folder, before, now):
     before, now = WITHOUT | _flat(before), _flat(now)
     epochs = [each.pop("number_of_epochs", None) for each in (before, now)]
     # What else the training's version did not have cannot differ.
-    changed = [
-        f"{name} {before[name]!r}, here it is {now[name]!r}"
-        for name in now
-        if name in before and before[name] != now[name]
+    names = [
+        name for name in now if name in before and before[name] != now[name]
     ]
-    if changed:
+    if names:
+        # An object's arguments are settings, as a rule.
+        settings = [name for name in names if ARGUMENT not in name]
+        changed = [
+            f"{name} {before[name]!r}, here it is {now[name]!r}"
+            for name in settings or names
+        ]
         raise InputError(
             f"{folder} holds a training with {'; '.join(changed)}: give "
             "another output_folder, or the same settings to go on with it"
@@ -199,24 +211,12 @@ def refuse_other_settings(folder, before, now):
 
 def _flat(settings):
     """The values that decide what is learnt, by name."""
-    flat = {}
+    flat = _flat_objects(settings)
     for name, value in settings.items():
         if name in ("model", "training"):
             flat |= _flat(value)
         elif name == "emotion_words":
             flat[name] = dict(value or {})
-        elif name in OBJECTS:
-            flat[name] = _described(value, settings)
-        elif name in LOBES and isinstance(value, dict):
-            flat[name] = _tag(value)
-            flat |= {
-                f"{name}: {key}": argument
-                for key, argument in value.items()
-                if key not in ARGUMENTS
-                and key not in FREE
-                # Else what another lobe has, as its width
-                and isinstance(argument, (str, int, float, type(None)))
-            }
         elif name == "microphones":
             flat[name] = [_described(one, {}) for one in value]
         elif name == "meaning_frames" and not settings["hear_meaning"]:
@@ -224,6 +224,7 @@ def _flat(settings):
         elif not (
             isinstance(value, dict)  # an object
             or _tag(value)  # one without arguments
+            or name in flat
             or name in FREE
             or name.startswith("__")
             or name.endswith("_hub")
@@ -234,10 +235,59 @@ def _flat(settings):
     return flat
 
 
+def _flat_objects(settings):
+    """The objects that decide it, by name."""
+    flat = {
+        name: _described(settings[name], settings)
+        for name in OBJECTS
+        if name in settings
+    }
+    lobes = {name: settings[name] for name in LOBES if name in settings}
+    # Each lobe is a module, and is no other one.
+    further = {
+        f"modules.{name}": module
+        for name, module in (settings.get("modules") or {}).items()
+        if not any(module is lobe for lobe in lobes.values())
+    }
+    for name, node in {**lobes, **further}.items():
+        flat |= _flat_object(name, node)
+    return flat
+
+
+def _flat_object(name, node):
+    """What an object of the model is, and each of its arguments."""
+    tag = _tag(node)
+    flat = {name: BEFORE.get(tag, tag)}
+    for key, value in node.items() if isinstance(node, dict) else ():
+        if key == "emotion_words":
+            flat[f"{name}{ARGUMENT}{key}"] = dict(value or {})
+        elif key not in ARGUMENTS:
+            flat[f"{name}{ARGUMENT}{key}"] = _plain(value)
+    return flat
+
+
+def _plain(node):
+    """A value, or an object in words; of another object what is taken of it."""
+    tag = _tag(node) or ""
+    if isinstance(node, dict):
+        inner = {key: _plain(part) for key, part in node.items()}
+    elif isinstance(node, list):
+        # What another one has: !apply:getattr [it, name]
+        parts = node[1:] if tag.endswith(":getattr") else node
+        inner = [*map(_plain, parts)]
+    else:
+        inner = getattr(node, "value", node)
+    return f"{tag} {inner}" if tag.startswith("!") else inner
+
+
 def _described(node, settings):
     """An object in words; of its arguments those that no setting says."""
     arguments = node if isinstance(node, dict) else {}
-    own = {k: v for k, v in arguments.items() if k not in settings}
+    own = {
+        key: value
+        for key, value in arguments.items()
+        if key not in settings or settings[key] != value
+    }
     return f"{_tag(node)}{own or ''}"
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from speechbrain_mser.command.main import main as mser
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.inference import EmotionRecognizer
 
@@ -166,7 +167,8 @@ def test_what_is_asked_for_was_not_trained_for_that(meaning, wavs):
         meaning, overrides={"label_words": asked}
     )
     assert overridden.labels() == asked
-    assert overridden.trained_words() == {"happy", "sad"}
+    said = {"froh", "traurig"}
+    assert overridden.trained_words() == {"happy", "sad", *said}
     assert overridden.meant_words() == {"bored"}
     _, found = overridden.recognize_batch(wavs)
     assert torch.equal(found, plain.recognize_batch(wavs, labels=asked)[1])
@@ -177,10 +179,43 @@ def test_another_word_for_a_label_was_never_trained(meaning, wavs):
         meaning, overrides={"emotion_words": {"happy": "glad"}}
     )
     # "sad" is said as sad now, and training had it say something else.
-    assert other.trained_words() == set()
+    assert other.trained_words() == {"froh", "traurig"}
     assert other.meant_words(["happy", "sad"]) == {"happy", "sad"}
     other = EmotionRecognizer.from_hparams(
         meaning,
         overrides={"emotion_words": {"happy": "glad", "sad": "Traurig"}},
     )
-    assert other.trained_words() == {"sad"}
+    assert other.trained_words() == {"sad", "froh", "traurig"}
+
+
+@pytest.mark.parametrize(
+    "labels, emotion_words",
+    [
+        (["glad", "down"], {"glad": "froh", "down": "traurig"}),
+        (["froh", "traurig"], {}),
+        (["Happy", "SAD"], {"happy": "froh", "sad": "traurig"}),
+    ],
+)
+def test_labels_of_another_name_are_those_that_are_said_alike(
+    meaning, wavs, labels, emotion_words
+):
+    expected = EmotionRecognizer.from_hparams(meaning).recognize_batch(wavs)
+    other = EmotionRecognizer.from_hparams(
+        meaning,
+        overrides={"label_words": labels, "emotion_words": emotion_words},
+    )
+    assert other.meant_words() == set()
+    words, found = other.recognize_batch(wavs)
+    assert torch.equal(found, expected[1])
+    assert {*words} <= {*labels}
+
+
+def test_what_was_said_for_a_label_is_found(meaning, tiny_corpus, capsys):
+    wav = str(next((tiny_corpus / "corpora").rglob("*.wav")))
+    found = []
+    for word in ("froh", "happy"):
+        command = ["find", word, wav, "--json", "--recognizer", str(meaning)]
+        assert mser(command) == 0
+        found.append(capsys.readouterr().out)
+    assert found[0] == found[1]
+    assert '"word": "happy"' in found[0]

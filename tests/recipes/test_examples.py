@@ -1,5 +1,7 @@
 """The examples of docs/extend.md train, and touch nothing of the library."""
 
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from safetensors.torch import load_file
 from speechbrain_mser.brain import EmotionBrain
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.inference import EmotionRecognizer
+from speechbrain_mser.settings.project_files import HPARAMS
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 
@@ -110,6 +113,13 @@ def test_a_term_is_added_trained_logged_and_saved(
 # A subclass has the parameters of what it stands for, a mapping changes an
 # argument: loaded as the project's own, these would be other recognisers.
 VARIANTS = {
+    "fewer arguments": """
+prompt_before: "Listen:"
+llm: !new:speechbrain_mser.lobes.llama.EmotionLLaMA
+  source: !ref <llama_hub>
+  prompt: !ref <prompt>
+  dtype: !ref <frozen_dtype>
+""",
     "a subclass": """
 connector: !new:own.Backwards
   input_dim: !ref <encoder.hidden_size>
@@ -164,9 +174,51 @@ def test_what_is_exported_is_what_was_trained(
     flags |= {"number_of_epochs": 2}
     capsys.readouterr()
     assert run_script("train", "hparams/stage1.yaml", flags=flags) == 2
-    told = "llm: prompt" if changed == "an argument" else "connector '!new:"
+    told = {
+        "an argument": "llm: prompt",
+        # Which it has only of the project's
+        "fewer arguments": "prompt_before 'Listen:'",
+    }.get(changed, "connector '!new:")
     message = capsys.readouterr().err
     assert "holds a training with " in message and told in message
+
+
+MAIN = """
+heard_with: WHISPER
+model: !include:model.yaml
+  encoder: !new:own.Own
+    source: !ref <heard_with>
+    save_path: pretrained_models
+"""
+
+
+def test_what_a_file_says_of_itself_is_in_what_it_exports(
+    run_script, tiny_flags, tmp_path, monkeypatch
+):
+    """A file that extends none, and objects that name its own settings."""
+    (tmp_path / "own.py").write_text(
+        "from speechbrain_mser.lobes.whisper import WhisperEncoder\n"
+        "class Own(WhisperEncoder):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    sys.modules.pop("own", None)
+    for name in ("model", "training", "corpora"):
+        shutil.copy(HPARAMS / f"{name}.yaml", tmp_path)
+    text = (HPARAMS / "stage1.yaml").read_text()
+    own = MAIN.replace("WHISPER", tiny_flags["whisper_hub"])
+    yaml = tmp_path / "mine.yaml"
+    yaml.write_text(text.replace("\nmodel: !include:model.yaml\n", own))
+    flags = {**tiny_flags, "output_folder": tmp_path / "out"}
+    assert run_script("train", yaml, flags=flags) == 0
+    found = EmotionRecognizer.from_hparams(
+        tmp_path / "out" / "recognizer", trusted=True
+    )
+    assert type(found.mods.encoder).__name__ == "Own"
+    # Where Python does not find it, that is said.
+    monkeypatch.undo()
+    sys.modules.pop("own", None)
+    with pytest.raises(InputError, match=r"no such class as own\.Own"):
+        EmotionRecognizer.from_hparams(found.folder, trusted=True)
 
 
 LOSS = """
@@ -186,14 +238,21 @@ def test_a_loss_with_parameters_of_its_own_is_trained_and_resumed(
     yaml.write_text(LOSS)
     flags = {**tiny_flags, "output_folder": tmp_path / "out", "lr": 0.01}
     assert run_script("train", yaml, flags=flags) == 0
-    (brain,) = brains
-    loss = brain.raw("contrastive_loss")
+    (brain,), name = brains, "contrastive_loss"
+    loss = brain.raw(name)
     assert type(loss) is losses.ProxyAnchorLoss
     (group,) = brain.optimizer.param_groups
     assert any(proxies is loss.proxies for proxies in group["params"])
     (checkpoint,) = (tmp_path / "out" / "save").glob("CKPT*")
     saved = load_file(checkpoint / "contrastive_loss.ckpt")
     assert torch.equal(saved["proxies"], loss.proxies)
+    flags |= {"number_of_epochs": 2}
+    assert run_script("train", yaml, flags=flags) == 0
+    assert not torch.equal(saved["proxies"], brains[1].raw(name).proxies)
+    # With other proxies it is another training.
+    yaml.write_text(LOSS.replace("num_classes: 4", "num_classes: 5"))
+    flags |= {"number_of_epochs": 3}
+    assert run_script("train", yaml, flags=flags) == 2
     # The recogniser needs none of it, and names no code.
     EmotionRecognizer.from_hparams(tmp_path / "out" / "recognizer")
 

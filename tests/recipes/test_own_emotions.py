@@ -128,7 +128,10 @@ def test_a_protocol_may_ask_for_it_or_count_it_as_another(declared):
     "content, told",
     [
         (b"joy\n", "line 1: 'joy' is 'happy' already"),
-        (b"a\nb\x07\n", "line 2|control characters"),
+        (
+            b"a\nb\x07\n",
+            r"emotions.txt, line 2: the emotion is 'b.x07', which has control",
+        ),
         (b"\xff\xfe", "no text in UTF-8"),
     ],
 )

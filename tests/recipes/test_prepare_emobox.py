@@ -189,6 +189,10 @@ def test_labels_without_a_word_stay_and_unknown_ones_do_not(tmp_path):
         "downloads/iemocap/wav/Ses05M_impro01_M003.wav": "unlabelled: the "
         "label map has no 'xxx'"
     }
+    # One that was declared is one.
+    (tmp_path / "emotions.txt").write_text("sleepy\n")
+    table = read_manifest(prepare_emobox(clone, tmp_path, clone, "iemocap"))
+    assert table.emotion[table.label == "slp"].tolist() == ["sleepy"]
 
 
 def test_parts_of_a_file_and_utterances_in_no_fold(tmp_path):

@@ -114,7 +114,7 @@ def test_candidates_may_be_any_words_in_the_order_given():
         (["sad", " "], "label 2 of 2 is empty"),
         (["sad", "angry", "sad "], "'sad' is given twice"),
         (["sad", "SAD"], r"'SAD' is given twice \(as 'sad' before\)"),
-        (["a\nb"], r"'a\\nb' has control characters"),
+        (["a\nb"], r"'a\\nb', which has control characters"),
         (["sad", "\x1b[31m"], "control characters"),
         (["\udcff"], "control characters"),
         (["sad", "w" * 101], "label 2 of 2 has 101 characters; 100 at most"),

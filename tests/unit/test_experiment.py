@@ -8,6 +8,7 @@ import socket
 
 import pytest
 from processes import FORK, in_processes
+from ruamel.yaml import YAML
 
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.files import folder_lock
@@ -72,6 +73,55 @@ def test_a_training_from_before_a_setting_does_not_go_on_with_it():
         other = {**now, section: {**now[section], name: 3.0}}
         with pytest.raises(InputError, match=f"a training with {name}"):
             refuse_other_settings("out", before, other)
+
+
+WHOLE = """
+encoder: !apply:speechbrain_mser.lobes.build_encoder {source: a, layers: -1}
+llm: !new:own.Llama
+connector: &connector !new:own.Mine
+  width: !apply:getattr [{source: a}, hidden_size]
+  kernels: [3, 5]
+  inner: !new:own.Inner {n: 1}
+modules:
+  connector: *connector
+  loss: !new:own.Loss
+opt_class: !name:torch.optim.SGD {lr: 0.1}
+lr: 0.1
+"""
+
+
+@pytest.mark.parametrize(
+    "old, new, told",
+    [
+        ("[3, 5]", "[7, 9]", "connector: kernels"),
+        ("Inner {n: 1}", "Inner {n: 2}", "connector: inner"),
+        ("own.Inner", "own.Outer", "connector: inner"),
+        ("own.Llama", "own.Other", "llm"),
+        ("own.Llama", "own.Llama {prompt: x}", ""),
+        ("own.Loss", "own.Other", "modules.loss"),
+        ("layers: -1", "layers: [0, 1]", "encoder: layers"),
+        ("SGD {lr: 0.1}", "SGD {lr: 0.2}", "opt_class"),
+        # Where a model lies is nobody's business, nor what it was called.
+        ("source: a", "source: b", ""),
+        (
+            "!apply:speechbrain_mser.lobes.build_encoder",
+            "!new:speechbrain_mser.lobes.whisper.WhisperEncoder",
+            "",
+        ),
+    ],
+)
+def test_another_object_is_another_training(old, new, told):
+    before, now = (
+        {"model": YAML().load(text), "training": {}}
+        for text in (WHOLE, WHOLE.replace(old, new))
+    )
+    refuse_other_settings("out", before, before)
+    if not told:
+        refuse_other_settings("out", before, now)
+        refuse_other_settings("out", now, before)
+        return
+    with pytest.raises(InputError, match=f"a training with {told} "):
+        refuse_other_settings("out", before, now)
 
 
 # The lock

@@ -215,6 +215,41 @@ def test_lobes_of_ones_own_are_exported_as_hyperpyyaml(
     )
 
 
+@pytest.mark.parametrize(
+    "said, overrides, trained",
+    [
+        ("!ref <words>", {}, {"happy", "sad"}),
+        ("!ref <words>", {"label_words": ["sad"]}, {"happy", "sad"}),
+        # It does not say: what is asked for is all that is known.
+        ("!PLACEHOLDER", {"label_words": ["sad"]}, {"sad"}),
+    ],
+)
+def test_words_of_a_trusted_file_are_those_that_it_comes_to(
+    settings, tmp_path, said, overrides, trained, monkeypatch
+):
+    (tmp_path / "own.py").write_text(
+        "from speechbrain_mser.lobes.whisper import WhisperEncoder\n"
+        "class Own(WhisperEncoder):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    model = load(MODEL_YAML, **settings, encoder_class="own.Own")
+    folder = tmp_path / "recognizer"
+    export_recognizer(folder, MODEL_TREE, model, model["connector"])
+    path = folder / "hyperparams.yaml"
+    lines = [
+        f"words: [happy, sad]\nlabel_words: {said}"
+        if line.startswith("label_words:")
+        else line
+        for line in path.read_text().splitlines()
+        if not line.startswith(("- happy", "- sad"))
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    recognizer = EmotionRecognizer.from_hparams(
+        folder, trusted=True, overrides=overrides
+    )
+    assert recognizer.trained_words() == trained
+
+
 def old_text(settings):
     """The settings file of an older training, with these settings."""
     lines = Path(__file__).with_name("old_hyperparams.txt").read_text()
