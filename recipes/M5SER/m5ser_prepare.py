@@ -35,13 +35,14 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from speechbrain_mser.dataio.manifest import DATA_ROOT, read_manifest
+from speechbrain_mser.emotions import carry_own
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.files.atomic import write_text
 from speechbrain_mser.files.fingerprints import sha256
 from speechbrain_mser.files.tables import read_table
 from speechbrain_mser.preparation.command_line import entry_point
 from speechbrain_mser.preparation.corpus import Corpus, prepare_corpus
-from speechbrain_mser.spelling import compose
+from speechbrain_mser.spelling import compose, find_spelling
 from speechbrain_mser.synthesis.filters import (
     SCORE,
     SHORT,
@@ -136,9 +137,9 @@ def prepare_m5ser(
     )
     limits = _score_filter(scores, keep_if)
     languages, texts = _read_finished(folder)
-    sources = _find_sources(
-        folder, languages, Path(source_folder or save_folder)
-    )
+    source_folder = Path(source_folder or save_folder).expanduser()
+    sources = _find_sources(folder, languages, source_folder)
+    carry_own(source_folder, find_spelling(Path(save_folder).expanduser()))
 
     def refuse(row, seconds):
         """Why a filter drops it, if one does."""
@@ -254,7 +255,7 @@ def _find_sources(folder, languages, source_folder):
     }
     sources = {}
     for corpus in sorted(corpora):
-        path = source_folder.expanduser() / f"{corpus}.csv"
+        path = source_folder / f"{corpus}.csv"
         if not path.is_file():
             raise InputError(
                 f"{path}: the manifest of {corpus}, by which its translations "

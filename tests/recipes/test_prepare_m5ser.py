@@ -324,12 +324,19 @@ def test_a_source_without_a_manifest_ends_with_what_to_do(release, out):
 
 def test_sources_may_lie_elsewhere(release, out, tmp_path):
     manifest = tmp_path / "new/m5ser.csv"
+    # With an emotion that only they have
+    source = out / "mead.csv"
+    (out / "emotions.txt").write_text("stressed\n")
+    text = source.read_text()
+    source.write_text(text.replace(",fear,fear,", ",stressed,fear,"))
     result = run(
         *("m5ser", release, manifest.parent),
         *("--source_folder", out, "--min_kilobytes_of", "meld=200"),
     )
     assert result.returncode == 0, result.stderr
-    assert len(read_manifest(manifest, release)) == 5
+    table = read_manifest(manifest, release)
+    assert len(table) == 5
+    assert "stressed" in set(table.emotion)
 
 
 def test_a_broken_source_manifest_is_named(release, out):
