@@ -156,13 +156,13 @@ def carry_own(source, target):
     return (*there, *lacking)
 
 
-def in_vocabulary_order(emotions):
-    """Emotions as the vocabulary has them, and then the others.
+def in_order(words):
+    """Emotions in the vocabulary's order; all else by name, after them.
 
     Arguments
     ---------
-    emotions : iterable of str
-        Repeated or not.
+    words : iterable of str
+        Emotions, languages or corpora, repeated or not.
 
     Returns
     -------
@@ -171,12 +171,14 @@ def in_vocabulary_order(emotions):
 
     Example
     -------
-    >>> in_vocabulary_order(["stressed", "sad", "neutral", "sad"])
+    >>> in_order(["stressed", "sad", "neutral", "sad"])
     ['neutral', 'sad', 'stressed']
+    >>> in_order(["ita", "deu"])
+    ['deu', 'ita']
     """
     known = {word: place for place, word in enumerate((*CANONICAL, *FURTHER))}
     return sorted(
-        set(emotions), key=lambda word: (known.get(word, len(known)), word)
+        set(words), key=lambda word: (known.get(word, len(known)), word)
     )
 
 

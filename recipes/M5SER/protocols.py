@@ -14,7 +14,7 @@ from speechbrain_mser.dataio.utterances import select_utterances
 from speechbrain_mser.emotions import (
     candidate_labels,
     canonical,
-    in_vocabulary_order,
+    in_order,
 )
 from speechbrain_mser.errors import InputError
 
@@ -179,7 +179,7 @@ def _whole_corpus(table):
     """A corpus without a protocol: its test split, if any; its emotions."""
     split = "test" if (table.split == "test").any() else None
     part = table if split is None else table[table.split == split]
-    labels = in_vocabulary_order({*part.emotion} - {""})
+    labels = in_order({*part.emotion} - {""})
     what = "the test split" if split else "all recordings"
     note = f"{what}, the labels are the emotions that occur"
     return {"labels": labels, "split": split, "note": note}

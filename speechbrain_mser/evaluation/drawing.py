@@ -12,12 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from speechbrain_mser.emotions import (
-    ALIASES,
-    CANONICAL,
-    FURTHER,
-    in_vocabulary_order,
-)
+from speechbrain_mser.emotions import ALIASES, CANONICAL, FURTHER
 from speechbrain_mser.files.atomic import atomic_path
 
 GREY = "#8C8C8C"
@@ -115,27 +110,6 @@ def save_figure(figure, stem):
         # No date: the same figure is the same file.
         stamp = {"CreationDate": None}
         figure.savefig(partial, format="pdf", metadata=stamp)
-
-
-def in_order(words):
-    """Emotions in the vocabulary's order, anything else by the alphabet.
-
-    Arguments
-    ---------
-    words : iterable of str
-        Emotions, languages or corpora, repeated or not.
-
-    Returns
-    -------
-    list of str
-        Each once.
-
-    Example
-    -------
-    >>> in_order(["sad", "neutral", "sad"]), in_order(["ita", "deu"])
-    (['neutral', 'sad'], ['deu', 'ita'])
-    """
-    return in_vocabulary_order(words)
 
 
 def styles(words):

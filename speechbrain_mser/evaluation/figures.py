@@ -3,9 +3,9 @@
 import numpy as np
 from matplotlib.lines import Line2D
 
+from speechbrain_mser.emotions import in_order
 from speechbrain_mser.evaluation.drawing import (
     COLORS,
-    in_order,
     new_figure,
     save_figure,
     styles,

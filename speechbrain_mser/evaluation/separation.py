@@ -8,8 +8,8 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from speechbrain_mser.emotions import in_order
 from speechbrain_mser.errors import InputError
-from speechbrain_mser.evaluation.drawing import in_order
 
 
 def silhouette(features, words, metric="euclidean"):

@@ -12,7 +12,7 @@ import tempfile
 from collections import Counter
 
 from speechbrain_mser.dataio.manifest import MANIFEST_FOLDER, write_manifest
-from speechbrain_mser.emotions import in_vocabulary_order
+from speechbrain_mser.emotions import in_order
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.files.atomic import write_text
 from speechbrain_mser.files.csv_files import write_csv
@@ -195,7 +195,7 @@ def split_table(rows):
     columns.append(rows)
     lines = [("", *splits, "total")]
     emotions = {row["emotion"] for row in rows} - {""}
-    for emotion in (*in_vocabulary_order(emotions), ""):
+    for emotion in (*in_order(emotions), ""):
         numbers = [
             sum(row["emotion"] == emotion for row in column)
             for column in columns

@@ -4,7 +4,7 @@ Its head is what dataset hubs read. All numbers are handed in; nothing is
 measured here.
 """
 
-from speechbrain_mser.evaluation.drawing import in_order
+from speechbrain_mser.emotions import in_order
 from speechbrain_mser.files.markdown import markdown_table
 from speechbrain_mser.synthesis.filters import toll_table
 from speechbrain_mser.synthesis.progress import size_in_words
