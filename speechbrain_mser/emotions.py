@@ -148,11 +148,12 @@ def carry_own(source, target):
     tuple of str
         As `read_own` returns of the target.
     """
-    there = read_own(target)
+    there, path = read_own(target), Path(target) / OWN_FILE
     lacking = [word for word in read_own(source) if word not in there]
     if lacking:
-        lines = [f"{word}\n" for word in (*there, *lacking)]
-        write_text(Path(target) / OWN_FILE, "".join(lines))
+        before = path.read_text(encoding="utf-8-sig") if path.is_file() else ""
+        lines = [*before.splitlines(), *lacking]
+        write_text(path, "".join(f"{line}\n" for line in lines))
     return (*there, *lacking)
 
 

@@ -294,11 +294,11 @@ class Evaluation:
         )
         if self.fitted:
             metrics["calibrated_on_it"] = calibrated_on(self.fitted, table)
-            name = dict(zip(labels, names, strict=True))
+            trained_as = dict(zip(labels, names, strict=True))
             metrics["calibrations"] = compare_calibrations(
                 self.fitted,
                 raw[0],
-                [name[label] for label in references],
+                [trained_as[label] for label in references],
                 names,
                 test_set.ua_over,
             )

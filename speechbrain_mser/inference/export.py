@@ -59,7 +59,7 @@ def plain_settings(model, tree, where):
     InputError
         A value that no recogniser could be loaded with.
     """
-    if not describes_ours(tree) or model["encoder_class"] is not None:
+    if not describes_ours(tree, model) or model["encoder_class"] is not None:
         with explained(where):
             resolve_references(
                 _hyperpyyaml_text(tree, model, model["connector"])
@@ -239,6 +239,8 @@ def _hyperpyyaml_text(tree, model, connector):
         plain = isinstance(value, (str, int, float, list, type(None)))
         if plain or name == "emotion_words":
             tree[name] = _from_anywhere(name, value)
+    # HyperPyYAML would look for references in a text that is referred to.
+    _write_out(tree, {k: v for k, v in tree.items() if _looks_like_one(v)})
     # A training's own modules stay with it.
     for name in tree["modules"].keys() - {"encoder", "connector", "llm"}:
         del tree["modules"][name]
@@ -250,3 +252,17 @@ def _hyperpyyaml_text(tree, model, connector):
     text = io.StringIO()
     yaml.dump(tree, text)
     return text.getvalue()
+
+
+def _looks_like_one(value):
+    return isinstance(value, str) and "<" in value
+
+
+def _write_out(node, texts):
+    """Put texts where they are referred to."""
+    places = node.items() if isinstance(node, dict) else enumerate(node)
+    for place, part in list(places):
+        if isinstance(part, (dict, list)):
+            _write_out(part, texts)
+        elif getattr(getattr(part, "tag", None), "value", None) == "!ref":
+            node[place] = texts.get(part.value[1:-1], part)

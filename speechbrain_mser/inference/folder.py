@@ -8,6 +8,7 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 from hyperpyyaml import load_hyperpyyaml
+from ruamel.yaml import YAML
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_mser.emotions import candidate_labels
@@ -214,11 +215,18 @@ def load_pretrained(source, model):
     folder = find_folder(source)
     path = folder / SETTINGS_FILE
     text = read_text(path)
-    # HyperPyYAML says no digests, and nothing else of it is needed.
+    # HyperPyYAML says no digests.
     settings = dict.fromkeys(DIGESTS)
     if not has_tags(text, path):
         settings = parse_settings(text, path)
         _check_heard(folder, settings, model)
+    else:
+        tree = YAML().load(text)  # nothing is built
+        settings |= {
+            name: list(tree[name])
+            for name in ("trained_corpora", "untrained_words", "label_words")
+            if isinstance(tree.get(name), list)
+        }
     load_parts(folder, settings, model["connector"], model["llm"], go_on=True)
     path = find_beside(folder, record.FILE)
     recorded = record.read_record(path).get("corpora", {})
@@ -229,7 +237,7 @@ def load_pretrained(source, model):
     if "label_words" not in settings:
         return corpora, set()
     words = {*candidate_labels(settings["label_words"])}
-    return corpora, words - {*settings["untrained_words"]}
+    return corpora, words - {*settings.get("untrained_words", [])}
 
 
 def _check_heard(folder, settings, model):

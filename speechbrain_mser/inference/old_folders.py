@@ -156,13 +156,16 @@ def convert_settings(text, where):
     return check_settings(settings, where)
 
 
-def describes_ours(tree):
+def describes_ours(tree, values):
     """Whether a model's YAML describes the objects that we build.
 
     Arguments
     ---------
     tree : dict
         HyperPyYAML as a round trip reads it, from an experiment of one's own.
+        One of an earlier version lacks arguments that came later.
+    values : dict
+        Its settings, as they are in the training.
 
     Returns
     -------
@@ -175,10 +178,23 @@ def describes_ours(tree):
     try:
         for name in expected:
             there = modules if name == "modules" else tree.get(name)
-            _compare(there, expected[name], name, "", later=())
+            _compare(there, expected[name], name, "", _without_effect(values))
     except InputError:
         return False
     return True
+
+
+def _without_effect(values):
+    """Arguments that came later whose setting changes nothing."""
+    values = {**values, "window": values.get("encoder_window")}
+    if not values.get("hear_meaning"):
+        values["meaning_frames"] = None
+    neutral = {"window": 30, "layer_join": "mix"}
+    return {
+        name
+        for name in _LATER
+        if not values.get(name) or values[name] == neutral.get(name)
+    }
 
 
 def _read(text, objects, where):

@@ -232,7 +232,7 @@ def section_tree(path, section, overrides):
     plain = {
         name: value
         for name, value in read_settings(path, overrides).items()
-        if isinstance(value, (str, int, float, type(None)))
+        if isinstance(value, (str, int, float, list, type(None)))
     }
     part = included[section]
     for lines in (tree[section], overrides.get(section)):
@@ -250,14 +250,14 @@ def _with_values(node, values):
         for place, part in enumerate(node):
             node[place] = _with_values(part, values)
     elif getattr(getattr(node, "tag", None), "value", None) == "!ref":
-        whole = re.fullmatch(r"<(\w+)>", node.value)
-        if whole and whole[1] in values:
-            return values[whole[1]]
         names = re.findall(r"<([^<>]*)>", node.value)
-        if names and all(name in values for name in names):
-            return re.sub(
-                r"<(\w+)>", lambda match: str(values[match[1]]), node.value
-            )
+        if all(name in values for name in names):
+            # Computed, where that is a sum
+            texts, text = [], io.StringIO()
+            own = _hide({name: values[name] for name in names}, texts)
+            YAML().dump({**own, "computed from these": node}, text)
+            resolved = YAML().load(resolve_references(text.getvalue()))
+            return _show(resolved["computed from these"], texts)
     return node
 
 

@@ -185,10 +185,14 @@ def test_what_is_exported_is_what_was_trained(
 
 MAIN = """
 heard_with: WHISPER
+some: 15
+some_layers: [0, 1]
 model: !include:model.yaml
   encoder: !new:own.Own
     source: !ref <heard_with>
     save_path: pretrained_models
+    window: !ref <some> * 2
+    layers: !ref <some_layers>
 """
 
 
@@ -209,11 +213,24 @@ def test_what_a_file_says_of_itself_is_in_what_it_exports(
     yaml = tmp_path / "mine.yaml"
     yaml.write_text(text.replace("\nmodel: !include:model.yaml\n", own))
     flags = {**tiny_flags, "output_folder": tmp_path / "out"}
+    flags["prompt"] = "Which <emotion> (one of four)?"
     assert run_script("train", yaml, flags=flags) == 0
     found = EmotionRecognizer.from_hparams(
         tmp_path / "out" / "recognizer", trusted=True
     )
-    assert type(found.mods.encoder).__name__ == "Own"
+    encoder = found.mods.encoder
+    assert type(encoder).__name__ == "Own"
+    assert encoder.max_frames == 30 * 50 and encoder.layers == [0, 1]
+    assert found.mods.llm.prompt == "Which <emotion> (one of four)?"
+    assert found.trained_words() == {*found.labels()}
+    # And who goes on from it knows what it has heard.
+    flags |= {"pretrained": found.folder, "output_folder": tmp_path / "more"}
+    flags |= {"corpora": "[tiny]", "label_words": "[sad, fear]"}
+    assert run_script("train", yaml, flags=flags) == 0
+    more = EmotionRecognizer.from_hparams(
+        tmp_path / "more" / "recognizer", trusted=True
+    )
+    assert more.hparams.trained_corpora == ["tiny"]
     # Where Python does not find it, that is said.
     monkeypatch.undo()
     sys.modules.pop("own", None)

@@ -9,7 +9,7 @@ from miniature import write_noise
 from protocols import read_sets
 
 from speechbrain_mser.dataio.manifest import read_manifest
-from speechbrain_mser.emotions import OWN_FILE, read_own
+from speechbrain_mser.emotions import OWN_FILE, carry_own, read_own
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.inference import EmotionRecognizer
 from speechbrain_mser.settings.project_files import HPARAMS
@@ -122,6 +122,19 @@ def test_a_protocol_may_ask_for_it_or_count_it_as_another(declared):
     assert set(read_corpora("mine", settings).emotion) == {
         *("relaxed", "sad", "stressed"),
     }
+
+
+def test_what_is_carried_is_added(tmp_path):
+    source, target = tmp_path / "a", tmp_path / "b"
+    for folder, text in (
+        (source, "relaxed\nstressed\n"),
+        (target, "# x\nstressed"),
+    ):
+        folder.mkdir()
+        (folder / OWN_FILE).write_text(text)
+    assert carry_own(source, target) == ("stressed", "relaxed")
+    assert (target / OWN_FILE).read_text() == "# x\nstressed\nrelaxed\n"
+    assert carry_own(source, tmp_path / "new") == ("relaxed", "stressed")
 
 
 @pytest.mark.parametrize(
