@@ -7,11 +7,9 @@ class of its own. The words are those that the LLM is asked to say.
 
 from collections.abc import Iterable
 from difflib import get_close_matches
-from pathlib import Path
 from unicodedata import category
 
 from speechbrain_mser.errors import InputError
-from speechbrain_mser.files.atomic import write_text
 from speechbrain_mser.spelling import compose
 
 # The seven basic emotions of M5SER, in the paper's order (section III-A).
@@ -34,9 +32,6 @@ FURTHER = (
     "excited",
     "frustrated",
 )
-
-# Beside manifests: emotions that these have beyond the vocabulary.
-OWN_FILE = "emotions.txt"
 
 # The spellings of the corpora's own labels, in lower case.
 ALIASES = {
@@ -83,78 +78,6 @@ LABEL_SETS = {
     "emodb6": ("neutral", "happy", "sad", "angry", "disgust", "fear"),
     "urdu4": ("neutral", "happy", "sad", "angry"),
 }
-
-
-def read_own(folder):
-    """The emotions beyond the vocabulary that manifests in a folder may have.
-
-    They stand in its `OWN_FILE`, one a line; after ``#`` comes a comment.
-
-    Arguments
-    ---------
-    folder : str or path-like
-        Where manifests are, or will be.
-
-    Returns
-    -------
-    tuple of str
-        In lower case; none where there is no such file.
-
-    Raises
-    ------
-    InputError
-        It is no text, or a line is no new word.
-
-    Example
-    -------
-    >>> folder = getfixture("tmp_path")
-    >>> read_own(folder)
-    ()
-    >>> _ = (folder / OWN_FILE).write_text("stressed  # by others\\nrelaxed\\n")
-    >>> read_own(folder)
-    ('stressed', 'relaxed')
-    """
-    path = Path(folder) / OWN_FILE
-    if not path.is_file():
-        return ()
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: no text in UTF-8") from None
-    own = {}
-    for number, line in enumerate(lines, start=1):
-        word = line.partition("#")[0].strip().lower()
-        if not word:
-            continue
-        word = _word(word, f"{path}, line {number}: the emotion")
-        if word in ALIASES:
-            raise InputError(
-                f"{path}, line {number}: {word!r} is {ALIASES[word]!r} already"
-            )
-        own[word] = True
-    return tuple(own)
-
-
-def carry_own(source, target):
-    """Let manifests of a folder have the emotions that another's may have.
-
-    Arguments
-    ---------
-    source, target : str or path-like
-        The folders; the target's file gets what it lacks.
-
-    Returns
-    -------
-    tuple of str
-        As `read_own` returns of the target.
-    """
-    there, path = read_own(target), Path(target) / OWN_FILE
-    lacking = [word for word in read_own(source) if word not in there]
-    if lacking:
-        before = path.read_text(encoding="utf-8-sig") if path.is_file() else ""
-        lines = [*before.splitlines(), *lacking]
-        write_text(path, "".join(f"{line}\n" for line in lines))
-    return (*there, *lacking)
 
 
 def in_order(words):
@@ -376,7 +299,7 @@ def candidate_labels(labels):
         raise InputError("no labels: give at least one emotion word")
     words, seen = [], {}
     for position, label in enumerate(labels, start=1):
-        word = _word(label, f"label {position} of {len(labels)}")
+        word = check_word(label, f"label {position} of {len(labels)}")
         heard_as = _heard_as(word)
         if heard_as in seen:
             first = seen[heard_as]
@@ -387,8 +310,31 @@ def candidate_labels(labels):
     return tuple(words)
 
 
-def _word(label, which):
-    """A candidate as it is asked for; `InputError` if it is no word."""
+def check_word(label, which):
+    """A word as it is asked for.
+
+    Arguments
+    ---------
+    label : object
+        What is given.
+    which : str
+        What it is, for the message.
+
+    Returns
+    -------
+    str
+        Stripped and composed.
+
+    Raises
+    ------
+    InputError
+        It is no word.
+
+    Example
+    -------
+    >>> check_word(" sad", "the label")
+    'sad'
+    """
     if not isinstance(label, str):
         raise InputError(f"{which} is {label!r}, expected a word")
     word = compose(label.strip())

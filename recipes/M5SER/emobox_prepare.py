@@ -40,7 +40,8 @@ from pathlib import Path
 
 from speechbrain_mser.dataio.audio_limits import CONTAINERS
 from speechbrain_mser.dataio.manifest import MANIFEST_FOLDER
-from speechbrain_mser.emotions import canonical, read_own
+from speechbrain_mser.dataio.own_emotions import read_own
+from speechbrain_mser.emotions import canonical
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.files.fingerprints import sha256
 from speechbrain_mser.files.tables import read_json, read_json_lines, read_text

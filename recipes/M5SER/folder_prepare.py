@@ -27,7 +27,8 @@ import re
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from speechbrain_mser.emotions import OWN_FILE, canonical, read_own
+from speechbrain_mser.dataio.own_emotions import OWN_FILE, read_own
+from speechbrain_mser.emotions import canonical
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.files.fingerprints import sha256
 from speechbrain_mser.files.tables import read_table

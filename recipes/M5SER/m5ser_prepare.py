@@ -35,7 +35,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from speechbrain_mser.dataio.manifest import DATA_ROOT, read_manifest
-from speechbrain_mser.emotions import carry_own
+from speechbrain_mser.dataio.own_emotions import carry_own
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.files.atomic import write_text
 from speechbrain_mser.files.fingerprints import sha256

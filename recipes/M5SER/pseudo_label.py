@@ -24,11 +24,8 @@ from speechbrain_mser.dataio.manifest import (
     read_manifests,
     write_manifest,
 )
-from speechbrain_mser.emotions import (
-    candidate_labels,
-    canonical,
-    carry_own,
-)
+from speechbrain_mser.dataio.own_emotions import carry_own
+from speechbrain_mser.emotions import candidate_labels, canonical
 from speechbrain_mser.errors import exits_on_input_error
 from speechbrain_mser.files.atomic import check_output
 from speechbrain_mser.inference.ensemble import recognize_sets

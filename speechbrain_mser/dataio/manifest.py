@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas
 
-from speechbrain_mser.emotions import OWN_FILE, canonical, read_own
+from speechbrain_mser.dataio.own_emotions import OWN_FILE, read_own
+from speechbrain_mser.emotions import canonical
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.files.atomic import atomic_path
 from speechbrain_mser.files.csv_files import read_csv, write_csv

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from speechbrain_mser.dataio.audio_limits import MAX_SECONDS, MIN_SECONDS
 from speechbrain_mser.dataio.manifest import DATA_ROOT, MANIFEST_FOLDER
-from speechbrain_mser.emotions import OWN_FILE, canonical, read_own
+from speechbrain_mser.dataio.own_emotions import OWN_FILE, read_own
+from speechbrain_mser.emotions import canonical
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.files.tables import read_table
 from speechbrain_mser.preparation.audio_listing import (

@@ -121,7 +121,7 @@ llm: !new:speechbrain_mser.lobes.llama.EmotionLLaMA
   dtype: !ref <frozen_dtype>
 """,
     "a subclass": """
-connector: !new:own.Backwards
+connector: !new:backwards.Backwards
   input_dim: !ref <encoder.hidden_size>
   output_dim: !ref <llm.hidden_size>
   n_queries: 2
@@ -150,7 +150,7 @@ def test_what_is_exported_is_what_was_trained(
     yaml = EXAMPLES / "attentive.yaml"
     monkeypatch.syspath_prepend(EXAMPLES)
     if changed != "docs":
-        (tmp_path / "own.py").write_text(OWN)
+        (tmp_path / "backwards.py").write_text(OWN)
         monkeypatch.syspath_prepend(tmp_path)
         yaml = tmp_path / "own.yaml"
         yaml.write_text(f"extends: hparams/stage1.yaml\n{VARIANTS[changed]}")
@@ -188,7 +188,7 @@ heard_with: WHISPER
 some: 15
 some_layers: [0, 1]
 model: !include:model.yaml
-  encoder: !new:own.Own
+  encoder: !new:hearing.Own
     source: !ref <heard_with>
     save_path: pretrained_models
     window: !ref <some> * 2
@@ -200,12 +200,12 @@ def test_what_a_file_says_of_itself_is_in_what_it_exports(
     run_script, tiny_flags, tmp_path, monkeypatch
 ):
     """A file that extends none, and objects that name its own settings."""
-    (tmp_path / "own.py").write_text(
+    (tmp_path / "hearing.py").write_text(
         "from speechbrain_mser.lobes.whisper import WhisperEncoder\n"
         "class Own(WhisperEncoder):\n    pass\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    sys.modules.pop("own", None)
+    sys.modules.pop("hearing", None)
     for name in ("model", "training", "corpora"):
         shutil.copy(HPARAMS / f"{name}.yaml", tmp_path)
     text = (HPARAMS / "stage1.yaml").read_text()
@@ -233,8 +233,8 @@ def test_what_a_file_says_of_itself_is_in_what_it_exports(
     assert more.hparams.trained_corpora == ["tiny"]
     # Where Python does not find it, that is said.
     monkeypatch.undo()
-    sys.modules.pop("own", None)
-    with pytest.raises(InputError, match=r"no such class as own\.Own"):
+    sys.modules.pop("hearing", None)
+    with pytest.raises(InputError, match=r"no such class as hearing\.Own"):
         EmotionRecognizer.from_hparams(found.folder, trusted=True)
 
 

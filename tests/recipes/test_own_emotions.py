@@ -9,7 +9,7 @@ from miniature import write_noise
 from protocols import read_sets
 
 from speechbrain_mser.dataio.manifest import read_manifest
-from speechbrain_mser.emotions import OWN_FILE, carry_own, read_own
+from speechbrain_mser.dataio.own_emotions import OWN_FILE, carry_own, read_own
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.inference import EmotionRecognizer
 from speechbrain_mser.settings.project_files import HPARAMS
