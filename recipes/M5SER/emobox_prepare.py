@@ -49,7 +49,6 @@ from speechbrain_mser.preparation.audio_extraction import extract_audio
 from speechbrain_mser.preparation.audio_listing import locate
 from speechbrain_mser.preparation.command_line import entry_point
 from speechbrain_mser.preparation.corpus import Corpus, prepare_corpus
-from speechbrain_mser.spelling import find_spelling
 
 # By language; a corpus that EmoBox may add is undetermined
 SPOKEN_IN = (
@@ -132,7 +131,7 @@ def prepare_emobox(
     if not 0 <= valid_share < 1:
         raise InputError(f"valid_share is {valid_share}, not from 0 to 1")
     lists = _find_lists(Path(emobox).expanduser(), corpus)
-    own = read_own(find_spelling(Path(save_folder).expanduser()))
+    own = read_own(save_folder)
     utterances = _read_utterances(lists, fold, valid_share, own)
     counts = Counter(row["label"] for row in utterances if not row["problem"])
     return prepare_corpus(

@@ -114,7 +114,7 @@ def prepare_folder(
         )
     _check_name_is_free(name)
     _check_language("language", language)
-    own = read_own(find_spelling(Path(save_folder).expanduser()))
+    own = read_own(save_folder)
     meanings = dict(_meaning(pair, own) for pair in emotions)
     table = _find_table(folder, table)
     corpus = replace(FOLDER, name=name, language=language)

@@ -5,6 +5,7 @@ from pathlib import Path
 from speechbrain_mser.emotions import ALIASES, check_word
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.files.atomic import write_text
+from speechbrain_mser.spelling import find_spelling
 
 OWN_FILE = "emotions.txt"
 
@@ -38,7 +39,7 @@ def read_own(folder):
     >>> read_own(folder)
     ('stressed', 'relaxed')
     """
-    path = Path(folder) / OWN_FILE
+    path = find_spelling(Path(folder).expanduser()) / OWN_FILE
     if not path.is_file():
         return ()
     try:

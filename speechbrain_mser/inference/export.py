@@ -32,6 +32,7 @@ from speechbrain_mser.inference.settings import (
     settings_text,
 )
 from speechbrain_mser.lobes.hub import resolve_dtype
+from speechbrain_mser.settings.experiment_files import tag_of
 from speechbrain_mser.settings.hparams import explained
 from speechbrain_mser.training.record import FILE, write_record
 
@@ -264,5 +265,5 @@ def _write_out(node, texts):
     for place, part in list(places):
         if isinstance(part, (dict, list)):
             _write_out(part, texts)
-        elif getattr(getattr(part, "tag", None), "value", None) == "!ref":
+        elif tag_of(part) == "!ref":
             node[place] = texts.get(part.value[1:-1], part)

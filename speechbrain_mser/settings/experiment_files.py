@@ -38,31 +38,38 @@ def read_files(path):
             continue
         sections = sections_of(name, path, tree, included)
         for section in sections:
-            put_line(included[section], name, value)
+            _put(included[section], name, value)
             # Where the file gives it to what it includes.
             if isinstance(tree[section], dict):
                 tree[section].pop(name, None)
         if not sections:
-            put_line(tree, name, value)
+            _put(tree, name, value)
     return tree, included
 
 
-def put_line(tree, name, value):
-    """Take a line for the one of its name; plain mappings become one.
+def put_lines(tree, lines):
+    """Take lines for those of their names.
 
     Arguments
     ---------
     tree : dict
         Is changed.
-    name : str
-        The line's.
-    value : object
-        What it says.
+    lines : dict or other
+        What has lines; what is no mapping has none.
     """
+    for name, value in lines.items() if isinstance(lines, dict) else ():
+        _put(tree, name, value)
+
+
+def _put(tree, name, value):
+    """Take a line for the one of its name; plain mappings become one."""
     there = tree.get(name)
-    if isinstance(there, dict) and isinstance(value, dict) and not _tag(value):
-        for key, part in value.items():
-            put_line(there, key, part)
+    if (
+        isinstance(there, dict)
+        and isinstance(value, dict)
+        and not tag_of(value)
+    ):
+        put_lines(there, value)
     else:
         tree[name] = value
 
@@ -95,9 +102,9 @@ def included_files(path):
     # As HyperPyYAML does: beside the file itself, not beside a link to it.
     folder = Path(path).resolve().parent
     return {
-        section: folder / _tag(node).removeprefix(INCLUDE)
+        section: folder / tag_of(node).removeprefix(INCLUDE)
         for section, node in tree.items()
-        if _tag(node).startswith(INCLUDE)
+        if tag_of(node).startswith(INCLUDE)
     }
 
 
@@ -118,14 +125,11 @@ def without_effect(path, overrides):
         refers, but to which the project's file does.
     """
     tree, included = read_files(path)
-    parts = [*included.values()]
     before = [YAML().load(file) for file in included_files(path).values()]
     # The file's own lines stand in for those of what it includes.
     for section, part in included.items():
-        lines = tree[section]
-        for name, value in lines.items() if isinstance(lines, dict) else ():
-            put_line(part, name, value)
-    lost = _references(before) - _references([tree, *parts])
+        put_lines(part, tree[section])
+    lost = _references(before) - _references([tree, *included.values()])
     given = {*YAML().load(Path(path)), *overrides}
     for section in included:
         given.update(overrides.get(section, {}))
@@ -138,11 +142,22 @@ def _references(node):
         node = list(node.values())
     if isinstance(node, list):
         return set().union(*map(_references, node))
-    return {*_NAME.findall(node.value)} if _tag(node) == "!ref" else set()
+    return {*_NAME.findall(node.value)} if tag_of(node) == "!ref" else set()
 
 
-def _tag(node):
-    """A node's own tag, such as ``!new:torch.nn.Linear``; "" if it has none."""
+def tag_of(node):
+    """A node's own tag, such as ``!new:torch.nn.Linear``; "" if it has none.
+
+    Arguments
+    ---------
+    node : object
+        As a round trip reads it.
+
+    Returns
+    -------
+    str
+        The tag.
+    """
     return getattr(getattr(node, "tag", None), "value", None) or ""
 
 
@@ -159,7 +174,7 @@ def open_hparams(path):
         for section in included
         if isinstance(tree[section], dict)
         for name, value in tree[section].items()
-        if isinstance(value, dict) and _tag(value)
+        if isinstance(value, dict) and tag_of(value)
     ]
     if not replaced and _extended_file(path, YAML().load(Path(path))) is None:
         with open(path, encoding="utf-8") as file:

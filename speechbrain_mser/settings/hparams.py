@@ -25,9 +25,10 @@ from speechbrain_mser.settings.experiment_files import (
     all_settings,
     find_own_code,
     open_hparams,
-    put_line,
+    put_lines,
     read_files,
     sections_of,
+    tag_of,
 )
 
 # Begins what stands for a text: a word, so that it is neither a number nor part
@@ -236,8 +237,7 @@ def section_tree(path, section, overrides):
     }
     part = included[section]
     for lines in (tree[section], overrides.get(section)):
-        for name, value in lines.items() if isinstance(lines, dict) else ():
-            put_line(part, name, _with_values(value, plain))
+        put_lines(part, _with_values(lines, plain))
     return part
 
 
@@ -249,7 +249,7 @@ def _with_values(node, values):
     elif isinstance(node, list):
         for place, part in enumerate(node):
             node[place] = _with_values(part, values)
-    elif getattr(getattr(node, "tag", None), "value", None) == "!ref":
+    elif tag_of(node) == "!ref":
         names = re.findall(r"<([^<>]*)>", node.value)
         if all(name in values for name in names):
             # Computed, where that is a sum
