@@ -80,10 +80,10 @@ def train(hparams_file, overrides, run_opts):
     if is_finished(settings, data):
         return
     with hold_folder(settings["output_folder"]):
-        train_on(tables, data, hparams_file, overrides, run_opts)
+        train_on(tables, data, settings, hparams_file, overrides, run_opts)
 
 
-def train_on(tables, data, hparams_file, overrides, run_opts):
+def train_on(tables, data, settings, hparams_file, overrides, run_opts):
     """Train in an output folder that no other training uses."""
     hparams = load_hparams(hparams_file, overrides)
     model, training = hparams["model"], hparams["training"]
@@ -91,7 +91,7 @@ def train_on(tables, data, hparams_file, overrides, run_opts):
     before, said = {}, set()
     if hparams["pretrained"] is not None:
         before, said = load_pretrained(hparams["pretrained"], model)
-    model_tree = section_tree(hparams_file, "model", overrides)
+    model_tree = section_tree(hparams_file, "model", overrides, settings)
     # What could not be exported is known before it is trained.
     plain_settings(model, model_tree, hparams_file)
 

@@ -5,10 +5,13 @@ lines that differ, each of which stands in place of the line of that name, in
 whichever of the files it is.
 """
 
+import io
+import pickle
 import re
 import sys
 from contextlib import contextmanager
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,15 +26,47 @@ _NAME = re.compile(r"<(\w+)")
 EXTENDS = "extends"
 
 
-def read_files(path):
-    """A file's tree, and by section those of the files that it includes."""
+def read_yaml(path):
+    """A YAML file as a round trip reads it; one's own, to be changed.
+
+    Arguments
+    ---------
+    path : str or path-like
+        The file.
+
+    Returns
+    -------
+    ruamel.yaml.CommentedMap or other
+        Its tree.
+
+    Raises
+    ------
+    InputError
+        No such file.
+    """
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file")
-    own = YAML().load(Path(path))
+    with open(path, encoding="utf-8") as file:
+        return pickle.loads(_parse(str(path), file.read()))
+
+
+# ruamel.yaml takes longest of all that is read for a training, which asks for
+# our files ten times. Pickled in memory: a deep copy loses merged keys.
+@lru_cache(maxsize=64)
+def _parse(path, text):
+    """The same, kept."""
+    named = io.StringIO(text)
+    named.name = path  # for what is wrong with it
+    return pickle.dumps(YAML().load(named))
+
+
+def read_files(path):
+    """A file's tree, and by section those of the files that it includes."""
+    own = read_yaml(path)
     base = _extended_file(path, own)
     if base is None:
         files = included_files(path)
-        return own, {name: YAML().load(file) for name, file in files.items()}
+        return own, {name: read_yaml(file) for name, file in files.items()}
     tree, included = read_files(base)
     for name, value in own.items():
         if name == EXTENDS:
@@ -45,6 +80,27 @@ def read_files(path):
         if not sections:
             _put(tree, name, value)
     return tree, included
+
+
+def texts_of(path):
+    """What a file says now, and those that it includes or goes on from.
+
+    Arguments
+    ---------
+    path : str or path-like
+        The file.
+
+    Returns
+    -------
+    tuple of str
+        Their texts.
+    """
+    base = _extended_file(path, read_yaml(path))
+    text = Path(path).read_text("utf-8")
+    if base is not None:
+        return text, *texts_of(base)
+    included = included_files(path).values()
+    return text, *(file.read_text("utf-8") for file in included)
 
 
 def put_lines(tree, lines):
@@ -95,7 +151,7 @@ def included_files(path):
     dict
         Section to the included file's path.
     """
-    tree = YAML().load(Path(path))
+    tree = read_yaml(path)
     base = _extended_file(path, tree)
     if base is not None:
         return included_files(base)
@@ -125,12 +181,12 @@ def without_effect(path, overrides):
         refers, but to which the project's file does.
     """
     tree, included = read_files(path)
-    before = [YAML().load(file) for file in included_files(path).values()]
+    before = [read_yaml(file) for file in included_files(path).values()]
     # The file's own lines stand in for those of what it includes.
     for section, part in included.items():
         put_lines(part, tree[section])
     lost = _references(before) - _references([tree, *included.values()])
-    given = {*YAML().load(Path(path)), *overrides}
+    given = {*read_yaml(path), *overrides}
     for section in included:
         given.update(overrides.get(section, {}))
     return sorted(given & lost)
@@ -176,7 +232,7 @@ def open_hparams(path):
         for name, value in tree[section].items()
         if isinstance(value, dict) and tag_of(value)
     ]
-    if not replaced and _extended_file(path, YAML().load(Path(path))) is None:
+    if not replaced and _extended_file(path, read_yaml(path)) is None:
         with open(path, encoding="utf-8") as file:
             yield file
         return

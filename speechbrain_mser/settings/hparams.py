@@ -7,9 +7,11 @@ out of its sight: a placeholder stands for each text until all is resolved.
 
 import io
 import json
+import pickle
 import re
 import secrets
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 from hyperpyyaml import load_hyperpyyaml, resolve_references
@@ -29,6 +31,7 @@ from speechbrain_mser.settings.experiment_files import (
     read_files,
     sections_of,
     tag_of,
+    texts_of,
 )
 
 # Begins what stands for a text: a word, so that it is neither a number nor part
@@ -210,7 +213,7 @@ def find_settings(path):
     return all_settings(*read_files(path))
 
 
-def section_tree(path, section, overrides):
+def section_tree(path, section, overrides, settings):
     """What an included file comes to in an experiment.
 
     Arguments
@@ -221,6 +224,8 @@ def section_tree(path, section, overrides):
         Under which name the file is included.
     overrides : dict
         As `place_overrides` returns.
+    settings : dict
+        As `read_settings` returns of these two.
 
     Returns
     -------
@@ -232,7 +237,7 @@ def section_tree(path, section, overrides):
     tree, included = read_files(path)
     plain = {
         name: value
-        for name, value in read_settings(path, overrides).items()
+        for name, value in settings.items()
         if isinstance(value, (str, int, float, list, type(None)))
     }
     part = included[section]
@@ -306,9 +311,16 @@ def explained(path):
 
 def _resolve(path, overrides, texts):
     """A file's tree, references resolved; texts of the overrides hidden."""
-    hidden = _hide(overrides, texts)
+    hidden = pickle.dumps(_hide(overrides, texts))
+    return pickle.loads(_resolved(str(path), texts_of(path), hidden))
+
+
+@lru_cache(maxsize=8)
+def _resolved(path, _, hidden):
+    """The same, kept by what the files say: a training asks for it twice."""
     with explained(path), open_hparams(path) as file:
-        return YAML().load(resolve_references(file, hidden))
+        text = resolve_references(file, pickle.loads(hidden))
+        return pickle.dumps(YAML().load(text))
 
 
 def _hide(value, texts):

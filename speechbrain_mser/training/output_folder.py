@@ -63,7 +63,11 @@ def write_environment(folder):
     >>> f"torch=={torch.__version__.partition('+')[0]}" in text
     True
     """
-    packages = {f"{each.name}=={each.version}" for each in distributions()}
+    # Read once each: `name` and `version` read it anew.
+    packages = {
+        f"{each['Name']}=={each['Version']}"
+        for each in (package.metadata for package in distributions())
+    }
     parts = {
         "Python": sys.version,
         "Packages": "\n".join(sorted(packages, key=str.lower)),
