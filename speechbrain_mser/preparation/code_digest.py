@@ -7,6 +7,7 @@ and docstrings decide nothing, nor does a module that the script does not use.
 import ast
 import hashlib
 import sys
+from functools import lru_cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -48,9 +49,8 @@ def code_digest(script, package=PACKAGE):
         path = left.pop()
         if path in code or path.name in _WITHOUT_EFFECT:
             continue
-        tree = ast.parse(path.read_bytes(), str(path))
-        code[path] = ast.unparse(_Bare().visit(tree))
-        left += _imported(tree, path.parent, package)
+        code[path], names = _read(path, path.read_bytes())
+        left += _files(names, path.parent, package)
     digest = hashlib.sha256()
     # By name, not by place: the project may have moved.
     for path in sorted(code, key=lambda path: (path.name, code[path])):
@@ -69,8 +69,13 @@ class _Bare(ast.NodeTransformer):
         return node
 
 
-def _imported(tree, folder, package):
-    """The files that are imported from this package, or from beside a script."""
+@lru_cache(maxsize=128)
+def _read(path, text):
+    """A file's code without what decides nothing, and the names it imports.
+
+    Kept: thirteen corpora have most of their code in common.
+    """
+    tree = ast.parse(text, str(path))
     names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -78,7 +83,12 @@ def _imported(tree, folder, package):
         elif isinstance(node, ast.ImportFrom) and node.module:
             names.add(node.module)
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    for name in sorted(names):
+    return ast.unparse(_Bare().visit(tree)), sorted(names)
+
+
+def _files(names, folder, package):
+    """Those that are of this package, or beside a script."""
+    for name in names:
         first, *parts = name.split(".")
         if first == package.name:
             path = package.joinpath(*parts)

@@ -21,41 +21,45 @@ WORDS = ["sad", "fear", "happy"]
 MEANING = torch.tensor([[0.3, -0.2, 0.1], [-1.0, 0.5, 0.0], [0.0, 0.0, 2.0]])
 
 
+@pytest.fixture(scope="module")
+def loaded(tiny_llama):
+    """The LLM and its tokenizer, as transformers loads them."""
+    kinds = AutoModelForCausalLM, AutoTokenizer
+    return [kind.from_pretrained(tiny_llama) for kind in kinds]
+
+
 @torch.no_grad()
-def read(folder, text):
+def read(loaded, text):
     """A text's last hidden state in the one layer that is asked."""
-    model = AutoModelForCausalLM.from_pretrained(folder)
-    ids = AutoTokenizer.from_pretrained(folder)(
-        text, add_special_tokens=False, return_tensors="pt"
-    )["input_ids"]
+    model, tokenizer = loaded
+    ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")
+    ids = ids["input_ids"]
     ids = F.pad(ids, (1, 0), value=model.config.bos_token_id)
     found = model(input_ids=ids, output_hidden_states=True).hidden_states
     assert len(found) == 3  # before, between and after two layers
     return found[1][0, -1]
 
 
-def test_meanings_are_projections_on_the_way_from_pole_to_pole(
-    llama, tiny_llama
-):
+def test_meanings_are_projections_on_the_way_from_pole_to_pole(llama, loaded):
     # The mean of what is read after each frame
-    expected = [place_of_happy(tiny_llama, before) for before in FRAMES]
+    expected = [place_of_happy(loaded, before) for before in FRAMES]
     (found,) = llama.word_meanings(["happy"])
     expected = torch.stack(expected).mean(0)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_an_older_recogniser_reads_words_as_it_did(tiny_llama):
+def test_an_older_recogniser_reads_words_as_it_did(tiny_llama, loaded):
     (default,) = {*SETTINGS["meaning_frames"].default}
     older = EmotionLLaMA(tiny_llama, meaning_frames=[default])
-    expected = place_of_happy(tiny_llama, "The speaker feels")
+    expected = place_of_happy(loaded, "The speaker feels")
     (found,) = older.word_meanings(["happy"])
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
-def place_of_happy(folder, before):
+def place_of_happy(loaded, before):
     poles = {
         name: [
-            torch.stack([read(folder, f"{before} {w}") for w in p.split()])
+            torch.stack([read(loaded, f"{before} {w}") for w in p.split()])
             for p in pair
         ]
         for name, pair in AXES.items()
@@ -68,7 +72,7 @@ def place_of_happy(folder, before):
          - F.cosine_similarity(b - centre, w[None]).mean()) / 2
         for (a, b), w in zip(poles.values(), ways, strict=True)
     ]  # fmt: skip
-    word = read(folder, f"{before} happy") - centre
+    word = read(loaded, f"{before} happy") - centre
     places = [F.cosine_similarity(word, w, dim=0) for w in ways]
     return torch.stack(places) / torch.stack(halves).mean()
 
