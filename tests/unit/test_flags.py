@@ -1,6 +1,7 @@
 """Command lines: a text stays what it is, the rest is of its setting's kind."""
 
 import collections
+import io
 import json
 from collections import UserString
 from pathlib import Path
@@ -11,6 +12,7 @@ from hyperpyyaml import load_hyperpyyaml
 from ruamel.yaml import YAML
 
 from speechbrain_mser.errors import InputError
+from speechbrain_mser.settings.experiment_files import read_yaml
 from speechbrain_mser.settings.flags import read_command_line
 from speechbrain_mser.settings.hparams import (
     find_settings,
@@ -413,3 +415,40 @@ def test_an_object_given_to_an_included_file_takes_the_place_of_its_own(
     )
     assert load_hparams(path, {})["part"]["loss"] == {"m": 2}
     assert read_settings(path, {})["part"]["loss"] == {"m": 2}
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after", "expected"),
+    [
+        ("base.yaml", "lr: 0.5", "lr: 0.75", 1.5),
+        ("part.yaml", "<lr> * 2", "<lr> * 4", 2.0),
+        ("own.yaml", "seed: 2", "lr: 3.0", 6.0),
+    ],
+)
+def test_what_is_read_is_what_the_files_say_now(
+    base, tmp_path, name, before, after, expected
+):
+    path = base("seed: 2\n")
+
+    def doubled(overrides):
+        settings = read_settings(path, overrides)
+        double = settings["part"].pop("double")  # the caller's own
+        assert "double" in find_settings(path)
+        return double
+
+    assert doubled({}) == 1.0
+    edited = tmp_path / name
+    text = edited.read_text("utf-8")
+    edited.write_text(text.replace(before, after), "utf-8")
+    assert doubled({}) == expected
+    edited.write_text(text, "utf-8")
+    assert [doubled({"part": {"lr": 8}}), doubled({})] == [16, 1.0]
+
+
+@pytest.mark.parametrize("path", HPARAMS.rglob("*.yaml"), ids=str)
+def test_a_file_that_was_read_before_says_all_that_it_says(path):
+    read_yaml(path)
+    texts = io.StringIO(), io.StringIO()
+    YAML().dump(read_yaml(path), texts[0])
+    YAML().dump(YAML().load(path), texts[1])
+    assert texts[0].getvalue() == texts[1].getvalue()
