@@ -61,7 +61,7 @@ def run(options, data):
     Raises
     ------
     InputError
-        The recogniser or the word cannot be used.
+        The recogniser, the word or the recordings cannot be used.
     """
     # --help does without numpy
     from speechbrain_mser.evaluation.calibration import check_mode
@@ -70,12 +70,15 @@ def run(options, data):
         raise InputError(f"--top is {options.top}, expected 1 or more")
     (word,) = candidate_labels([options.word])
     check_mode(options.calibration or "none")
+    found = recordings.sized(options.recordings)
     recognizer = loading.load_named(options)
     own = recognizer.labels()
     (word,) = recognizer.as_said([word])
     labels = recognizer.labels(own if word in own else [*own, word])
     calibration = options.calibration or recognizer.usual_calibration(labels)
-    best, bad = _rank(options, recognizer, word, (labels, calibration))
+    best, bad = _rank(
+        found, options.top, recognizer, word, (labels, calibration)
+    )
     as_json = options.json or not data.isatty()
     for probability, _, start, end, path in best:
         if not as_json:
@@ -102,11 +105,11 @@ def run(options, data):
     return SOME_BAD if bad else DONE
 
 
-def _rank(options, recognizer, word, asked):
+def _rank(found, top, recognizer, word, asked):
     """The best places, and the recordings that cannot be used."""
     best, bad = [], []
     for number, (path, problem) in enumerate(
-        tqdm(recordings.sized(options.recordings), "finding", disable=None)
+        tqdm(found, "finding", disable=None)
     ):
         try:
             if problem:
@@ -116,7 +119,7 @@ def _rank(options, recognizer, word, asked):
                 # At a tie, the one that came first
                 place = (probabilities[word], -number, -start, end, path)
                 heapq.heappush(best, place)
-                if len(best) > options.top:
+                if len(best) > top:
                     heapq.heappop(best)
         except (InputError, OSError) as error:
             bad.append((path, why(error, path)))

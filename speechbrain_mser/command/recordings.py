@@ -86,9 +86,17 @@ def sized(sources):
     -------
     iterable of tuple
         As `find_recordings` yields them.
+
+    Raises
+    ------
+    InputError
+        There is none, or what is to name them is closed.
     """
     found = find_recordings(sources)
-    return found if STDIN in sources else list(found)
+    if STDIN in sources:
+        standard_input()
+        return found
+    return list(found)
 
 
 def standard_input():

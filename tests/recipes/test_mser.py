@@ -311,6 +311,7 @@ def test_what_cannot_be_is_refused_in_a_line(
         (["models"], ">&-"),
         (["card"], ">&-"),
         (["recognize", "-"], "<&-"),
+        (["find", "sad", "-"], "<&-"),
         (["timeline", "-"], "<&-"),
     ],
 )
