@@ -5,7 +5,6 @@ lines that differ, each of which stands in place of the line of that name, in
 whichever of the files it is.
 """
 
-import io
 import pickle
 import re
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ruamel.yaml import YAML, Tag
+from ruamel.yaml.error import YAMLError
 
 from speechbrain_mser.errors import InputError
 from speechbrain_mser.settings.project_files import find_hparams_file
@@ -27,7 +27,7 @@ EXTENDS = "extends"
 
 
 def read_yaml(path):
-    """A YAML file as a round trip reads it; one's own, to be changed.
+    """The settings of a YAML file as a round trip reads them; one's own.
 
     Arguments
     ---------
@@ -36,28 +36,53 @@ def read_yaml(path):
 
     Returns
     -------
-    ruamel.yaml.CommentedMap or other
-        Its tree.
+    ruamel.yaml.CommentedMap
+        Its tree, to be changed.
 
     Raises
     ------
     InputError
-        No such file.
+        No such file, or it holds no settings.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "a.yaml"
+    >>> _ = path.write_text("lr: 0.1\\nlr: 0.2\\n")
+    >>> read_yaml(path)
+    Traceback (most recent call last):
+    ...
+    speechbrain_mser.errors.InputError: a.yaml: no YAML: line 2: ...
     """
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such file")
-    with open(path, encoding="utf-8") as file:
-        return pickle.loads(_parse(str(path), file.read()))
+    text = _text(path)
+    try:
+        tree = pickle.loads(_parse(text))
+    # A date may look like one and be none.
+    except (YAMLError, ValueError) as error:
+        problem = getattr(error, "problem", None) or str(error)
+        mark = getattr(error, "problem_mark", None)
+        line = f"line {mark.line + 1}: " if mark else ""
+        problem = problem.partition("\n")[0]
+        raise InputError(f"{path}: no YAML: {line}{problem}") from None
+    if not isinstance(tree, dict):
+        raise InputError(f'{path}: settings are expected, as in "lr: 0.1"')
+    return tree
 
 
 # ruamel.yaml takes longest of all that is read for a training, which asks for
 # our files ten times. Pickled in memory: a deep copy loses merged keys.
 @lru_cache(maxsize=64)
-def _parse(path, text):
-    """The same, kept."""
-    named = io.StringIO(text)
-    named.name = path  # for what is wrong with it
-    return pickle.dumps(YAML().load(named))
+def _parse(text):
+    return pickle.dumps(YAML().load(text))
+
+
+def _text(path):
+    """What a file says now."""
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        return Path(path).read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: no text in UTF-8: {error}") from None
 
 
 def read_files(path):
@@ -96,11 +121,9 @@ def texts_of(path):
         Their texts.
     """
     base = _extended_file(path, read_yaml(path))
-    text = Path(path).read_text("utf-8")
     if base is not None:
-        return text, *texts_of(base)
-    included = included_files(path).values()
-    return text, *(file.read_text("utf-8") for file in included)
+        return _text(path), *texts_of(base)
+    return tuple(map(_text, [path, *included_files(path).values()]))
 
 
 def put_lines(tree, lines):

@@ -452,3 +452,38 @@ def test_a_file_that_was_read_before_says_all_that_it_says(path):
     YAML().dump(read_yaml(path), texts[0])
     YAML().dump(YAML().load(path), texts[1])
     assert texts[0].getvalue() == texts[1].getvalue()
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        (b"lr: [1\nseed: 2\n", "no YAML: line 2: expected ',' or ']'"),
+        (b"lr: 1\nlr: 2\n", "no YAML: line 2: found duplicate key"),
+        (b"lr: 1\n\tseed: 2\n", "no YAML: line 2: "),
+        (b"lr: \x07\n", "no YAML: "),
+        (b"lr: 2026-13-45\n", "no YAML: month must be in 1..12"),
+        (b"lr: \xff\n", "no text in UTF-8: "),
+        (b"- lr\n", "settings are expected"),
+        (b"", "settings are expected"),
+        (None, "no such file"),
+    ],
+    ids=lambda value: None,
+)
+@pytest.mark.parametrize("name", ["base.yaml", "part.yaml", "own.yaml"])
+def test_a_file_that_holds_no_settings_is_said(
+    base, tmp_path, name, written, said
+):
+    path = base("")
+    if written is None:
+        (tmp_path / name).unlink()
+    else:
+        (tmp_path / name).write_bytes(written)
+    for read in (
+        find_settings,
+        lambda path: read_settings(path, {}),
+        lambda path: load_hparams(path, {}),
+    ):
+        with pytest.raises(InputError) as found:
+            read(path)
+        assert f"{name}: {said}" in str(found.value)
+        assert "\n" not in str(found.value)
