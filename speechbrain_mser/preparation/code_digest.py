@@ -73,7 +73,7 @@ class _Bare(ast.NodeTransformer):
 def _read(path, text):
     """A file's code without what decides nothing, and the names it imports.
 
-    Kept: thirteen corpora have most of their code in common.
+    Kept: the corpora have most of their code in common.
     """
     tree = ast.parse(text, str(path))
     names = set()

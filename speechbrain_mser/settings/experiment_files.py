@@ -107,25 +107,6 @@ def read_files(path):
     return tree, included
 
 
-def texts_of(path):
-    """What a file says now, and those that it includes or goes on from.
-
-    Arguments
-    ---------
-    path : str or path-like
-        The file.
-
-    Returns
-    -------
-    tuple of str
-        Their texts.
-    """
-    base = _extended_file(path, read_yaml(path))
-    if base is not None:
-        return _text(path), *texts_of(base)
-    return tuple(map(_text, [path, *included_files(path).values()]))
-
-
 def put_lines(tree, lines):
     """Take lines for those of their names.
 

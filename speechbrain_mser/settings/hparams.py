@@ -7,11 +7,9 @@ out of its sight: a placeholder stands for each text until all is resolved.
 
 import io
 import json
-import pickle
 import re
 import secrets
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 
 from hyperpyyaml import load_hyperpyyaml, resolve_references
@@ -31,7 +29,6 @@ from speechbrain_mser.settings.experiment_files import (
     read_files,
     sections_of,
     tag_of,
-    texts_of,
 )
 
 # Begins what stands for a text: a word, so that it is neither a number nor part
@@ -311,16 +308,9 @@ def explained(path):
 
 def _resolve(path, overrides, texts):
     """A file's tree, references resolved; texts of the overrides hidden."""
-    hidden = pickle.dumps(_hide(overrides, texts))
-    return pickle.loads(_resolved(str(path), texts_of(path), hidden))
-
-
-@lru_cache(maxsize=8)
-def _resolved(path, _, hidden):
-    """The same, kept by what the files say: a training asks for it twice."""
+    hidden = _hide(overrides, texts)
     with explained(path), open_hparams(path) as file:
-        text = resolve_references(file, pickle.loads(hidden))
-        return pickle.dumps(YAML().load(text))
+        return YAML().load(resolve_references(file, hidden))
 
 
 def _hide(value, texts):
